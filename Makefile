@@ -1,0 +1,78 @@
+# What people and CI type. `make` alone lists it.
+#
+# PYTHON chooses the interpreter of a new .venv:        make serve PYTHON=python3.12
+# ARGS are passed on:                                   make serve ARGS="--runner triton-local"
+# PIP_ARGS go to pip where torch is installed:          make setup-export PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The packages of one extra of pyproject.toml, one a line.
+EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
+
+.DEFAULT_GOAL := help
+.PHONY: help serve setup-export test test-slow check format protocol docs lock clean
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+serve: .venv/serve.done ## serve the models of model_repository/ on this machine
+	@exec $(BIN)/convoy serve $(ARGS)
+
+setup-export: .venv/export.done ## install what building and training need, torch included
+
+test: .venv/dev.done ## all tests but the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: .venv/dev.done ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: .venv/dev.done ## format, lint, types, and that what is generated is up to date
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev.done ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protocol: .venv/dev.done ## write the stubs anew from protocol/
+	$(BIN)/python -m grpc_tools.protoc -I protocol --python_out clients/python --pyi_out clients/python \
+	    --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
+
+docs: .venv/dev.done ## write docs/commands.md anew from the commands' own help
+	$(BIN)/python docs/write_commands.py
+
+lock: .venv/dev.done ## choose the versions that serving installs anew
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate --no-emit-package convoy-client --extra serve pyproject.toml -o requirements/serve.txt
+
+clean: ## remove the virtual environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist
+
+# ---------------------------------------------------------------- the virtual environment, in three layers
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	    "Convoy needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: name another, as in make serve PYTHON=python3.12" % v)'
+	@echo "setting up .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+# Serving: hashed, and nothing of torch.
+.venv/serve.done: requirements/serve.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
+	@echo "installing what serving needs (280 MB, once)"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/serve.txt
+	@$(BIN)/pip install --quiet --no-deps -e clients/python -e .
+	@$(BIN)/pip freeze --exclude-editable > .venv/serving.txt
+	@touch $@
+
+# The constraints keep every package that serving uses as it is: a running gateway does not notice.
+.venv/export.done: .venv/serve.done
+	@$(EXTRA) export > .venv/export.txt
+	$(BIN)/pip install $(PIP_ARGS) -c .venv/serving.txt -r .venv/export.txt
+	@touch $@
+
+.venv/dev.done: .venv/export.done
+	@echo "installing what the tests need"
+	@$(EXTRA) dev > .venv/dev.txt
+	@$(BIN)/pip install --quiet -c .venv/serving.txt -r .venv/dev.txt
+	@touch $@

@@ -1,0 +1,138 @@
+"""The `convoy` command: what a client needs is here; what else is installed adds its own commands.
+
+A distribution adds one by an entry point of the group `convoy.commands`: a function that Typer can
+read. Results go to stdout, everything else to stderr; exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from google.protobuf import json_format
+from rich.console import Console
+from rich.table import Table
+
+from convoy.client import DEFAULT_SERVER, DEFAULT_TIMEOUT_S, Classification, Client
+from convoy.errors import ConvoyError
+from convoy.v1 import classifier_pb2 as pb
+
+app = typer.Typer(
+    help="Classify images with convolutional networks, and serve them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Server = Annotated[
+    str,
+    typer.Option(
+        envvar="CONVOY_SERVER",
+        help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP.",
+    ),
+]
+TimeoutS = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[str, typer.Option(help="Name of the model; `convoy models` lists them.")],
+    version: Annotated[str, typer.Option(help="Its version; unset: the default one.")] = "",
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    server: Server = DEFAULT_SERVER,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a running gateway what is in an image.
+
+    Examples:
+
+        convoy classify digit.png --model lenet5
+
+        convoy classify *.jpg --model resnet152 --server http://localhost:8080 --json
+    """
+    failed = False
+    with Client(server, timeout_s=timeout_s) as client:
+        for path in images:
+            try:
+                answer = client.classify(path, model=model, version=version, top_k=top_k)
+            except ConvoyError as error:
+                failed = True
+                complain(f"{path}: {error}")
+            else:
+                show(path, answer, as_json)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def models(
+    server: Server = DEFAULT_SERVER,
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """List what a running gateway serves."""
+    try:
+        with Client(server, timeout_s=timeout_s) as client:
+            found = client.models()
+    except ConvoyError as error:
+        complain(f"{server}: {error}")
+        raise typer.Exit(1) from error
+    if as_json:
+        print(
+            json_format.MessageToJson(
+                pb.ListModelsResponse(models=found), preserving_proto_field_name=True
+            )
+        )
+    else:
+        Console().print(table_of(found))
+
+
+def show(path: Path, answer: Classification, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"image": str(path), **asdict(answer)}))
+        return
+    print(f"{path}: {answer.model} v{answer.version}, {answer.precision}, weights {answer.weights}")
+    for found in answer.classes:
+        print(f"  {found.score:7.2%}  {found.label}")
+    if answer.weights == "random":
+        complain("the weights are random: the answer means nothing")
+
+
+def table_of(found: list[pb.Model]) -> Table:
+    table = Table("model", "version", "state", "precision", "weights", "parameters", "manifest")
+    for model in found:
+        state = pb.State.Name(model.state).removeprefix("STATE_").lower()
+        table.add_row(
+            model.name,
+            model.version + (" (default)" if model.is_default else ""),
+            f"{state}: {model.state_reason}" if model.state_reason else state,
+            model.manifest.precision,
+            model.manifest.weights.source,
+            f"{model.manifest.parameters:,.0f}",
+            model.manifest_digest[:12],
+        )
+    return table
+
+
+def complain(message: str) -> None:
+    print(f"convoy: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    for command in sorted(entry_points(group="convoy.commands"), key=lambda found: found.name):
+        function = command.load()
+        settings = getattr(function, "context_settings", None)
+        app.command(command.name, context_settings=settings)(function)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The two wires. Each turns a message of the contract into a message, or raises a ConvoyError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+import grpc
+import httpx
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from convoy import errors
+from convoy.v1 import classifier_pb2 as pb
+from convoy.v1 import classifier_pb2_grpc
+
+Answer = TypeVar("Answer", bound=Message)
+
+GRPC_OPTIONS = [
+    # A model's facts, labels and golden images included; gRPC's own limit is 4 MiB.
+    ("grpc.max_receive_message_length", 64 << 20),
+    # The gateway knows how large an image may be.
+    ("grpc.max_send_message_length", -1),
+]
+# The gateway answers DEADLINE_EXCEEDED itself; this much later the client stops listening.
+HTTP_PATIENCE_S = 1.0
+
+
+class Transport(Protocol):
+    def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse: ...
+
+    def list_models(self, timeout_s: float) -> pb.ListModelsResponse: ...
+
+    def get_model(self, request: pb.GetModelRequest, timeout_s: float) -> pb.Model: ...
+
+    def close(self) -> None: ...
+
+
+class GrpcTransport:
+    def __init__(self, target: str) -> None:
+        self._channel = grpc.insecure_channel(target, options=GRPC_OPTIONS)
+        self._stub = classifier_pb2_grpc.ImageClassifierStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse:
+        answer: pb.ClassifyResponse = call(self._stub.Classify, request, timeout_s)
+        return answer
+
+    def list_models(self, timeout_s: float) -> pb.ListModelsResponse:
+        answer: pb.ListModelsResponse = call(
+            self._stub.ListModels, pb.ListModelsRequest(), timeout_s
+        )
+        return answer
+
+    def get_model(self, request: pb.GetModelRequest, timeout_s: float) -> pb.Model:
+        answer: pb.Model = call(self._stub.GetModel, request, timeout_s)
+        return answer
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def call(method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
+    try:
+        return method(request, timeout=timeout_s)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+
+
+def from_rpc_error(error: grpc.RpcError) -> errors.ConvoyError:
+    assert isinstance(error, grpc.Call)  # what a stub raises is both
+    reason, retry_after_s = "", None
+    status = rpc_status.from_call(error)
+    for detail in status.details if status else []:
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
+    return errors.from_code(error.code().name, error.details() or "", reason, retry_after_s)
+
+
+class HttpTransport:
+    def __init__(self, base_url: str) -> None:
+        self._http = httpx.Client(base_url=base_url)
+
+    def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse:
+        fields = json_format.MessageToDict(request, preserving_proto_field_name=True)
+        options = {name: value for name, value in fields.items() if name not in ("model", "image")}
+        return self._send(
+            pb.ClassifyResponse(),
+            "POST",
+            f"/v1/models/{quote(request.model, safe='')}:classify",
+            timeout_s,
+            params=options,
+            content=request.image.content,
+            headers={
+                "content-type": "application/octet-stream",
+                "x-request-timeout-ms": str(timeout_s * 1e3),
+            },
+        )
+
+    def list_models(self, timeout_s: float) -> pb.ListModelsResponse:
+        return self._send(pb.ListModelsResponse(), "GET", "/v1/models", timeout_s)
+
+    def get_model(self, request: pb.GetModelRequest, timeout_s: float) -> pb.Model:
+        path = f"/v1/models/{quote(request.model, safe='')}"
+        return self._send(pb.Model(), "GET", path, timeout_s, params={"version": request.version})
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _send(
+        self, answer: Answer, method: str, path: str, timeout_s: float, **options: Any
+    ) -> Answer:
+        try:
+            response = self._http.request(
+                method, path, timeout=timeout_s + HTTP_PATIENCE_S, **options
+            )
+        except httpx.TimeoutException as error:
+            raise errors.DeadlineExceeded(f"no answer within {timeout_s:g} s") from error
+        except httpx.HTTPError as error:
+            raise errors.Unavailable(f"{self._http.base_url}: {error}") from error
+        if not response.is_success:
+            raise from_problem(response)
+        return json_format.Parse(response.content, answer, ignore_unknown_fields=True)
+
+
+def from_problem(response: httpx.Response) -> errors.ConvoyError:
+    """The error of an RFC 9457 document; of any other answer, as much as its status says."""
+    retry_after = response.headers.get("retry-after", "")
+    retry_after_s = float(retry_after) if retry_after.isdecimal() else None
+    try:
+        problem = response.json()
+        return errors.from_code(
+            problem["code"], problem["detail"], problem["reason"], retry_after_s
+        )
+    except (ValueError, KeyError, TypeError):
+        code = "UNAVAILABLE" if response.status_code in (502, 503, 504) else "UNKNOWN"
+        message = f"{response.url} answered HTTP {response.status_code}, not as Convoy does"
+        return errors.from_code(code, message, "", retry_after_s)

@@ -1,0 +1,296 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATE_UNSPECIFIED: _ClassVar[State]
+    STATE_AVAILABLE: _ClassVar[State]
+    STATE_LOADING: _ClassVar[State]
+    STATE_READY: _ClassVar[State]
+    STATE_FAILED: _ClassVar[State]
+STATE_UNSPECIFIED: State
+STATE_AVAILABLE: State
+STATE_LOADING: State
+STATE_READY: State
+STATE_FAILED: State
+
+class ClassifyRequest(_message.Message):
+    __slots__ = ("model", "version", "image", "top_k", "min_score", "request_id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    image: Image
+    top_k: int
+    min_score: float
+    request_id: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., min_score: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Image(_message.Message):
+    __slots__ = ("content",)
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    def __init__(self, content: _Optional[bytes] = ...) -> None: ...
+
+class ClassifyResponse(_message.Message):
+    __slots__ = ("classes", "model", "version", "served", "timing", "image", "request_id")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    classes: _containers.RepeatedCompositeFieldContainer[Class]
+    model: str
+    version: str
+    served: Served
+    timing: Timing
+    image: ImageFacts
+    request_id: str
+    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., image: _Optional[_Union[ImageFacts, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class Class(_message.Message):
+    __slots__ = ("label", "score", "index", "id")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    score: float
+    index: int
+    id: str
+    def __init__(self, label: _Optional[str] = ..., score: _Optional[float] = ..., index: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+
+class Served(_message.Message):
+    __slots__ = ("runtime", "precision", "device", "weights", "manifest_digest", "batch_size")
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    runtime: str
+    precision: str
+    device: str
+    weights: str
+    manifest_digest: str
+    batch_size: int
+    def __init__(self, runtime: _Optional[str] = ..., precision: _Optional[str] = ..., device: _Optional[str] = ..., weights: _Optional[str] = ..., manifest_digest: _Optional[str] = ..., batch_size: _Optional[int] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("decode_us", "preprocess_us", "infer_us", "total_us", "queue_us", "compute_us")
+    DECODE_US_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESS_US_FIELD_NUMBER: _ClassVar[int]
+    INFER_US_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_US_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
+    decode_us: int
+    preprocess_us: int
+    infer_us: int
+    total_us: int
+    queue_us: int
+    compute_us: int
+    def __init__(self, decode_us: _Optional[int] = ..., preprocess_us: _Optional[int] = ..., infer_us: _Optional[int] = ..., total_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
+
+class ImageFacts(_message.Message):
+    __slots__ = ("width", "height", "format", "exif_applied")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    EXIF_APPLIED_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    format: str
+    exif_applied: bool
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., format: _Optional[str] = ..., exif_applied: _Optional[bool] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "version", "state", "state_reason", "is_default", "input", "preprocessing", "labels", "manifest", "manifest_digest", "parity", "golden_images")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_REASON_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    PREPROCESSING_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    state: State
+    state_reason: str
+    is_default: bool
+    input: Input
+    preprocessing: Preprocessing
+    labels: _containers.RepeatedCompositeFieldContainer[Label]
+    manifest: Manifest
+    manifest_digest: str
+    parity: _containers.RepeatedCompositeFieldContainer[ParityRung]
+    golden_images: _containers.RepeatedCompositeFieldContainer[GoldenImage]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., state_reason: _Optional[str] = ..., is_default: _Optional[bool] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., parity: _Optional[_Iterable[_Union[ParityRung, _Mapping]]] = ..., golden_images: _Optional[_Iterable[_Union[GoldenImage, _Mapping]]] = ...) -> None: ...
+
+class Input(_message.Message):
+    __slots__ = ("height", "width", "channels", "mean", "std")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    channels: int
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Preprocessing(_message.Message):
+    __slots__ = ("photo", "digit")
+    PHOTO_FIELD_NUMBER: _ClassVar[int]
+    DIGIT_FIELD_NUMBER: _ClassVar[int]
+    photo: Photo
+    digit: Digit
+    def __init__(self, photo: _Optional[_Union[Photo, _Mapping]] = ..., digit: _Optional[_Union[Digit, _Mapping]] = ...) -> None: ...
+
+class Photo(_message.Message):
+    __slots__ = ("resize", "crop")
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    CROP_FIELD_NUMBER: _ClassVar[int]
+    resize: int
+    crop: int
+    def __init__(self, resize: _Optional[int] = ..., crop: _Optional[int] = ...) -> None: ...
+
+class Digit(_message.Message):
+    __slots__ = ("size", "box")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    box: int
+    def __init__(self, size: _Optional[int] = ..., box: _Optional[int] = ...) -> None: ...
+
+class Label(_message.Message):
+    __slots__ = ("name", "id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    id: str
+    def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+
+class Manifest(_message.Message):
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    PAPER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    ONNX_SHA256_FIELD_NUMBER: _ClassVar[int]
+    ONNX_OPSET_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    MACS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    BUILD_COMMAND_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    network: str
+    paper: str
+    weights: Weights
+    precision: str
+    onnx_sha256: str
+    onnx_opset: int
+    parameters: float
+    macs: float
+    labels_sha256: str
+    versions: _containers.ScalarMap[str, str]
+    build_command: str
+    accuracy: _containers.RepeatedCompositeFieldContainer[Accuracy]
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ...) -> None: ...
+
+class Weights(_message.Message):
+    __slots__ = ("source", "sha256", "file")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    sha256: str
+    file: str
+    def __init__(self, source: _Optional[str] = ..., sha256: _Optional[str] = ..., file: _Optional[str] = ...) -> None: ...
+
+class Accuracy(_message.Message):
+    __slots__ = ("measured", "correct", "total")
+    MEASURED_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    measured: str
+    correct: int
+    total: int
+    def __init__(self, measured: _Optional[str] = ..., correct: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
+class ParityRung(_message.Message):
+    __slots__ = ("name", "images", "batch_sizes", "top1_agreement", "top5_agreement", "largest_difference", "tolerance", "worst_image")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
+    TOP1_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    TOP5_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    WORST_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    images: int
+    batch_sizes: _containers.RepeatedScalarFieldContainer[int]
+    top1_agreement: float
+    top5_agreement: float
+    largest_difference: float
+    tolerance: float
+    worst_image: str
+    def __init__(self, name: _Optional[str] = ..., images: _Optional[int] = ..., batch_sizes: _Optional[_Iterable[int]] = ..., top1_agreement: _Optional[float] = ..., top5_agreement: _Optional[float] = ..., largest_difference: _Optional[float] = ..., tolerance: _Optional[float] = ..., worst_image: _Optional[str] = ...) -> None: ...
+
+class GoldenImage(_message.Message):
+    __slots__ = ("content", "name", "expected", "tolerance")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    name: str
+    expected: _containers.RepeatedCompositeFieldContainer[Class]
+    tolerance: float
+    def __init__(self, content: _Optional[bytes] = ..., name: _Optional[str] = ..., expected: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., tolerance: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,78 @@
+"""The `convoy` command, as a process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+DIGIT = Path(__file__).resolve().parents[1] / "data" / "digit-7.png"
+
+
+class Gateway(Protocol):
+    http: str
+    grpc: str
+
+
+def convoy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "convoy.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("wire", ["grpc", "http"])
+def test_classify_prints_labels_and_scores(lenet_gateway: Gateway, wire: str) -> None:
+    server = getattr(lenet_gateway, wire)
+    done = convoy("classify", str(DIGIT), "--model", "lenet5", "--server", server)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "lenet5 v1, fp32, weights digits" in lines[0]
+    assert lines[1].split()[1] == "7" and len(lines) == 6
+
+
+def test_json_is_for_programs(lenet_gateway: Gateway) -> None:
+    arguments = ("classify", str(DIGIT), "--model", "lenet5", "--server", lenet_gateway.grpc)
+    done = convoy(*arguments, "--json", "--top-k", "2")
+    answer = json.loads(done.stdout)
+    assert [len(answer["classes"]), answer["classes"][0]["label"]] == [2, "7"]
+
+
+def test_one_bad_file_does_not_lose_the_others(lenet_gateway: Gateway, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(DIGIT.read_bytes()[:2000])
+    done = convoy(
+        "classify", str(broken), str(DIGIT), "--model", "lenet5", "--server", lenet_gateway.grpc
+    )
+    assert done.returncode == 1
+    assert "broken.png" in done.stderr and "Traceback" not in done.stderr
+    assert f"{DIGIT}: lenet5" in done.stdout
+
+
+def test_models_are_a_table(lenet_gateway: Gateway) -> None:
+    done = convoy("models", "--server", lenet_gateway.http)
+    assert done.returncode == 0 and "lenet5" in done.stdout and "ready" in done.stdout
+    listed = json.loads(convoy("models", "--server", lenet_gateway.http, "--json").stdout)
+    assert listed["models"][0]["name"] == "lenet5"
+
+
+def test_nobody_there_is_one_line(lenet_gateway: Gateway) -> None:
+    done = convoy("models", "--server", "127.0.0.1:1", "--timeout", "2")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (1, 1)
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert convoy("classify", "x.png").returncode == 2
+    assert convoy("fly").returncode == 2
+
+
+def test_one_command_grows_with_what_is_installed() -> None:
+    shown = convoy("--help").stdout
+    for command in ("classify", "models", "serve", "build", "train"):
+        assert command in shown
