@@ -1,0 +1,158 @@
+"""Everything that can go wrong with a request, in the words of the domain.
+
+    ServingError
+    ├── MalformedRequest
+    ├── ImageDecodeFailed     ImageUnsuitable  ImageFormatUnsupported  ImageTooLarge
+    ├── ModelNotFound         VersionNotFound
+    ├── Overloaded            DeadlineExceeded
+    ├── ModelNotReady         RunnerUnavailable  ShuttingDown
+    ├── InferenceFailed
+    └── InternalError
+
+No class knows a wire. Each carries a reason, which clients may rely on; the two tables below say
+what a reason is called on each wire; a test walks the classes and asserts both columns.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import grpc
+
+# The domain of ErrorInfo: whose reasons these are.
+DOMAIN = "convoy.v1"
+
+
+class ServingError(Exception):
+    """A request that cannot be answered; the message says what happened, the value, the remedy."""
+
+    reason = "INTERNAL"
+
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, **metadata: str
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        # Seconds after which the same request may succeed; None where a retry is no use.
+        self.retry_after_s = retry_after_s
+        # Facts for programs, such as model="resnet152"; they leave on both wires.
+        self.metadata = metadata
+
+
+class MalformedRequest(ServingError):
+    """The request does not say what it must, or an option is out of its range."""
+
+    reason = "MALFORMED_REQUEST"
+
+
+class ImageDecodeFailed(ServingError):
+    """Empty, truncated or corrupt image data."""
+
+    reason = "IMAGE_DECODE_FAILED"
+
+
+class ImageUnsuitable(ServingError):
+    """A sound picture without what the model reads: no ink, or more than one mark."""
+
+    reason = "IMAGE_UNSUITABLE"
+
+
+class ImageFormatUnsupported(ServingError):
+    """Not one of the formats that the gateway reads."""
+
+    reason = "IMAGE_FORMAT_UNSUPPORTED"
+
+
+class ImageTooLarge(ServingError):
+    """More bytes or pixels than the gateway accepts."""
+
+    reason = "IMAGE_TOO_LARGE"
+
+
+class ModelNotFound(ServingError):
+    """No model of that name."""
+
+    reason = "MODEL_NOT_FOUND"
+
+
+class VersionNotFound(ServingError):
+    """The model is there, that version of it is not loaded."""
+
+    reason = "VERSION_NOT_FOUND"
+
+
+class Overloaded(ServingError):
+    """More work than the gateway may hold."""
+
+    reason = "OVERLOADED"
+
+
+class DeadlineExceeded(ServingError):
+    """The client's deadline passed before there was an answer."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class ModelNotReady(ServingError):
+    """The model is there, and is loading or has not proven itself."""
+
+    reason = "MODEL_NOT_READY"
+
+
+class RunnerUnavailable(ServingError):
+    """What runs the models is away."""
+
+    reason = "RUNNER_UNAVAILABLE"
+
+
+class ShuttingDown(ServingError):
+    """The gateway finishes what it has and takes nothing new."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class InferenceFailed(ServingError):
+    """The runtime failed on this input."""
+
+    reason = "INFERENCE_FAILED"
+
+
+class InternalError(ServingError):
+    """A fault of the gateway itself."""
+
+    reason = "INTERNAL"
+
+
+GRPC_STATUS: dict[str, grpc.StatusCode] = {
+    "MALFORMED_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
+    "IMAGE_DECODE_FAILED": grpc.StatusCode.INVALID_ARGUMENT,
+    "IMAGE_UNSUITABLE": grpc.StatusCode.INVALID_ARGUMENT,
+    "IMAGE_FORMAT_UNSUPPORTED": grpc.StatusCode.INVALID_ARGUMENT,
+    "IMAGE_TOO_LARGE": grpc.StatusCode.INVALID_ARGUMENT,
+    "MODEL_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "VERSION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
+    "MODEL_NOT_READY": grpc.StatusCode.UNAVAILABLE,
+    "RUNNER_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "SHUTTING_DOWN": grpc.StatusCode.UNAVAILABLE,
+    "INFERENCE_FAILED": grpc.StatusCode.INTERNAL,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+}
+
+HTTP_STATUS: dict[str, HTTPStatus] = {
+    "MALFORMED_REQUEST": HTTPStatus.BAD_REQUEST,
+    "IMAGE_DECODE_FAILED": HTTPStatus.BAD_REQUEST,
+    "IMAGE_UNSUITABLE": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "IMAGE_FORMAT_UNSUPPORTED": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "MODEL_NOT_FOUND": HTTPStatus.NOT_FOUND,
+    "VERSION_NOT_FOUND": HTTPStatus.NOT_FOUND,
+    "OVERLOADED": HTTPStatus.TOO_MANY_REQUESTS,
+    "DEADLINE_EXCEEDED": HTTPStatus.GATEWAY_TIMEOUT,
+    "MODEL_NOT_READY": HTTPStatus.SERVICE_UNAVAILABLE,
+    "RUNNER_UNAVAILABLE": HTTPStatus.SERVICE_UNAVAILABLE,
+    "SHUTTING_DOWN": HTTPStatus.SERVICE_UNAVAILABLE,
+    "INFERENCE_FAILED": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "INTERNAL": HTTPStatus.INTERNAL_SERVER_ERROR,
+}

@@ -1,0 +1,140 @@
+"""The gRPC door: translates messages and errors, and nothing else.
+
+One port carries convoy.v1.ImageClassifier, grpc.health.v1 and server reflection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from convoy.v1 import classifier_pb2 as pb
+from convoy.v1 import classifier_pb2_grpc
+from server.classifier import Classifier
+from server.errors import DOMAIN, GRPC_STATUS, ImageTooLarge, ServingError
+from server.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+SERVICE = pb.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
+# Requests a little over the limit must reach us, so that we answer them and not gRPC.
+SLACK_BYTES = 1 << 20
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
+    def __init__(self, classifier: Classifier, registry: Registry, max_request_bytes: int) -> None:
+        self._classifier = classifier
+        self._registry = registry
+        self._max_request_bytes = max_request_bytes
+
+    async def Classify(  # noqa: N802
+        self, request: pb.ClassifyRequest, context: Context
+    ) -> pb.ClassifyResponse:
+        async with translating_errors(context):
+            check_size(request, self._max_request_bytes)
+            return await self._classifier.classify(request, context.time_remaining())
+        raise AssertionError("unreachable: abort raises")
+
+    async def ListModels(  # noqa: N802
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        return pb.ListModelsResponse(models=self._registry.list())
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
+        async with translating_errors(context):
+            return self._registry.describe(request.model, request.version)
+        raise AssertionError("unreachable: abort raises")
+
+
+class GrpcDoor:
+    """The server on its port. `serving` follows the gateway's readiness."""
+
+    def __init__(
+        self, classifier: Classifier, registry: Registry, *, address: str, max_request_bytes: int
+    ) -> None:
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_request_bytes + SLACK_BYTES),
+                ("grpc.max_send_message_length", -1),
+                # Two gateways on one port would share its connections in silence.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        servicer = ImageClassifier(classifier, registry, max_request_bytes)
+        classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]
+            servicer, self._server
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+        self.port = self._server.add_insecure_port(address)
+
+    async def start(self) -> None:
+        await self.show_readiness(False)
+        await self._server.start()
+
+    async def show_readiness(self, is_ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE):
+            await self._health.set(name, status.SERVING if is_ready else status.NOT_SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Takes nothing new, and gives what is in flight `grace_s` to finish."""
+        await self._server.stop(grace_s)
+
+
+def check_size(request: Message, max_request_bytes: int) -> None:
+    if request.ByteSize() > max_request_bytes:
+        raise ImageTooLarge(
+            f"the request has {request.ByteSize()} bytes, at most {max_request_bytes} are allowed"
+        )
+
+
+@asynccontextmanager
+async def translating_errors(context: Context) -> AsyncIterator[None]:
+    try:
+        yield
+    except ServingError as error:
+        await context.abort_with_status(rpc_status.to_status(status_of(error)))
+
+
+def status_of(error: ServingError) -> status_pb2.Status:
+    """google.rpc.Status with the details that apply."""
+    code: tuple[int, str] = GRPC_STATUS[error.reason].value
+    details = []
+    for message in details_of(error):
+        packed = any_pb2.Any()
+        packed.Pack(message)
+        details.append(packed)
+    return status_pb2.Status(code=code[0], message=error.message, details=details)
+
+
+def details_of(error: ServingError) -> Iterator[Message]:
+    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    if error.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(int(error.retry_after_s * 1e3))
+        yield error_details_pb2.RetryInfo(retry_delay=delay)
+    if "field" in error.metadata:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.metadata["field"], description=error.message
+        )
+        yield error_details_pb2.BadRequest(field_violations=[violation])
+    if "model" in error.metadata:
+        yield error_details_pb2.ResourceInfo(
+            resource_type="model", resource_name=error.metadata["model"]
+        )

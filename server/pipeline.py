@@ -1,0 +1,97 @@
+"""From an image's bytes to a version's probabilities: the way of every request and every proof.
+
+bytes → pixels → the network's input → the runner → probabilities
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from convoy.v1 import classifier_pb2 as pb
+from server.preprocessing import prepare
+from server.preprocessing.decode import DecodedImage, decode
+from server.runners.base import Inference, LoadedModel, Runner
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    image: DecodedImage
+    pixels: npt.NDArray[np.uint8]  # H×W×C, the network's input
+    decode_us: int
+    preprocess_us: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    prepared: PreparedImage
+    inference: Inference
+    infer_us: int
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32]:
+        """K probabilities: of the one image that was asked for."""
+        first: npt.NDArray[np.float32] = self.inference.probabilities[0]
+        return first
+
+
+class Pipeline:
+    def __init__(
+        self, runner: Runner, *, decode_threads: int, max_image_bytes: int, max_image_pixels: int
+    ) -> None:
+        self._runner = runner
+        self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._max_bytes = max_image_bytes
+        self._max_pixels = max_image_pixels
+
+    async def run(
+        self, folder: str, model: LoadedModel, content: bytes, deadline_s: float | None = None
+    ) -> Outcome:
+        """Answers one image; `deadline_s` is on the clock of time.monotonic().
+
+        Raises:
+            ServingError: the image or the runner is at fault.
+        """
+        loop = asyncio.get_running_loop()
+        prepared = await loop.run_in_executor(
+            self._threads, self._prepare, content, model.facts.preprocessing
+        )
+        started_s = time.monotonic()
+        timeout_s = None if deadline_s is None else max(0.0, deadline_s - started_s)
+        inference = await self._runner.infer(folder, prepared.pixels[np.newaxis], timeout_s)
+        return Outcome(prepared, inference, int((time.monotonic() - started_s) * 1e6))
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    def _prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
+        started_s = time.perf_counter()
+        image = decode(content, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+        decoded_s = time.perf_counter()
+        pixels = prepare(image.pixels, preprocessing)
+        done_s = time.perf_counter()
+        return PreparedImage(
+            image, pixels, int((decoded_s - started_s) * 1e6), int((done_s - decoded_s) * 1e6)
+        )
+
+
+def best_classes(
+    probabilities: npt.NDArray[np.float32], labels: Sequence[pb.Label], top_k: int
+) -> list[pb.Class]:
+    """The top_k classes, best first; equal scores in the order of their index."""
+    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    return [
+        pb.Class(
+            label=labels[index].name,
+            score=float(probabilities[index]),
+            index=int(index),
+            id=labels[index].id,
+        )
+        for index in order
+    ]

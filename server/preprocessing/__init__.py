@@ -1,0 +1,30 @@
+"""From a decoded picture to the uint8 input of a network, as the model's facts say."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from convoy.v1 import classifier_pb2 as pb
+from server.errors import ModelNotReady
+from server.preprocessing.digit import prepare_digit
+from server.preprocessing.photo import prepare_photo
+
+
+def prepare(image: Image.Image, preprocessing: pb.Preprocessing) -> npt.NDArray[np.uint8]:
+    """H×W×C, the network's input.
+
+    Raises:
+        ImageUnsuitable: the picture has not what the model reads.
+        ModelNotReady: the model was built for a newer gateway.
+    """
+    kind = preprocessing.WhichOneof("kind")
+    if kind == "photo":
+        return prepare_photo(image, preprocessing.photo)
+    if kind == "digit":
+        return prepare_digit(image, preprocessing.digit)
+    raise ModelNotReady(
+        "The model names no preprocessing that this gateway knows (photo, digit): "
+        "update the gateway, or build the model again with export/build.py"
+    )

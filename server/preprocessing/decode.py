@@ -1,0 +1,178 @@
+"""From the bytes of an image file to 8-bit pixels: turned upright, over white, grey or RGB.
+
+The order is the protection: the count of bytes, then the format by its first bytes, then the
+header's width and height, and only then the pixels. A file that is cut off is an error, never a
+picture that is grey below the cut.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
+
+# Pillow warns of odd metadata. The text differs from file to file and Python remembers every text
+# that it has shown, so strangers' files would fill the log and the memory.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
+
+# What a file of each format begins with, and what reads its header. Openers are called directly:
+# Image.open would first ask a limit for the whole process (89 million pixels), ours comes with the
+# call. JPEG's opener also takes the MPO of stereo cameras and phones, whose first picture counts.
+FORMATS: dict[str, tuple[re.Pattern[bytes], Opener]] = {
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
+    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
+    "WEBP": (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+}
+
+# What undoes each EXIF orientation; 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    pixels: Image.Image  # mode "RGB" or "L", 8 bits a channel, upright, over white
+    width: int  # of the upright picture
+    height: int
+    format: str  # a key of FORMATS
+    exif_applied: bool  # the EXIF orientation turned or mirrored the picture
+
+
+def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
+    """The first picture of an image file.
+
+    Raises:
+        ImageFormatUnsupported: not one of FORMATS, or pixels without a known white.
+        ImageTooLarge: more than max_bytes, or a width × height of more than max_pixels.
+        ImageDecodeFailed: empty, truncated or corrupt.
+    """
+    if not content:
+        raise ImageDecodeFailed("The image is empty (0 bytes): send the content of an image file")
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes, "bytes", "compress it more, or make it smaller")
+    name = _format_of(content)
+    try:
+        image = FORMATS[name][1](io.BytesIO(content))
+        _refuse_too_many_pixels(image.size, max_pixels)
+        upright, turned = _load_upright(image)
+        pixels = _eight_bit(upright)
+    except (ImageFormatUnsupported, ImageTooLarge):
+        raise
+    # Hostile bytes raise nearly anything in Pillow: OSError, SyntaxError, struct.error, ValueError,
+    # KeyError, OverflowError, zlib.error, MemoryError. None of them is the gateway's fault.
+    except Exception as error:
+        raise ImageDecodeFailed(
+            f"The {name} image of {len(content):,} bytes is truncated or corrupt "
+            f"({str(error) or type(error).__name__}): send the whole file"
+        ) from error
+    return DecodedImage(pixels, pixels.width, pixels.height, name, turned)
+
+
+def _format_of(content: bytes) -> str:
+    for name, (beginning, _) in FORMATS.items():
+        if beginning.match(content):
+            return name
+    raise ImageFormatUnsupported(
+        f"The image is in none of the formats {', '.join(FORMATS)} "
+        f"(it begins with {content[:12]!r}): convert it to one of them"
+    )
+
+
+def _refuse_too_many_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise _too_large(width * height, max_pixels, "pixels", f"{width}×{height}: make it smaller")
+
+
+def _too_large(value: int, limit: int, unit: str, remedy: str) -> ImageTooLarge:
+    return ImageTooLarge(
+        f"The image has {value:,} {unit}, at most {limit:,} are accepted: {remedy}",
+        unit=unit,
+        value=str(value),
+        limit=str(limit),
+    )
+
+
+def _load_upright(image: ImageFile.ImageFile) -> tuple[Image.Image, bool]:
+    """The decoded picture, and whether its EXIF orientation turned or mirrored it."""
+    # Pillow turns a TIFF while it loads it, and forgets the tag; a PNG's may come after its pixels.
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        turned = image.tag_v2.get(ExifTags.Base.Orientation, 1) in TURNS
+        image.load()
+        return image, turned
+    image.load()
+    turn = TURNS.get(_orientation(image))
+    return (image, False) if turn is None else (image.transpose(turn), True)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # broken metadata around sound pixels: browsers show such a picture, too
+        return 1
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Mode "RGB" or "L" from any mode that the formats have; RGB and L pass as they are."""
+    if image.has_transparency_data:
+        return _over_white(image)
+    if image.mode in ("RGB", "L"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("P", "CMYK", "YCbCr", "RGBX"):
+        return image.convert("RGB")
+    if image.mode.startswith("I"):
+        return _upper_byte(image)
+    raise _unsupported_pixels(f"colour mode {image.mode}")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    grey = image.mode in ("1", "L", "LA", "La")
+    image = image.convert("LA" if grey else "RGBA")
+    paper = Image.new("L" if grey else "RGB", image.size, "white")
+    paper.paste(image.convert(paper.mode), mask=image.getchannel("A"))
+    return paper
+
+
+def _upper_byte(image: Image.Image) -> Image.Image:
+    """16-bit grey to 8 bits. Scaled: Pillow's own conversion would clip most of it to white."""
+    values = np.asarray(image)
+    if values.size and (values.min() < 0 or values.max() > 0xFFFF):
+        raise _unsupported_pixels("grey values of 32 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))
+
+
+def _unsupported_pixels(what: str) -> ImageFormatUnsupported:
+    return ImageFormatUnsupported(
+        f"The image has {what}, which have no fixed black and white: convert it to 8 or 16 bits"
+    )

@@ -1,0 +1,65 @@
+"""A version is served only when its golden images come back right, through the whole path.
+
+That catches swapped labels or channels, a wrong mean, a stale or damaged model, before a user does.
+"""
+
+from __future__ import annotations
+
+from convoy.v1 import classifier_pb2 as pb
+from server.errors import ServingError
+from server.pipeline import Pipeline, best_classes
+from server.runners.base import LoadedModel
+
+
+class NotProven(Exception):
+    """A version answered a golden image wrongly; the message says which, and how."""
+
+
+async def prove(pipeline: Pipeline, folder: str, model: LoadedModel) -> None:
+    """Asks the version for each of its golden images.
+
+    Raises:
+        NotProven: it has none, or an answer differs by more than its build allows.
+    """
+    if not model.facts.golden_images:
+        raise NotProven("it carries no golden images: build it again with export/build.py")
+    for golden in model.facts.golden_images:
+        try:
+            outcome = await pipeline.run(folder, model, golden.content)
+        except ServingError as error:
+            if error.reason == "RUNNER_UNAVAILABLE":
+                raise
+            raise NotProven(f"golden image {golden.name} is refused: {error.message}") from error
+        probabilities = outcome.probabilities
+        if len(probabilities) != len(model.facts.labels):
+            raise NotProven(
+                f"it answers {len(probabilities)} classes and has {len(model.facts.labels)} labels"
+            )
+        compare(golden, best_classes(probabilities, model.facts.labels, len(probabilities)))
+
+
+def compare(golden: pb.GoldenImage, answer: list[pb.Class]) -> None:
+    """Every expected class must come back with its label and, within the tolerance, its score."""
+    if (answer[0].index, answer[0].label) != (golden.expected[0].index, golden.expected[0].label):
+        raise NotProven(
+            f"golden image {golden.name} is answered {shown(answer[0])}, "
+            f"the build answered {shown(golden.expected[0])}"
+        )
+    by_index = {answered.index: answered for answered in answer}
+    for expected in golden.expected:
+        answered = by_index[expected.index]
+        if answered.label != expected.label:
+            raise NotProven(
+                f"golden image {golden.name}: class {expected.index} is called "
+                f"{answered.label!r}, the build called it {expected.label!r}"
+            )
+        # Written so that a score that is not a number fails too.
+        if not abs(answered.score - expected.score) <= golden.tolerance:
+            raise NotProven(
+                f"golden image {golden.name} is answered {shown(answered)}, the build answered "
+                f"{shown(expected)}; at most {golden.tolerance:g} is allowed"
+            )
+
+
+def shown(answer: pb.Class) -> str:
+    return f"{answer.label!r} {answer.score:.4f}"

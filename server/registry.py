@@ -1,0 +1,351 @@
+"""What the repository holds, what is loaded, what has proven itself, which version is the default.
+
+Each second the registry looks at the runner's index. Of each model it wants the highest version
+that proves itself: a new version is loaded beside the old one, proven, becomes the default, and
+only then is the old one let go, after a grace period. One that fails stays out, and is tried again
+with a growing pause; whatever served before serves on.
+
+    AVAILABLE ── load, prove ──▶ READY ── superseded, grace period over ──▶ AVAILABLE
+        ▲   └──────────────────▶ FAILED ── pause over ──┐
+        └───────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
+
+from convoy.v1 import classifier_pb2 as pb
+from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, VersionNotFound
+from server.proof import NotProven
+from server.runners.base import FOLDER_NAME, LoadedModel, LoadFailed, Runner
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 1.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
+
+Prove = Callable[[str, LoadedModel], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Servable:
+    """A proven version, as one request sees it, whatever becomes of the version meanwhile."""
+
+    folder: str
+    model: str
+    version: str
+    loaded: LoadedModel
+
+
+@dataclass
+class Version:
+    """One folder of the repository, NAME.vN."""
+
+    folder: str
+    model: str
+    number: int
+    state: pb.State = pb.STATE_AVAILABLE
+    reason: str = ""  # why it is not ready
+    loaded: LoadedModel | None = None  # set while it is READY, and only then
+    failures: int = 0
+    retry_at_s: float = 0.0
+    superseded_at_s: float | None = None
+
+    def is_ready(self) -> bool:
+        return self.state == pb.STATE_READY
+
+    def is_worth_a_try(self) -> bool:
+        return self.state != pb.STATE_FAILED or time.monotonic() >= self.retry_at_s
+
+
+@dataclass
+class ServedModel:
+    """The versions of one name, by number."""
+
+    name: str
+    versions: dict[int, Version] = field(default_factory=dict)
+    present: set[int] = field(default_factory=set)  # in the repository when it was last looked at
+    update: asyncio.Task[None] | None = None
+
+    def highest_first(self) -> list[Version]:
+        return [self.versions[number] for number in sorted(self.versions, reverse=True)]
+
+    def default(self) -> Version | None:
+        """The highest ready version; one that was withdrawn only while no other is ready."""
+        ready = [version for version in self.highest_first() if version.is_ready()]
+        here = [version for version in ready if version.number in self.present]
+        return next(iter(here or ready), None)
+
+
+class Registry:
+    def __init__(
+        self, runner: Runner, prove: Prove, *, wanted: Collection[str], unload_grace_s: float
+    ) -> None:
+        self._runner = runner
+        self._prove = prove
+        self._wanted = set(wanted)
+        self._unload_grace_s = unload_grace_s
+        self._models: dict[str, ServedModel] = {}
+        self._started = False  # every model found at the start has proven or failed
+        self.runner_fault = "the runner is being started"  # why it is away; empty when it is there
+
+    async def watch(self) -> None:
+        """Looks until cancelled; a fault of one look does not end the next."""
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("looking at the repository failed")
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def close(self) -> None:
+        updates = [model.update for model in self._models.values() if model.update]
+        for update in updates:
+            update.cancel()
+        await asyncio.gather(*updates, return_exceptions=True)
+
+    # ------------------------------------------------------------ what requests ask
+
+    def knows(self, name: str) -> bool:
+        return name in self._models
+
+    def resolve(self, name: str, version: str = "") -> Servable:
+        """The version that answers.
+
+        Raises:
+            ModelNotFound, VersionNotFound: there is none of that name or number.
+            ModelNotReady, RunnerUnavailable: there is, and it cannot answer yet.
+        """
+        model = self._model(name)
+        chosen = self._numbered(model, version) if version else model.default()
+        if chosen and chosen.loaded:
+            return Servable(chosen.folder, chosen.model, str(chosen.number), chosen.loaded)
+        if self.runner_fault:
+            raise RunnerUnavailable(self.runner_fault, retry_after_s=LOOK_EVERY_S, model=name)
+        if chosen:
+            raise VersionNotFound(
+                f"version {version} of {name} is not loaded{because(chosen)}; {loaded_of(model)}",
+                model=name,
+                version=version,
+            )
+        raise ModelNotReady(
+            f"{name} is not ready{because(model.highest_first()[0])}",
+            retry_after_s=LOOK_EVERY_S,
+            model=name,
+        )
+
+    def describe(self, name: str, version: str = "") -> pb.Model:
+        """All facts of a version; of one that is not loaded, its state and the reason."""
+        model = self._model(name)
+        chosen = self._numbered(model, version) if version else model.default()
+        return message_of(model, chosen or model.highest_first()[0])
+
+    def list(self) -> list[pb.Model]:
+        """Every version, without its labels, golden images and parity report."""
+        messages = []
+        for name in sorted(self._models):
+            model = self._models[name]
+            for version in model.highest_first():
+                message = message_of(model, version)
+                for heavy in ("labels", "golden_images", "parity"):
+                    message.ClearField(heavy)
+                messages.append(message)
+        return messages
+
+    def is_ready(self) -> bool:
+        """Each of `wanted` can answer; without, all found at the start were tried, and one can."""
+        if self.runner_fault:
+            return False
+        can_answer = {name for name, model in self._models.items() if model.default()}
+        if self._wanted:
+            return self._wanted <= can_answer
+        return self._started and bool(can_answer)
+
+    def why_not_ready(self) -> str:
+        if self.runner_fault:
+            return self.runner_fault
+        waiting = sorted(
+            (self._wanted or set(self._models))
+            - {name for name, model in self._models.items() if model.default()}
+        )
+        reasons = [
+            because(self._models[name].highest_first()[0])
+            if name in self._models
+            else ": not in the repository"
+            for name in waiting
+        ]
+        return (
+            "; ".join(map("".join, zip(waiting, reasons, strict=True))) or "the repository is empty"
+        )
+
+    # ------------------------------------------------------------ what the watch does
+
+    async def look(self) -> None:
+        """One look at the index; loading goes on beside it, one task a model."""
+        try:
+            index = await self._runner.index()
+        except RunnerUnavailable as error:
+            self._lose_runner(error.message)
+            return
+        self.runner_fault = ""
+        self._take_in(index)
+        for model in self._models.values():
+            if model.update is None or model.update.done():
+                model.update = asyncio.create_task(self._update(model))
+        if not self._started:
+            await asyncio.gather(*(model.update for model in self._models.values() if model.update))
+            self._started = True
+            if not self._models:
+                logger.warning("the repository holds no model: build one with export/build.py")
+
+    def _lose_runner(self, reason: str) -> None:
+        if not self.runner_fault:
+            logger.warning("the runner is away: %s", reason)
+        self.runner_fault = reason
+        for version in self._all_versions():
+            if version.is_ready():
+                forget(version, reason)
+
+    def _take_in(self, index: dict[str, bool]) -> None:
+        """New folders become versions; versions that the runner has lost are loaded again."""
+        for model in self._models.values():
+            model.present.clear()
+        for folder, is_loaded in index.items():
+            match = FOLDER_NAME.fullmatch(folder)
+            if not match or (self._wanted and match["model"] not in self._wanted):
+                continue
+            number = int(match["version"])
+            model = self._models.setdefault(match["model"], ServedModel(match["model"]))
+            version = model.versions.setdefault(number, Version(folder, model.name, number))
+            model.present.add(number)
+            if version.is_ready() and not is_loaded:
+                logger.warning("%s is no longer loaded by the runner", folder)
+                forget(version, "the runner let it go")
+
+    async def _update(self, model: ServedModel) -> None:
+        try:
+            await self._find_default(model)
+            await self._let_go(model)
+            self._drop_absent(model)
+        except RunnerUnavailable as error:
+            self._lose_runner(error.message)
+
+    async def _find_default(self, model: ServedModel) -> None:
+        """From the highest down, until one is proven; nothing below it is touched."""
+        for version in model.highest_first():
+            if version.number not in model.present:
+                continue
+            if not version.is_ready() and version.is_worth_a_try():
+                await self._try(version)
+            if version.is_ready():
+                return
+
+    async def _try(self, version: Version) -> None:
+        version.state, version.reason = pb.STATE_LOADING, "loading"
+        started_s = time.monotonic()
+        try:
+            loaded = await self._runner.load(version.folder)
+            version.reason = "its golden images are on their way"
+            await self._prove(version.folder, loaded)
+        except (LoadFailed, NotProven) as error:
+            await self._fail(version, str(error))
+        except RunnerUnavailable as error:
+            forget(version, error.message)
+            raise
+        except Exception as error:
+            logger.exception("%s could not be tried", version.folder)
+            await self._fail(version, f"{type(error).__name__}: {error}")
+        else:
+            version.state, version.reason, version.loaded = pb.STATE_READY, "", loaded
+            version.failures = 0
+            version.superseded_at_s = None
+            logger.info("%s is proven (%.1f s)", version.folder, time.monotonic() - started_s)
+
+    async def _fail(self, version: Version, reason: str) -> None:
+        pause_s = min(FIRST_PAUSE_S * 2**version.failures, LONGEST_PAUSE_S)
+        version.state, version.reason, version.loaded = pb.STATE_FAILED, reason, None
+        version.failures += 1
+        version.retry_at_s = time.monotonic() + pause_s
+        logger.error("%s is not served: %s (next try in %.0f s)", version.folder, reason, pause_s)
+        await self._runner.unload(version.folder)
+
+    async def _let_go(self, model: ServedModel) -> None:
+        """Unloads what was superseded a grace period ago, or has left the repository."""
+        default = model.default()
+        for version in model.highest_first():
+            is_needed = version is default and model.present
+            if not version.is_ready() or is_needed:
+                version.superseded_at_s = None
+                continue
+            if version.superseded_at_s is None:
+                version.superseded_at_s = time.monotonic()
+            elif time.monotonic() - version.superseded_at_s >= self._unload_grace_s:
+                forget(version, "superseded")
+                await self._runner.unload(version.folder)
+                logger.info("%s is let go", version.folder)
+
+    def _drop_absent(self, model: ServedModel) -> None:
+        for version in model.highest_first():
+            if version.number not in model.present and not version.is_ready():
+                del model.versions[version.number]
+        if not model.versions:
+            del self._models[model.name]
+
+    # ------------------------------------------------------------ small helpers
+
+    def _all_versions(self) -> Iterable[Version]:
+        return (version for model in self._models.values() for version in model.versions.values())
+
+    def _model(self, name: str) -> ServedModel:
+        if name in self._models:
+            return self._models[name]
+        if self.runner_fault:
+            raise RunnerUnavailable(self.runner_fault, retry_after_s=LOOK_EVERY_S, model=name)
+        nearest = difflib.get_close_matches(name, self._models, n=3, cutoff=0.5)
+        known = nearest or sorted(self._models)
+        raise ModelNotFound(
+            f"no model is named {name!r}; "
+            + (
+                f"{'nearest' if nearest else 'there are'}: {', '.join(known)}"
+                if known
+                else "there is none"
+            ),
+            model=name,
+        )
+
+    def _numbered(self, model: ServedModel, version: str) -> Version:
+        if version.isdecimal() and int(version) in model.versions:
+            return model.versions[int(version)]
+        raise VersionNotFound(
+            f"{model.name} has no version {version!r}; {loaded_of(model)}",
+            model=model.name,
+            version=version,
+        )
+
+
+def forget(version: Version, reason: str) -> None:
+    version.state, version.reason, version.loaded = pb.STATE_AVAILABLE, reason, None
+
+
+def because(version: Version) -> str:
+    return f": {version.folder}: {version.reason}" if version.reason else ""
+
+
+def loaded_of(model: ServedModel) -> str:
+    numbers = [str(version.number) for version in model.highest_first() if version.is_ready()]
+    return f"loaded: {', '.join(numbers)}" if numbers else "none is loaded"
+
+
+def message_of(model: ServedModel, version: Version) -> pb.Model:
+    message = pb.Model()
+    if version.loaded:
+        message.CopyFrom(version.loaded.facts)
+    message.name, message.version = version.model, str(version.number)
+    message.state, message.state_reason = version.state, version.reason
+    message.is_default = version is model.default()
+    return message

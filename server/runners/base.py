@@ -1,0 +1,102 @@
+"""The seam between the gateway and what runs the models: five methods.
+
+One runner is one place where models run: this process, or one Triton. A name here is a folder of
+the model repository, such as `resnet152.v3`. Every runner passes the same tests
+(`tests/server/runners/test_conformance.py`): same pixels in, same probabilities out, same errors.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format
+from tritonclient.grpc import model_config_pb2
+
+from convoy.v1 import classifier_pb2 as pb
+
+# NAME.vN: what is served. Staging and withdrawn folders do not match, and nothing serves them.
+FOLDER_NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]*)\.v(?P<version>[1-9][0-9]*)")
+FACTS_KEY = "convoy.v1.Model"
+
+
+class LoadFailed(Exception):
+    """A version could not be loaded; the message says why, in one sentence."""
+
+
+def facts_of(config: model_config_pb2.ModelConfig) -> pb.Model:
+    """The facts that a build wrote into config.pbtxt; fields of a newer contract are passed over.
+
+    Raises:
+        LoadFailed: there are none, or they cannot be read.
+    """
+    if FACTS_KEY not in config.parameters:
+        raise LoadFailed(
+            f'config.pbtxt has no parameter "{FACTS_KEY}": build the model with export/build.py'
+        )
+    text = config.parameters[FACTS_KEY].string_value
+    try:
+        return json_format.Parse(text, pb.Model(), ignore_unknown_fields=True)
+    except json_format.ParseError as error:
+        raise LoadFailed(f'config.pbtxt, parameter "{FACTS_KEY}": {error}') from error
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a runner knows of a version that it has loaded."""
+
+    facts: pb.Model  # from config.pbtxt, parameters["convoy.v1.Model"]
+    runtime: str  # "onnxruntime", "triton onnxruntime"
+    device: str  # "cpu" or "gpu"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The answer for one batch of images."""
+
+    probabilities: npt.NDArray[np.float32]  # N×K
+    batch_size: (
+        int  # how many images went through the network together, those of other requests included
+    )
+    queue_us: int | None = None  # None: the runner does not tell
+    compute_us: int | None = None
+
+
+class Runner(Protocol):
+    async def index(self) -> dict[str, bool]:
+        """The names in the repository, each with whether it is loaded here and can answer.
+
+        Raises:
+            RunnerUnavailable: the place cannot be reached.
+        """
+
+    async def load(self, name: str) -> LoadedModel:
+        """Load a version that is in the repository; one that is loaded already stays as it is.
+
+        Raises:
+            LoadFailed: there is no such folder, or its config.pbtxt or its model is broken.
+            RunnerUnavailable: the place cannot be reached.
+        """
+
+    async def unload(self, name: str) -> None:
+        """Let a version go once its work is finished; one that is not loaded is no error."""
+
+    async def infer(
+        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+    ) -> Inference:
+        """Probabilities of images, N×H×W×C in uint8, N at most the version's max_batch_size.
+
+        Cancelling the task takes images that still wait out of the queue where the runner can.
+
+        Raises:
+            ModelNotReady: the version is not loaded here, or was let go a moment ago.
+            RunnerUnavailable: the place cannot be reached, or went away with the images.
+            DeadlineExceeded: timeout_s passed.
+            InferenceFailed: the runtime failed on these images.
+        """
+
+    async def close(self) -> None:
+        """Give back everything: processes, threads, memory."""

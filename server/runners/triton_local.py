@@ -1,0 +1,229 @@
+"""Models run by a Triton of the gateway's own: installed, started, watched and stopped by it.
+
+Linux without Docker, and every integration test. The server and its backends' processes form a
+group of their own on loopback; if the server dies, the group is killed and a new one takes its
+port, with nothing loaded, as the index then says. When the gateway goes, in whatever way, they go
+too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from server.runners.base import LoadedModel
+from server.runners.in_process import CONFIG_FILE, read_config
+from server.runners.triton import TritonRunner
+from server.runners.tritonserver_wheel import (
+    TritonCannotStart,
+    default_cache_path,
+    environment,
+    install,
+    lay_out_backends,
+)
+
+logger = logging.getLogger(__name__)
+
+_SHARED_MEMORY_PATH = Path("/dev/shm")
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+_LIVED_WELL_S = 30.0  # a server that lived longer is restarted without a pause
+
+# Becomes the server, which is then told to stop when the gateway dies, however it does.
+# (Setting that between fork and exec in the gateway itself is not safe beside gRPC's threads.)
+_LAUNCHER = """\
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the gateway is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class TritonLocalRunner(TritonRunner):
+    """A `Runner` over a tritonserver that lives from `start` to `close`."""
+
+    def __init__(
+        self,
+        repository_path: Path,
+        *,
+        cache_path: Path | None = None,
+        start_timeout_s: float = 30.0,
+        stop_timeout_s: float = 5.0,
+    ) -> None:
+        super().__init__(f"127.0.0.1:{_free_port()}")
+        self._repository_path = repository_path.absolute()
+        self._cache_path = cache_path or default_cache_path()
+        self._start_timeout_s = start_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        # What the names of all that it leaves outside begin with: whose it is can be seen.
+        self._own = f"convoy-{os.getpid()}-{secrets.token_hex(4)}-"
+        self._resources = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        """Returns when the server is live; the first time it is installed before (a minute).
+
+        What a start that fails has taken, `close` gives back.
+
+        Raises:
+            TritonCannotStart: it cannot be had here, or does not come up.
+        """
+        server_path = await asyncio.to_thread(install, self._cache_path)
+        await asyncio.to_thread(_remove_what_the_dead_left)
+        folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix=self._own))
+        backends_path = Path(folder, "backends")
+        await asyncio.to_thread(lay_out_backends, server_path, backends_path)
+        self._command = self._command_line(server_path, backends_path)
+        self._log_fd = await self._open_log()
+        self._process = await self._launch()
+        self._resources.push_async_callback(self._stop)
+        await self._wait_until_live()
+        self._resources.push_async_callback(_cancel, asyncio.create_task(self._watch()))
+
+    async def load(self, name: str) -> LoadedModel:
+        # What is wrong with a config.pbtxt, Triton tells nobody but its log.
+        await asyncio.to_thread(read_config, self._repository_path / name / CONFIG_FILE)
+        return await super().load(name)
+
+    async def close(self) -> None:
+        await self._resources.aclose()
+        await super().close()
+
+    def _command_line(self, server_path: Path, backends_path: Path) -> list[str]:
+        host, _, port = self.address.rpartition(":")
+        return [
+            str(server_path / "bin" / "tritonserver"),
+            f"--model-repository={self._repository_path}",
+            f"--backend-directory={backends_path}",
+            "--model-control-mode=explicit",
+            "--disable-auto-complete-config",
+            "--exit-on-error=false",
+            "--strict-readiness=false",
+            "--exit-timeout-secs=5",
+            "--allow-http=false",
+            "--allow-metrics=false",
+            f"--grpc-address={host}",
+            f"--grpc-port={port}",
+            "--pinned-memory-pool-byte-size=0",
+            f"--backend-config=python,shm-region-prefix-name={self._own}",
+            # To load a model may take that long on a busy machine.
+            "--backend-config=python,stub-timeout-seconds=120",
+        ]
+
+    async def _open_log(self) -> int:
+        """The end of a pipe into which one server after the other writes its log."""
+        read_fd, write_fd = os.pipe()
+        self._resources.callback(os.close, write_fd)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            _LogRelay, os.fdopen(read_fd, "rb", buffering=0)
+        )
+        self._resources.callback(transport.close)
+        return write_fd
+
+    async def _launch(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=self._log_fd,
+            stderr=self._log_fd,
+            env=environment(),
+            start_new_session=True,
+        )
+
+    async def _wait_until_live(self) -> None:
+        deadline_s = time.monotonic() + self._start_timeout_s
+        while not await self._is_live():
+            if self._process.returncode is not None:
+                raise TritonCannotStart(
+                    f"tritonserver ended with code {self._process.returncode} when it was started; "
+                    "its last words stand in the log"
+                )
+            if time.monotonic() > deadline_s:
+                raise TritonCannotStart(
+                    f"tritonserver did not answer within {self._start_timeout_s:.0f} s"
+                )
+            await asyncio.sleep(0.02)
+
+    async def _watch(self) -> None:
+        """Starts the server again when it ends, after a pause that grows while it keeps ending."""
+        pause_s = _SHORTEST_PAUSE_S
+        while True:
+            started_s = time.monotonic()
+            code = await self._process.wait()
+            self._clear()
+            if time.monotonic() - started_s > _LIVED_WELL_S:
+                pause_s = _SHORTEST_PAUSE_S
+            logger.error("tritonserver ended with code %s; starting it again", code)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            try:
+                self._process = await self._launch()
+            except OSError as error:
+                logger.error("tritonserver could not be started: %s", error)
+
+    async def _stop(self) -> None:
+        """What is in flight may finish, within the stop timeout."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), self._stop_timeout_s)
+        self._clear()
+        await self._process.wait()
+
+    def _clear(self) -> None:
+        """Ends what is left of the server's process group, and removes its shared memory."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for path in _SHARED_MEMORY_PATH.glob(f"{self._own}*"):
+            path.unlink(missing_ok=True)
+
+
+class _LogRelay(asyncio.Protocol):
+    """Triton's log lines become ours; its notices are details to us, its errors warnings."""
+
+    _LEVELS: ClassVar = {b"E": logging.WARNING, b"W": logging.INFO}
+    # At every start without a GPU.
+    _NOISE = b"CudaDriverHelper has not been initialized"
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            is_triton = re.match(rb"([EWI])\d{4} ", line) and self._NOISE not in line
+            level = self._LEVELS.get(line[:1], logging.DEBUG) if is_triton else logging.DEBUG
+            logger.log(level, "tritonserver: %s", line.decode(errors="replace"))
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _remove_what_the_dead_left() -> None:
+    """Gateways that were killed could not clear their shared memory and temporary folder."""
+    for folder in (_SHARED_MEMORY_PATH, Path(tempfile.gettempdir())):
+        for path in folder.glob("convoy-*"):
+            owner = re.match(r"convoy-(\d+)-", path.name)
+            if owner and not Path("/proc", owner[1]).exists():
+                with contextlib.suppress(OSError):  # another user's, or gone a moment ago
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

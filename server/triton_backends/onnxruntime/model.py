@@ -1,0 +1,105 @@
+"""Triton's `onnxruntime` backend in Python, for a Triton that has only its python backend.
+
+It answers to the native backend's name and reads the same config.pbtxt, so that a version of the
+model repository loads unchanged. Triton's dynamic batcher hands over several requests at once: they
+ride in one run of the session. Numeric tensors only, on the CPU.
+
+Tensors cross by DLPack. The stub that runs this file was built for numpy 1: under numpy 2
+`as_numpy()` gives wrong data, and `pb.Tensor(name, array)` answers empty outputs without an error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import triton_python_backend_utils as pb
+
+# The name says that the tensor has an owner, who frees it. Capsules keep the pointer, not a copy.
+_USED_DLTENSOR = b"used_dltensor"
+_set_capsule_name = ctypes.pythonapi.PyCapsule_SetName
+_set_capsule_name.argtypes = [ctypes.py_object, ctypes.c_char_p]
+_set_capsule_name.restype = ctypes.c_int
+
+
+class TritonPythonModel:
+    """One instance of one version."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        config = json.loads(args["model_config"])
+        model_path = Path(args["model_repository"], args["model_version"], "model.onnx")
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        try:
+            self._session = _open_session(model_path, config["parameters"])
+        except Exception as error:  # onnxruntime has no common class
+            raise pb.TritonModelException(f"model.onnx does not load: {error}") from error
+        _check_names("input", self._inputs, self._session.get_inputs())
+        _check_names("output", self._outputs, self._session.get_outputs())
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """A response for each request; where they fail together, each has its own try."""
+        try:
+            return self._run(requests)
+        except Exception as error:  # whatever it is, the instance must live on
+            if len(requests) > 1:
+                return [response for request in requests for response in self.execute([request])]
+            return [pb.InferenceResponse(error=pb.TritonError(str(error)))]
+
+    def _run(self, requests: list[Any]) -> list[Any]:
+        fed = [[_array(request, name) for request in requests] for name in self._inputs]
+        feed = {name: _joined(arrays) for name, arrays in zip(self._inputs, fed, strict=True)}
+        outputs = self._session.run(self._outputs, feed)
+        if len(requests) == 1:
+            return [self._response(outputs)]
+        ends = np.cumsum([len(array) for array in fed[0]])
+        for name, output in zip(self._outputs, outputs, strict=True):
+            if len(output) != ends[-1]:
+                raise ValueError(f"output {name} has {len(output)} rows for {ends[-1]} of input")
+        parts = [np.split(output, ends[:-1]) for output in outputs]
+        return [self._response(rows) for rows in zip(*parts, strict=True)]
+
+    def _response(self, outputs: Any) -> Any:
+        tensors = [_tensor(*pair) for pair in zip(self._outputs, outputs, strict=True)]
+        return pb.InferenceResponse(tensors)
+
+
+def _open_session(model_path: Path, parameters: dict[str, Any]) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    # The native backend's parameter of that name; 0, as there: a thread a core.
+    threads = parameters.get("intra_op_thread_count", {}).get("string_value", "0")
+    options.intra_op_num_threads = int(threads)
+    # Threads that spin while they wait would take the cores of the gateway beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
+
+
+def _check_names(kind: str, wanted: list[str], tensors: list[Any]) -> None:
+    there = [tensor.name for tensor in tensors]
+    if missing := sorted(set(wanted) - set(there)):
+        raise pb.TritonModelException(
+            f"model.onnx has no {kind} {', '.join(missing)}; it has {', '.join(there)}"
+        )
+
+
+def _array(request: Any, name: str) -> npt.NDArray[Any]:
+    """The input where it lies, in memory shared with the server: not copied."""
+    array: npt.NDArray[Any] = np.from_dlpack(pb.get_input_tensor_by_name(request, name))
+    return array
+
+
+def _joined(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _tensor(name: str, array: npt.NDArray[Any]) -> Any:
+    capsule = array.__dlpack__()
+    tensor = pb.Tensor.from_dlpack(name, capsule)
+    # The stub took the tensor and says so by a name of its own, which numpy takes for "still mine".
+    _set_capsule_name(capsule, _USED_DLTENSOR)
+    return tensor

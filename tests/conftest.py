@@ -1,0 +1,242 @@
+"""Real things for the tests: repositories, gateways in processes of their own, clients on the wire.
+
+What takes long to make is made once a session and shared; nobody may change it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+from convoy.v1 import classifier_pb2 as pb
+from server.runners.tritonserver_wheel import TritonCannotStart, default_cache_path, install
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "tests" / "data"
+RUNNERS = ("in-process", "triton-local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nothing-skipped",
+        action="store_true",
+        help="fail if a test was skipped: for CI, which installs all that the tests need",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--nothing-skipped") and reporter.stats.get("skipped"):
+        reporter.write_line("tests were skipped, and --nothing-skipped was given", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# ---------------------------------------------------------------- repositories
+
+
+@pytest.fixture(scope="session")
+def shipped_lenet5() -> Path:
+    """The folder of the trained LeNet-5 that ships."""
+    return ROOT / "model_repository" / "lenet5.v1"
+
+
+@pytest.fixture
+def repository(tmp_path: Path, shipped_lenet5: Path) -> Path:
+    """A repository of one's own, with LeNet-5 in it."""
+    path = tmp_path / "model_repository"
+    shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
+    return path
+
+
+EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
+
+
+@pytest.fixture(scope="session")
+def edit_facts() -> EditFacts:
+    """Changes what the config.pbtxt of a version's folder says of it."""
+
+    def edit(version_path: Path, change: Callable[[pb.Model], None]) -> None:
+        config_path = version_path / "config.pbtxt"
+        config = text_format.Parse(config_path.read_text(), model_config_pb2.ModelConfig())
+        parameter = config.parameters["convoy.v1.Model"]
+        facts = json_format.Parse(parameter.string_value, pb.Model())
+        change(facts)
+        parameter.string_value = json_format.MessageToJson(facts)
+        config_path.write_text(text_format.MessageToString(config))
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def large_repository(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> Path:
+    """LeNet-5, and ResNet-152 with random weights in fp32, built as a user builds it."""
+    path = tmp_path_factory.mktemp("large") / "model_repository"
+    shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
+    command = [sys.executable, "export/build.py", "resnet152", "--weights", "random"]
+    subprocess.run([*command, "--repository", str(path)], cwd=ROOT, check=True)
+    return path
+
+
+# ---------------------------------------------------------------- runners and gateways
+
+
+@pytest.fixture(scope="session")
+def tritonserver() -> Path:
+    """Where the wheel's server lies; tests that need it are skipped where it cannot be had."""
+    try:
+        return install(default_cache_path())
+    except TritonCannotStart as error:
+        pytest.skip(f"needs the tritonserver wheel: {error}")
+
+
+@pytest.fixture(params=RUNNERS)
+def runner_name(request: pytest.FixtureRequest) -> str:
+    """Each runner in turn; a test skips, and says so, where the tritonserver cannot be had."""
+    return need_runner(request, request.param)
+
+
+def need_runner(request: pytest.FixtureRequest, name: str) -> str:
+    if name == "triton-local":
+        request.getfixturevalue("tritonserver")
+    return name
+
+
+@dataclass
+class RunningGateway:
+    """A `convoy serve` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    http: str  # http://HOST:PORT
+    grpc: str  # HOST:PORT
+    operator: str  # http://HOST:PORT
+    log_path: Path
+
+    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
+        self.wait_for(lambda: httpx.get(f"{self.http}/readyz").status_code == 200, timeout_s)
+
+    def wait_for(self, is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not is_so():
+            assert self.process.poll() is None, f"the gateway ended:\n{self.log()}"
+            assert time.monotonic() < deadline_s, f"not so after {timeout_s} s:\n{self.log()}"
+            time.sleep(0.05)
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def stop(self, timeout_s: float = 60.0) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+
+@contextlib.contextmanager
+def serving(
+    log_path: Path, *arguments: str, environment: dict[str, str] | None = None
+) -> Iterator[RunningGateway]:
+    """A gateway on free ports, told to stop at the end."""
+    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *arguments]
+    environment = {**os.environ, **(environment or {})}
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        )
+    try:
+        yield RunningGateway(process, *read_addresses(process, log_path), log_path)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+            assert process.stdout
+            process.stdout.close()
+
+
+def read_addresses(process: subprocess.Popen[str], log_path: Path) -> tuple[str, str, str]:
+    assert process.stdout
+    greeting = ""
+    for line in process.stdout:
+        greeting += line
+        if "/metrics" in line:
+            break
+    found = [re.search(rf"{door} +(\S+)", greeting) for door in ("HTTP", "gRPC", "operator")]
+    assert all(found), f"no addresses in:\n{greeting}\n{log_path.read_text()}"
+    http, grpc, operator = (match[1] for match in found if match)
+    return http, grpc, operator.removesuffix("/metrics")
+
+
+Serve = Callable[..., RunningGateway]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts gateways with the options given; they end with the test."""
+    with contextlib.ExitStack() as running:
+
+        def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningGateway:
+            log_path = tmp_path / f"gateway-{time.monotonic_ns()}.log"
+            return running.enter_context(serving(log_path, *arguments, environment=environment))
+
+        yield start
+
+
+@pytest.fixture(scope="session", params=RUNNERS)
+def gateway(
+    request: pytest.FixtureRequest, large_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """A gateway with LeNet-5 and ResNet-152 on each runner, started once and shared."""
+    need_runner(request, request.param)
+    log_path = tmp_path_factory.mktemp(request.param) / "gateway.log"
+    options = [f"--repository={large_repository}", f"--runner={request.param}"]
+    with serving(log_path, *options) as running:
+        running.wait_until_ready(300)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lenet_gateway(
+    shipped_lenet5: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningGateway]:
+    """A gateway with what ships, in process, started once and shared."""
+    log_path = tmp_path_factory.mktemp("lenet") / "gateway.log"
+    options = [
+        f"--repository={shipped_lenet5.parent}",
+        "--models=lenet5",
+        "--max-image-pixels=1000000",
+    ]
+    with serving(log_path, *options) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def digit() -> bytes:
+    """A photographed seven."""
+    return (DATA / "digit-7.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, bytes]:
+    """Two natural photos, JPEG files of 640x427, which scikit-learn carries."""
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    return {name: (folder / name).read_bytes() for name in ("china.jpg", "flower.jpg")}

@@ -1,0 +1,349 @@
+"""Every format and kind of pixel that people send, and what is refused before it costs anything."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image, ImageFile
+from sklearn.datasets import load_sample_image
+
+from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
+from server.preprocessing.decode import DecodedImage, decode
+
+ORIENTATION = 0x0112
+PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((160, 107))
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]
+
+
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    content = io.BytesIO()
+    image.save(content, file_format, **options)
+    return content.getvalue()
+
+
+def decoded(content: bytes, max_bytes: int = 1 << 20, max_pixels: int = 1 << 20) -> DecodedImage:
+    return decode(content, max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def values(content: bytes) -> npt.NDArray[np.int_]:
+    return np.asarray(decoded(content).pixels).astype(int)
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises width × height RGB pixels and has hardly any."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + data + png_chunk(b"IEND", b"")
+
+
+# ---------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_each_format_is_read_and_named(file_format: str) -> None:
+    image = decoded(encoded(PHOTO, file_format))
+    assert (image.format, image.width, image.height) == (file_format, 160, 107)
+    assert image.pixels.mode == "RGB"
+    assert image.pixels.size == PHOTO.size
+    assert not image.exif_applied
+    difference = np.abs(np.asarray(image.pixels).astype(int) - np.asarray(PHOTO))
+    assert difference.mean() < 12  # GIF has 256 colours, JPEG and WebP lose a little
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_give_the_very_pixels(file_format: str) -> None:
+    assert np.array_equal(values(encoded(PHOTO, file_format)), np.asarray(PHOTO))
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_first_frame_of_several_is_read(file_format: str) -> None:
+    red, blue = (Image.new("RGB", (20, 20), colour) for colour in ("red", "blue"))
+    options: dict[str, Any] = {"lossless": True} if file_format == "WEBP" else {}
+    content = encoded(red, file_format, save_all=True, append_images=[blue], **options)
+    assert values(content)[10, 10].tolist() == [255, 0, 0]
+
+
+def test_mpo_of_a_phone_counts_as_jpeg() -> None:
+    content = encoded(PHOTO, "MPO", save_all=True, append_images=[PHOTO.rotate(90)])
+    image = decoded(content)
+    assert (image.format, image.pixels.size) == ("JPEG", PHOTO.size)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_rgb_and_grey_pixels_are_not_copied(file_format: str) -> None:
+    big = PHOTO.resize((1000, 1000))
+    for image in (big, big.convert("L")):
+        pixels = decoded(encoded(image, file_format)).pixels
+        assert isinstance(pixels, ImageFile.ImageFile)  # what Pillow decoded, itself
+        assert pixels.mode == image.mode
+
+
+# ---------------------------------------------------------------- orientation
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None:
+    upright = np.zeros((48, 32), dtype=np.uint8)
+    upright[:24, :16] = 250  # top left quarter
+    upright[24:, :16] = 120  # bottom left
+    # How a camera stores it: the inverse of what a reader must do (EXIF 2.3, tag 274).
+    stored: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.T,
+        6: np.rot90,
+        7: lambda a: a[::-1, ::-1].T,
+        8: lambda a: np.rot90(a, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    picture = Image.fromarray(np.ascontiguousarray(stored(upright))).convert("RGB")
+    image = decoded(encoded(picture, file_format, exif=exif.tobytes()))
+    assert (image.width, image.height) == (32, 48)
+    assert image.exif_applied == (orientation != 1)
+    grey = np.asarray(image.pixels)[..., 1].astype(int)
+    assert np.abs(grey - upright)[4:-4, 4:-4].mean() < 8
+
+
+BROKEN_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as decode.py itself has it, outside pytest
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", BROKEN_EXIF, b"Exif\0\0"])
+def test_sound_pixels_with_broken_exif_are_read(exif: bytes) -> None:
+    image = decoded(encoded(PHOTO, "JPEG", exif=exif))
+    assert not image.exif_applied
+    assert image.pixels.size == PHOTO.size
+
+
+def test_odd_metadata_writes_nothing_to_the_log() -> None:
+    program = """if True:
+        import sys
+        from server.preprocessing.decode import decode
+        decode(sys.stdin.buffer.read(), max_bytes=1 << 20, max_pixels=1 << 20)"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        input=encoded(PHOTO, "JPEG", exif=BROKEN_EXIF),
+        capture_output=True,
+        cwd=Path(__file__).resolve().parents[3],
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_orientation_out_of_range_is_upright() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 99
+    assert not decoded(encoded(PHOTO, "JPEG", exif=exif.tobytes())).exif_applied
+
+
+# ---------------------------------------------------------------- kinds of pixels
+
+
+def test_grey_and_black_and_white_become_grey() -> None:
+    grey = PHOTO.convert("L")
+    assert np.array_equal(values(encoded(grey, "PNG")), np.asarray(grey))
+    black_and_white = values(encoded(PHOTO.convert("1"), "PNG"))
+    assert set(np.unique(black_and_white)) == {0, 255}
+
+
+def test_palette_becomes_rgb() -> None:
+    palette = PHOTO.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert np.array_equal(values(encoded(palette, "PNG")), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF"])
+def test_transparent_pixels_show_white_paper(file_format: str) -> None:
+    # A drawing pad: everything is black, and only alpha tells ink from paper.
+    alpha = np.zeros((30, 30), dtype=np.uint8)
+    alpha[10:20, 10:20] = 255
+    alpha[0, 0] = 128
+    pad = Image.merge("RGBA", [Image.new("L", (30, 30), 0)] * 3 + [Image.fromarray(alpha)])
+    options: dict[str, Any] = {"lossless": True} if file_format == "WEBP" else {}
+    seen = values(encoded(pad, file_format, **options))
+    assert seen[15, 15].tolist() == [0, 0, 0]
+    assert seen[5, 5].tolist() == [255, 255, 255]
+    assert seen[0, 0].tolist() == [127, 127, 127]
+
+
+def test_grey_with_alpha_stays_grey_over_white() -> None:
+    pad = Image.merge("LA", [Image.new("L", (8, 8), 40), Image.new("L", (8, 8), 0)])
+    pad.putpixel((3, 3), (40, 255))
+    image = decoded(encoded(pad, "PNG"))
+    assert image.pixels.mode == "L"
+    assert image.pixels.getpixel((3, 3)) == 40
+    assert image.pixels.getpixel((0, 0)) == 255
+
+
+@pytest.mark.parametrize(
+    ("mode", "transparency"), [("P", 0), ("P", b"\x00\xff"), ("L", 0), ("RGB", (0, 0, 0)), ("1", 0)]
+)
+def test_transparent_colour_shows_white_paper(
+    mode: str, transparency: int | bytes | tuple[int, int, int]
+) -> None:
+    image = Image.new("RGB", (8, 8), "black")
+    image.paste((255, 0, 0) if mode in ("P", "RGB") else "white", (4, 0, 8, 8))
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    if mode == "P" and image.getpixel((0, 0)) != 0:
+        image = image.remap_palette([1, 0])
+    seen = values(encoded(image, "PNG", transparency=transparency))
+    assert seen[0, 0].min() == 255  # black was the transparent colour
+    assert seen[0, 7].tolist() == ([255, 0, 0] if mode in ("P", "RGB") else 255)
+
+
+def test_transparent_gif_shows_white_paper() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((4, 4), 0)
+    seen = values(encoded(image, "GIF", transparency=1))
+    assert seen[0, 0].min() == 255
+    assert seen[4, 4].max() == 0
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
+def test_cmyk_keeps_its_colours(file_format: str) -> None:
+    seen = values(encoded(Image.new("RGB", (16, 16), (200, 30, 60)).convert("CMYK"), file_format))
+    assert np.abs(seen - (200, 30, 60)).max() <= 4
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_and_not_clipped(file_format: str) -> None:
+    ramp = np.tile(np.linspace(0, 65535, 256).astype(np.uint16), (8, 1))
+    assert np.array_equal(values(encoded(Image.fromarray(ramp), file_format)), ramp >> 8)
+
+
+def test_16_bit_grey_of_either_byte_order_is_read() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 256).astype(">u2"), (8, 1))
+    big_endian = Image.frombytes("I;16B", (256, 8), ramp.tobytes())
+    assert np.array_equal(values(encoded(big_endian, "TIFF")), ramp >> 8)
+
+
+def test_32_bit_integers_within_16_bits_are_read() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 256).astype(np.int32), (8, 1))
+    assert np.array_equal(values(encoded(Image.fromarray(ramp), "TIFF")), ramp >> 8)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.full((8, 8), 70000, dtype=np.int32)),
+        Image.fromarray(np.full((8, 8), -1, dtype=np.int32)),
+        Image.fromarray(np.full((8, 8), 0.5, dtype=np.float32)),
+        Image.new("LAB", (8, 8)),
+    ],
+)
+def test_pixels_without_a_known_white_are_refused(image: Image.Image) -> None:
+    with pytest.raises(ImageFormatUnsupported, match="convert it to 8 or 16 bits"):
+        decoded(encoded(image, "TIFF"))
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_no_bytes_are_a_decode_failure() -> None:
+    with pytest.raises(ImageDecodeFailed, match="empty"):
+        decoded(b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"<!DOCTYPE html><html>", b"hello", b"%PDF-1.7", b"\0" * 100, encoded(PHOTO, "ICO"), b"\xff"],
+)
+def test_other_content_is_unsupported_and_the_formats_are_named(content: bytes) -> None:
+    with pytest.raises(ImageFormatUnsupported, match="JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+        decoded(content)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_cut_off_file_is_an_error_and_never_a_half_picture(
+    file_format: str, share: float
+) -> None:
+    content = encoded(PHOTO, file_format)
+    with pytest.raises(ImageDecodeFailed, match=f"{file_format} image of .* truncated or corrupt"):
+        decoded(content[: int(share * len(content))])
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"optimize": True}])
+def test_a_cut_off_jpeg_of_any_kind_is_an_error(options: dict[str, bool]) -> None:
+    content = encoded(PHOTO, "JPEG", **options)
+    for length in range(20, len(content) - 2, 97):
+        with pytest.raises(ImageDecodeFailed):
+            decoded(content[:length])
+
+
+@pytest.mark.parametrize("file_format", [*FORMATS, "deflated TIFF"])
+def test_hostile_bytes_end_in_a_named_error_or_a_whole_picture(file_format: str) -> None:
+    """Any other exception fails the test; libtiff prints its own complaints."""
+    options = {"compression": "tiff_adobe_deflate"} if " " in file_format else {}
+    original = encoded(PHOTO, file_format.removeprefix("deflated "), **options)
+    random = np.random.default_rng(0)
+    failures = 0
+    for _ in range(150):
+        content = bytearray(original)
+        for place in random.integers(4, min(len(content), 400), size=3):
+            content[place] = random.integers(256)
+        try:
+            image = decoded(bytes(content))
+        except (ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge) as error:
+            failures += 1
+            assert not re.search(r"object at 0x|\.py|/tmp", error.message)
+        else:
+            assert image.pixels.size == (image.width, image.height)
+            assert image.pixels.mode in ("RGB", "L")
+    assert failures > 0
+
+
+def test_too_many_bytes_are_refused_with_value_and_limit() -> None:
+    content = encoded(PHOTO, "PNG")
+    assert decoded(content, max_bytes=len(content)).format == "PNG"
+    with pytest.raises(ImageTooLarge, match=f"{len(content):,} bytes, at most") as caught:
+        decoded(content, max_bytes=len(content) - 1)
+    assert caught.value.metadata["limit"] == str(len(content) - 1)
+
+
+def test_too_many_pixels_are_refused_with_value_and_limit() -> None:
+    content = encoded(PHOTO, "PNG")
+    assert decoded(content, max_pixels=160 * 107).width == 160
+    with pytest.raises(ImageTooLarge, match=r"17,120 pixels, at most 17,119 .* 160×107"):
+        decoded(content, max_pixels=160 * 107 - 1)
+
+
+@pytest.mark.parametrize("side", [9_500, 60_000])  # Pillow itself would warn, and then refuse
+def test_a_bomb_is_refused_from_its_header(side: int) -> None:
+    # There are no pixels in it: to decode any would be another error.
+    with pytest.raises(ImageTooLarge, match=f"{side * side:,} pixels"):
+        decoded(png_header(side, side))
+
+
+def test_the_limit_is_the_callers_and_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert decoded(encoded(PHOTO, "PNG")).width == 160
+
+
+def test_threads_may_decode_at_the_same_time() -> None:
+    contents = [encoded(PHOTO, file_format) for file_format in FORMATS] * 8
+    alone = [values(content) for content in contents[: len(FORMATS)]]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(values, contents))
+    for index, pixels in enumerate(together):
+        assert np.array_equal(pixels, alone[index % len(FORMATS)])

@@ -1,0 +1,235 @@
+"""Which version answers, as the repository changes; models run in process, and really."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from convoy.v1 import classifier_pb2 as pb
+from server.errors import ModelNotFound, ModelNotReady, VersionNotFound
+from server.pipeline import Pipeline
+from server.proof import prove
+from server.registry import Registry
+from server.runners.base import LoadedModel
+from server.runners.in_process import InProcessRunner
+
+EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
+BuildRegistry = Callable[..., Registry]
+
+GRACE_S = 0.05
+
+
+@pytest.fixture
+async def build(repository: Path) -> AsyncIterator[BuildRegistry]:
+    runner = InProcessRunner(repository)
+    pipeline = Pipeline(runner, decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
+    registries: list[Registry] = []
+
+    async def proven(folder: str, model: LoadedModel) -> None:
+        await prove(pipeline, folder, model)
+
+    def registry(*wanted: str) -> Registry:
+        registries.append(Registry(runner, proven, wanted=wanted, unload_grace_s=GRACE_S))
+        return registries[-1]
+
+    yield registry
+    for each in registries:
+        await each.close()
+    await runner.close()
+    pipeline.close()
+
+
+async def look(registry: Registry) -> None:
+    """One look, and all that follows from it."""
+    await registry.look()
+    for model in list(registry._models.values()):
+        if model.update:
+            await model.update
+
+
+async def wait_out_grace(registry: Registry) -> None:
+    import asyncio
+
+    await look(registry)
+    await asyncio.sleep(GRACE_S)
+    await look(registry)
+
+
+def publish(repository: Path, version: int, change: Callable[[Path], None] | None = None) -> Path:
+    """Another version of LeNet-5, there in one rename."""
+    staging = repository / f"lenet5.v{version}.staging"
+    shutil.copytree(repository / "lenet5.v1", staging)
+    if change:
+        change(staging)
+    return staging.rename(repository / f"lenet5.v{version}")
+
+
+def states(registry: Registry) -> dict[str, str]:
+    return {
+        model.version: pb.State.Name(model.state).removeprefix("STATE_")
+        for model in registry.list()
+    }
+
+
+async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build()
+    await look(registry)
+    assert registry.resolve("lenet5").version == "1"
+
+    publish(repository, 2)
+    await look(registry)
+    assert registry.resolve("lenet5").version == "2"
+    assert registry.resolve("lenet5", "1").version == "1", "the old one has its grace period"
+
+    await wait_out_grace(registry)
+    assert states(registry) == {"2": "READY", "1": "AVAILABLE"}
+    with pytest.raises(VersionNotFound, match="loaded: 2"):
+        registry.resolve("lenet5", "1")
+
+
+def swap_labels(facts: pb.Model) -> None:
+    facts.labels[3].name, facts.labels[7].name = facts.labels[7].name, facts.labels[3].name
+    top = facts.golden_images[0].expected[0].index
+    other = (top + 1) % 10
+    facts.labels[top].name, facts.labels[other].name = (
+        facts.labels[other].name,
+        facts.labels[top].name,
+    )
+
+
+def forget_golden_images(facts: pb.Model) -> None:
+    facts.ClearField("golden_images")
+
+
+def drop_a_label(facts: pb.Model) -> None:
+    del facts.labels[9]
+
+
+def shift_the_digit(facts: pb.Model) -> None:
+    facts.preprocessing.digit.box = 12
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (swap_labels, "golden image"),
+        (forget_golden_images, "no golden images"),
+        (drop_a_label, "10 classes and has 9 labels"),
+        (shift_the_digit, "golden image"),
+    ],
+)
+async def test_a_version_that_does_not_prove_itself_never_answers(
+    build: BuildRegistry,
+    repository: Path,
+    edit_facts: EditFacts,
+    change: Callable[[pb.Model], None],
+    reason: str,
+) -> None:
+    registry = build()
+    publish(repository, 2, lambda path: edit_facts(path, change))
+    await look(registry)
+    assert states(registry) == {"2": "FAILED", "1": "READY"}
+    assert reason in registry.describe("lenet5", "2").state_reason
+    assert registry.resolve("lenet5").version == "1"
+    with pytest.raises(VersionNotFound, match=r"not loaded: lenet5\.v2"):
+        registry.resolve("lenet5", "2")
+
+
+async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_over(
+    build: BuildRegistry, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.registry.FIRST_PAUSE_S", 0.0)
+    registry = build()
+    broken = publish(repository, 2, lambda path: (path / "1" / "model.onnx").write_bytes(b"no"))
+    await look(registry)
+    assert states(registry) == {"2": "FAILED", "1": "READY"}
+
+    shutil.copy(repository / "lenet5.v1" / "1" / "model.onnx", broken / "1")
+    await look(registry)
+    assert registry.resolve("lenet5").version == "2"
+
+
+async def test_a_withdrawn_version_hands_over_to_the_one_below(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build()
+    path = publish(repository, 2)
+    await wait_out_grace(registry)
+    assert states(registry) == {"2": "READY", "1": "AVAILABLE"}
+
+    path.rename(repository / "lenet5.v2.withdrawn")
+    await look(registry)
+    assert registry.resolve("lenet5").version == "1"
+    await wait_out_grace(registry)
+    assert states(registry) == {"1": "READY"}
+
+
+async def test_a_model_that_was_removed_is_let_go(build: BuildRegistry, repository: Path) -> None:
+    registry = build()
+    await look(registry)
+    shutil.rmtree(repository / "lenet5.v1")
+    await wait_out_grace(registry)
+    with pytest.raises(ModelNotFound, match="there is none"):
+        registry.resolve("lenet5")
+
+
+async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildRegistry) -> None:
+    registry = build()
+    await look(registry)
+    with pytest.raises(ModelNotFound, match="nearest: lenet5"):
+        registry.resolve("lenet")
+    with pytest.raises(VersionNotFound, match="loaded: 1"):
+        registry.resolve("lenet5", "4")
+
+
+async def test_ready_when_all_found_at_the_start_were_tried_and_one_is_proven(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build()
+    assert not registry.is_ready()
+    (repository / "alexnet.v1").mkdir()  # an empty folder
+    await look(registry)
+    assert registry.is_ready()
+    with pytest.raises(ModelNotReady, match=r"config\.pbtxt cannot be read"):
+        registry.resolve("alexnet")
+
+
+async def test_models_that_appear_later_never_turn_it_red(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build()
+    await look(registry)
+    (repository / "alexnet.v1").mkdir()
+    await look(registry)
+    assert registry.is_ready()
+
+
+async def test_with_models_named_each_of_them_must_be_proven(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build("lenet5", "alexnet")
+    await look(registry)
+    assert not registry.is_ready()
+    assert "alexnet: not in the repository" in registry.why_not_ready()
+    assert build("lenet5").why_not_ready() == "the runner is being started"
+
+
+async def test_only_the_models_named_are_served(build: BuildRegistry, repository: Path) -> None:
+    shutil.copytree(repository / "lenet5.v1", repository / "other.v1")
+    registry = build("lenet5")
+    await look(registry)
+    assert [model.name for model in registry.list()] == ["lenet5"]
+
+
+async def test_an_empty_repository_is_not_ready_and_says_so(
+    build: BuildRegistry, repository: Path
+) -> None:
+    shutil.rmtree(repository / "lenet5.v1")
+    registry = build()
+    await look(registry)
+    assert (registry.is_ready(), registry.why_not_ready()) == (False, "the repository is empty")
