@@ -3,7 +3,7 @@
     python -m server.preprocessing '{"digit": {"size": 32, "box": 20}}' FOLDER > prepared.npz
 
 The argument is the JSON of a convoy.v1.Preprocessing. For each file of the folder that the gateway
-would accept, the archive holds an array of its name: uint8, H×W×C. A refused one is named on stderr.
+would accept, the archive holds an array of its name: uint8, H×W×C. The others are named on stderr.
 """
 
 from __future__ import annotations

@@ -1,0 +1,58 @@
+"""What lets `python export/build.py …` work from a bare checkout, in any folder, with any Python.
+
+A script begins with
+
+    if not __package__:  # run by its path, not imported
+        sys.path[0] = str(Path(__file__).resolve().parents[1])
+        from export.bootstrap import continue_in_venv
+
+        continue_in_venv()
+
+and goes on in the checkout's `.venv` where the Python that runs it lacks something. This file, and
+whatever a script has above these lines, must run on Python 3.8 with the standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+_FOR_HELP = ("typer", "rich", "convoy")
+_FOR_WORK = ("torch", "onnx", "onnxscript", "onnxruntime", "tritonclient", "sklearn", "skimage")
+# Given to the Python that a script continues in, `-X continued`, so that it never continues again.
+_CONTINUED = "continued"
+
+
+def continue_in_venv() -> None:
+    """Go on here if all is installed; else in `.venv`; else leave with the command that helps."""
+    help_is_enough = "--help" in sys.argv
+    missing = _missing(_FOR_HELP if help_is_enough else _FOR_HELP + _FOR_WORK)
+    if not missing:
+        return
+    python = ROOT / ".venv" / "bin" / "python"
+    if _CONTINUED not in sys._xoptions and python.exists():
+        os.execv(python, [str(python), "-X", _CONTINUED, *sys.argv])
+    _leave(missing)
+
+
+def require_packages() -> None:
+    """For `convoy build` and its like: leave with the command that helps unless all is there."""
+    missing = _missing(_FOR_HELP + _FOR_WORK)
+    if missing:
+        _leave(missing)
+
+
+def _missing(packages: tuple[str, ...]) -> list[str]:
+    old = [] if sys.version_info >= (3, 11) else ["Python 3.11"]
+    return old + [name for name in packages if find_spec(name) is None]
+
+
+def _leave(missing: list[str]) -> NoReturn:
+    """Exit with status 1 and one sentence."""
+    checkout = (ROOT / "pyproject.toml").exists()
+    setup = f"make setup-export` in {ROOT}" if checkout else "pip install 'convoy-serving[export]'`"
+    sys.exit(f"Not installed: {', '.join(missing)}; run `{setup}, then try again.")

@@ -1,0 +1,33 @@
+"""Everything that ends a build, each in one sentence: what happened, the value, the remedy.
+
+ExportError
+├── UnknownNetwork        no such row in the catalog
+├── CheckpointError       the weights cannot be had, or do not fit the network
+├── OnnxError             the graph that came out is not the one that serving needs
+├── ParityError           two runtimes disagree: nothing is published
+└── RepositoryError       the model repository cannot be written, or another build is at work
+"""
+
+
+class ExportError(Exception):
+    """A build that cannot go on. The message is for people."""
+
+
+class UnknownNetwork(ExportError):
+    """The catalog has no network of that name."""
+
+
+class CheckpointError(ExportError):
+    """The weights cannot be had, or do not fit the network."""
+
+
+class OnnxError(ExportError):
+    """The exported graph is not the one that serving needs."""
+
+
+class ParityError(ExportError):
+    """Two runtimes give different answers for the same image."""
+
+
+class RepositoryError(ExportError):
+    """The model repository cannot be written, or another build of the model is at work there."""

@@ -1,0 +1,139 @@
+"""PyTorch to ONNX, with everything between uint8 pixels and probabilities in the graph.
+
+    image uint8 N×H×W×C → float32 → normalise → N×C×H×W → network → softmax → probabilities N×K
+                                                                    and batch_size N×1
+
+Nobody who serves the graph can normalise wrongly, and the wire carries a quarter of the bytes. The
+cast comes before the transpose because TensorRT's parser takes no uint8 transpose. `batch_size` is
+how many images went through the graph together, which no serving runtime tells with an answer.
+
+fp16 is made here, by halving the network before the export: TensorRT 11 has no builder flag for it.
+Normalisation and softmax stay in fp32, inputs and outputs keep their types.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from export.errors import OnnxError
+
+Precision = Literal["fp32", "fp16"]
+
+OPSET = 18
+INPUT, PROBABILITIES, BATCH_SIZE = "image", "probabilities", "batch_size"
+
+
+class Servable(nn.Module):
+    """A network as it is served: uint8 pixels in, probabilities out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], precision: Precision
+    ) -> None:
+        super().__init__()
+        self.dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
+        self.network = copy.deepcopy(network).eval().to(self.dtype)
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # N×H×W×C, uint8
+        x = (image.float() / 255 - self.mean) / self.std
+        # Contiguous: left channels last, global pooling would be traced as a gather by strides.
+        x = x.permute(0, 3, 1, 2).contiguous().to(self.dtype)  # N×C×H×W
+        probabilities = self.network(x).float().softmax(dim=1)  # N×K
+        count = image.shape[0]
+        return probabilities, torch.full((count, 1), count, dtype=torch.int32)
+
+
+def to_onnx(servable: Servable, size: int, classes: int, path: Path) -> None:
+    """Writes the graph, with any batch size, to `path`.
+
+    Raises:
+        OnnxError: the graph is not the one above.
+    """
+    shape = (size, size, len(servable.mean))  # H×W×C
+    # Two images: torch takes an axis of 1 for a constant.
+    example = torch.zeros((2, *shape), dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            servable,
+            (example,),
+            input_names=[INPUT],
+            output_names=[PROBABILITIES, BATCH_SIZE],
+            dynamic_shapes={"image": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise OnnxError(
+            "torch.onnx.export returned nothing: use the torch that pyproject.toml pins."
+        )
+    model = program.model_proto
+    _forget_where_it_was_made(model)
+    _check(model, shape, classes)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporter reports each step on stdout, and warns of packages that are not needed."""
+    loggers = [logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+    """torch notes the source file and line of each operator: paths of the machine that exported."""
+    graph = model.graph
+    lists: tuple[Iterable[Any], ...] = (
+        (model, graph),
+        (*graph.node, *graph.initializer),
+        (*graph.input, *graph.output, *graph.value_info),
+    )
+    for item in chain.from_iterable(lists):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    model.producer_version = torch.__version__.partition("+")[0]  # "+cpu" is the machine's too
+
+
+def _check(model: onnx.ModelProto, shape: tuple[int, int, int], classes: int) -> None:
+    onnx.checker.check_model(model, full_check=True)
+    expected = {
+        INPUT: (onnx.TensorProto.UINT8, ["batch", *shape]),
+        PROBABILITIES: (onnx.TensorProto.FLOAT, ["batch", classes]),
+        BATCH_SIZE: (onnx.TensorProto.INT32, ["batch", 1]),
+    }
+    got = {value.name: _type_of(value) for value in (*model.graph.input, *model.graph.output)}
+    if got != expected:
+        raise OnnxError(
+            f"The exported graph has the inputs and outputs {got}, serving needs {expected}: look "
+            "for a shape that the architecture fixes, and for labels that do not fit its classes."
+        )
+
+
+def _type_of(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
+    tensor = value.type.tensor_type
+    return tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]
