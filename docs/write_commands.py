@@ -1,0 +1,48 @@
+"""Writes docs/commands.md from the commands' own help, so that it cannot say anything else.
+
+python docs/write_commands.py           writes the page
+python docs/write_commands.py --print   prints what it would write; a test compares the two
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).with_name("commands.md")
+COMMANDS = ("", "classify", "models", "serve", "build", "train", "describe")
+# What decides how help is laid out, and who reads it: the same everywhere.
+LAYOUT = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
+
+HEAD = """\
+# Commands
+
+Written by `make docs` from each command's own `--help`.
+"""
+
+
+def help_of(command: str) -> str:
+    words = [Path(sys.executable).with_name("convoy"), *command.split(), "--help"]
+    environment = {**os.environ, **LAYOUT}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    # A default that is a fact of this machine.
+    machines_own = f"images. (default: {os.cpu_count()})"
+    shown = done.stdout.replace(machines_own, "images. (default: one a core)")
+    return "\n".join(line.rstrip() for line in shown.strip().splitlines())
+
+
+def page() -> str:
+    sections = [HEAD]
+    for command in COMMANDS:
+        title = f"convoy {command}".strip()
+        sections.append(f"## {title}\n\n```\n{help_of(command)}\n```\n")
+    return "\n".join(sections)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--print"]:
+        print(page(), end="")
+    else:
+        PAGE.write_text(page(), encoding="utf-8")

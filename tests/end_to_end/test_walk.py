@@ -1,0 +1,182 @@
+"""From an image to a label, over both wires and both runners, with real parts only."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from tritonclient.grpc import InferenceServerClient
+
+from convoy import Classification, Client, errors
+from export.catalog import find
+from export.checkpoints import load
+from export.drawn_digits import drawn_digits
+
+PHOTOS = ("china.jpg", "flower.jpg")
+# The same fp32 network in another runtime; what the build allows it.
+TOLERANCE = find("resnet152").fp32_tolerance
+
+
+@pytest.fixture(params=["grpc", "http"])
+def client(request: pytest.FixtureRequest, gateway: Any) -> Any:
+    with Client(getattr(gateway, request.param), timeout_s=60) as client:
+        yield client
+
+
+def test_a_digit_is_read(client: Client, digit: bytes) -> None:
+    answer = client.classify(digit, model="lenet5")
+    assert (answer.best.label, answer.weights) == ("7", "digits")
+
+
+def test_a_photo_is_classified_and_random_weights_are_declared(
+    client: Client, photos: dict[str, bytes]
+) -> None:
+    answers = [client.classify(photos[name], model="resnet152") for name in PHOTOS]
+    assert answers[0].best.index != answers[1].best.index, "two photos, two answers"
+    assert [answer.weights for answer in answers] == ["random", "random"]
+    assert all(answer.best.id.startswith("n") for answer in answers), "synsets of ImageNet"
+    assert client.model("resnet152").manifest.weights.source == "random"
+
+
+@pytest.fixture(scope="module")
+def resnet152() -> torch.nn.Module:
+    return load(find("resnet152"), "random").network
+
+
+def by_pytorch(network: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Probabilities of one image, H×W×3, without any of the service's code."""
+    row = find("resnet152")
+    normalised = (torch.from_numpy(pixels) / 255 - torch.tensor(row.mean)) / torch.tensor(row.std)
+    with torch.inference_mode():
+        logits = network(normalised.permute(2, 0, 1)[None])
+    probabilities: npt.NDArray[np.float32] = logits.softmax(1)[0].numpy()
+    return probabilities
+
+
+def as_published(path: Path) -> npt.NDArray[np.uint8]:
+    """torchvision's transform for the V2 weights: shorter side to 232, centre 224 x 224."""
+    with Image.open(path) as image:
+        assert image.size == (640, 427)
+        resized = image.resize((int(232 * 640 / 427), 232), Image.Resampling.BILINEAR)
+    left, top = round((resized.width - 224) / 2), round((232 - 224) / 2)
+    return np.array(resized.crop((left, top, left + 224, top + 224)))
+
+
+def largest_difference(answer: Classification, expected: npt.NDArray[np.float32]) -> float:
+    served = np.zeros(1000, np.float32)
+    for found in answer.classes:
+        served[found.index] = found.score
+    return float(np.abs(served - expected).max())
+
+
+def test_the_served_probabilities_are_pytorchs(
+    client: Client, photos: dict[str, bytes], resnet152: torch.nn.Module, tmp_path: Path
+) -> None:
+    for name in PHOTOS:
+        path = tmp_path / name
+        path.write_bytes(photos[name])
+        pixels = as_published(path)
+        answer = client.classify(path, model="resnet152", top_k=1000)
+        assert largest_difference(answer, by_pytorch(resnet152, pixels)) <= TOLERANCE
+        swapped = np.ascontiguousarray(pixels[:, :, ::-1])
+        assert largest_difference(answer, by_pytorch(resnet152, swapped)) > 10 * TOLERANCE
+
+
+def statistics(gateway: Any) -> tuple[int, ...]:
+    """Triton's own count of ResNet-152's inferences and executions; empty without a Triton."""
+    for path in Path("/proc", str(gateway.process.pid), "task").glob("*/children"):
+        for child in path.read_text().split():
+            arguments = Path("/proc", child, "cmdline").read_text()
+            if port := re.search(r"--grpc-port=(\d+)", arguments):
+                with InferenceServerClient(f"127.0.0.1:{port[1]}") as triton:
+                    (model,) = triton.get_inference_statistics("resnet152.v1").model_stats
+                return model.inference_count, model.execution_count
+    return ()
+
+
+def test_requests_of_different_clients_ride_together(
+    gateway: Any, photos: dict[str, bytes]
+) -> None:
+    """Of sixteen clients at once: at most half as many executions as inferences."""
+    with Client(gateway.grpc, timeout_s=60) as client:
+        alone = {name: client.classify(photos[name], model="resnet152") for name in PHOTOS}
+    together: list[tuple[str, Classification]] = []
+    start = threading.Barrier(16)
+    before = statistics(gateway)
+
+    def ask(name: str) -> None:
+        with Client(gateway.grpc, timeout_s=60) as client:
+            start.wait()
+            together.append((name, client.classify(photos[name], model="resnet152")))
+
+    threads = [threading.Thread(target=ask, args=(PHOTOS[number % 2],)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(together) == 16
+    # Each of n images that rode together says n: they are one execution.
+    executions = sum(1 / answer.batch_size for _, answer in together)
+    assert executions <= 8, Counter(answer.batch_size for _, answer in together)
+    if before:
+        inferences, executions_there = np.subtract(statistics(gateway), before)
+        assert (inferences, executions_there) == (16, round(executions))
+    for name, answer in together:
+        scores = [found.score for found in answer.classes]
+        assert [found.index for found in answer.classes] == [
+            found.index for found in alone[name].classes
+        ]
+        assert np.allclose(scores, [found.score for found in alone[name].classes], atol=TOLERANCE)
+
+
+def test_a_corrupt_file_is_a_clear_error_on_both_wires_and_in_the_command(
+    gateway: Any, client: Client, photos: dict[str, bytes], tmp_path: Path
+) -> None:
+    truncated = photos["china.jpg"][:50_000]
+    with pytest.raises(errors.BadImage) as failure:
+        client.classify(truncated, model="resnet152")
+    assert failure.value.reason == "IMAGE_DECODE_FAILED"
+    path = tmp_path / "truncated.jpg"
+    path.write_bytes(truncated)
+    command = [sys.executable, "-m", "convoy.cli", "classify", str(path), "--model", "resnet152"]
+    done = subprocess.run(
+        [*command, "--server", gateway.grpc], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1 and "truncated.jpg" in done.stderr
+
+
+def test_digits_as_people_draw_them_are_read(lenet_gateway: Any) -> None:
+    """The 360 held-out digits in pen and marker, each dark on light and light on dark."""
+    right = total = 0
+    with Client(lenet_gateway.grpc) as client:
+        for image, label in drawn_digits(seed=2026):
+            total += 1
+            with contextlib.suppress(errors.BadImage):
+                right += client.classify(image, model="lenet5").best.label == str(label)
+    assert total == 720
+    assert right / total >= 0.95, f"{right} of {total}"
+
+
+def test_a_build_appears_in_the_running_server(serve: Any, repository: Path, digit: bytes) -> None:
+    root = Path(__file__).resolve().parents[2]
+    gateway = serve(f"--repository={repository}")
+    gateway.wait_until_ready()
+    command = [sys.executable, str(root / "export" / "build.py"), "lenet5", "--fp16"]
+    subprocess.run([*command, "--repository", str(repository)], cwd="/", check=True)
+    url = f"{gateway.http}/v1/models/lenet5:classify"
+    gateway.wait_for(lambda: httpx.post(url, content=digit).json()["version"] == "2")
+    answer = httpx.post(url, content=digit).json()
+    assert (answer["classes"][0]["label"], answer["served"]["precision"]) == ("7", "fp16")
