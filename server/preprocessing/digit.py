@@ -147,7 +147,8 @@ def _less_light(grey: Floats, ignored: Mask | None = None) -> Floats:
         error = np.abs(samples - np.einsum("in,i->n", points, light))
         paper = error <= max(2.0, 2.5 * float(np.median(error)))
         light = _least_squares(points[:, paper], samples[paper])
-    return (grey - (light[0] + light[1] * x + light[2] * y)).astype(np.float32)
+    sheet: Floats = (grey - (light[0] + light[1] * x + light[2] * y)).astype(np.float32)
+    return sheet
 
 
 def _least_squares(points: Doubles, samples: Floats) -> Doubles:

@@ -125,10 +125,13 @@ def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None
 
 
 BROKEN_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff"
+WORD_FOR_ORIENTATION = b"Exif\0\0" + struct.pack(
+    "<2sHIHHHI4sI", b"II", 42, 8, 1, ORIENTATION, 2, 4, b"six", 0
+)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as decode.py itself has it, outside pytest
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", BROKEN_EXIF, b"Exif\0\0"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", BROKEN_EXIF, WORD_FOR_ORIENTATION])
 def test_sound_pixels_with_broken_exif_are_read(exif: bytes) -> None:
     image = decoded(encoded(PHOTO, "JPEG", exif=exif))
     assert not image.exif_applied
@@ -150,9 +153,10 @@ def test_odd_metadata_writes_nothing_to_the_log() -> None:
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_orientation_out_of_range_is_upright() -> None:
+@pytest.mark.parametrize("orientation", [0, 9, 99])
+def test_orientation_out_of_range_is_upright(orientation: int) -> None:
     exif = Image.Exif()
-    exif[ORIENTATION] = 99
+    exif[ORIENTATION] = orientation
     assert not decoded(encoded(PHOTO, "JPEG", exif=exif.tobytes())).exif_applied
 
 
