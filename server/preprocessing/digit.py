@@ -301,9 +301,7 @@ def _fitted(mark: Floats, box: int) -> Floats:
     height, width = mark.shape
     scale = box / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # Bicubic keeps strokes sharp; where many pixels become one, their plain mean is truer.
-    method = Image.Resampling.BOX if scale < 0.5 else Image.Resampling.BICUBIC
-    fitted = np.asarray(Image.fromarray(mark).resize(size, method))
+    fitted = np.asarray(Image.fromarray(mark).resize(size, Image.Resampling.BICUBIC))
     # Thin strokes fade as they shrink: most of what is ink at all becomes full ink.
     inked = fitted[fitted > 0.1]
     full = max(0.2, float(np.percentile(inked, 90))) if inked.size else 0.2

@@ -23,22 +23,27 @@ GRACE_S = 0.05
 
 
 @pytest.fixture
-async def build(repository: Path) -> AsyncIterator[BuildRegistry]:
+async def runner(repository: Path) -> AsyncIterator[InProcessRunner]:
     runner = InProcessRunner(repository)
+    yield runner
+    await runner.close()
+
+
+@pytest.fixture
+async def build(runner: InProcessRunner) -> AsyncIterator[BuildRegistry]:
     pipeline = Pipeline(runner, decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
     registries: list[Registry] = []
 
     async def proven(folder: str, model: LoadedModel) -> None:
         await prove(pipeline, folder, model)
 
-    def registry(*wanted: str) -> Registry:
-        registries.append(Registry(runner, proven, wanted=wanted, unload_grace_s=GRACE_S))
+    def registry(*wanted: str, grace_s: float = GRACE_S) -> Registry:
+        registries.append(Registry(runner, proven, wanted=wanted, unload_grace_s=grace_s))
         return registries[-1]
 
     yield registry
     for each in registries:
         await each.close()
-    await runner.close()
     pipeline.close()
 
 
@@ -74,8 +79,27 @@ def states(registry: Registry) -> dict[str, str]:
     }
 
 
-async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
+async def test_of_several_versions_only_the_highest_is_loaded(
+    build: BuildRegistry, repository: Path, runner: InProcessRunner
+) -> None:
+    publish(repository, 2)
+    await look(build())
+    assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
+
+
+async def test_a_superseded_version_stays_for_its_grace_period(
     build: BuildRegistry, repository: Path
+) -> None:
+    registry = build(grace_s=60.0)
+    await look(registry)
+    publish(repository, 2)
+    for _ in range(3):
+        await look(registry)
+    assert states(registry) == {"2": "READY", "1": "READY"}
+
+
+async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
+    build: BuildRegistry, repository: Path, runner: InProcessRunner
 ) -> None:
     registry = build()
     await look(registry)
@@ -88,18 +112,32 @@ async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
 
     await wait_out_grace(registry)
     assert states(registry) == {"2": "READY", "1": "AVAILABLE"}
+    assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
     with pytest.raises(VersionNotFound, match="loaded: 2"):
         registry.resolve("lenet5", "1")
 
 
-def swap_labels(facts: pb.Model) -> None:
-    facts.labels[3].name, facts.labels[7].name = facts.labels[7].name, facts.labels[3].name
-    top = facts.golden_images[0].expected[0].index
-    other = (top + 1) % 10
-    facts.labels[top].name, facts.labels[other].name = (
-        facts.labels[other].name,
-        facts.labels[top].name,
-    )
+def swap_labels(facts: pb.Model, first: int, second: int) -> None:
+    names = facts.labels[first].name, facts.labels[second].name
+    facts.labels[second].name, facts.labels[first].name = names
+
+
+def swap_the_best_labels(facts: pb.Model) -> None:
+    best, next_best = facts.golden_images[0].expected[:2]
+    swap_labels(facts, best.index, next_best.index)
+
+
+def swap_lower_labels(facts: pb.Model) -> None:
+    """Those of two classes that are the best of no golden image."""
+    best = {golden.expected[0].index for golden in facts.golden_images}
+    seen = [expected.index for expected in facts.golden_images[0].expected]
+    first, second = [index for index in seen if index not in best][:2]
+    swap_labels(facts, first, second)
+
+
+def expect_another_score(facts: pb.Model) -> None:
+    expected = facts.golden_images[0].expected[0]
+    expected.score -= 1.5 * facts.golden_images[0].tolerance
 
 
 def forget_golden_images(facts: pb.Model) -> None:
@@ -117,7 +155,9 @@ def shift_the_digit(facts: pb.Model) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (swap_labels, "golden image"),
+        (swap_the_best_labels, "golden image"),
+        (swap_lower_labels, "the build called it"),
+        (expect_another_score, "at most 0.02 is allowed"),
         (forget_golden_images, "no golden images"),
         (drop_a_label, "10 classes and has 9 labels"),
         (shift_the_digit, "golden image"),
