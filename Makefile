@@ -39,8 +39,9 @@ protocol: .venv/dev.done ## write the stubs anew from protocol/
 	$(BIN)/python -m grpc_tools.protoc -I protocol --python_out clients/python --pyi_out clients/python \
 	    --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
 
-docs: .venv/dev.done ## write docs/commands.md anew from the commands' own help
+docs: .venv/dev.done ## write docs/commands.md and docs/models.md anew, from what they describe
 	$(BIN)/python docs/write_commands.py
+	$(BIN)/python docs/write_models.py
 
 lock: .venv/dev.done ## choose the versions that serving installs anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

@@ -22,7 +22,16 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 _FOR_HELP = ("typer", "rich", "convoy")
-_FOR_WORK = ("torch", "onnx", "onnxscript", "onnxruntime", "tritonclient", "sklearn", "skimage")
+_FOR_WORK = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "safetensors",
+    "tritonclient",
+    "sklearn",
+    "skimage",
+)
 # Given to the Python that a script continues in, `-X continued`, so that it never continues again.
 _CONTINUED = "continued"
 

@@ -2,6 +2,7 @@
 
     python export/build.py lenet5
     python export/build.py resnet152 --fp16 --weights random
+    python export/build.py resnet50 --weights flowers.pth --labels flowers.txt --name my-flowers
 
 The story: load the weights, export the network to ONNX in its precision, compare each runtime with
 the one before it, choose golden images, write the facts beside the model, publish by one rename. A
@@ -20,6 +21,7 @@ if not __package__:  # run by its path, not imported
     continue_in_venv()
 
 import hashlib
+import re
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -29,17 +31,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
-from export.errors import ExportError, UnknownNetwork
+from export.errors import BadName, ExportError, UnknownNetwork
 
 if TYPE_CHECKING:
     from torch import nn
 
     from export.checkpoints import Loaded
+    from export.download import Received
     from export.to_onnx import Precision
 
 CHECKOUTS_REPOSITORY = Path(__file__).resolve().parents[1] / "model_repository"
@@ -51,10 +54,17 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 class Options:
     network: Network
     precision: Precision
-    weights: str  # "imagenet", "digits", "random" or the path of a file
+    weights: str  # "imagenet", "imagenet1k_v1", "digits", "random" or the path of a file
     seed: int
     repository: Path
     replace: bool
+    labels: Path | None = None  # of a user's own classes
+    published_as: str | None = None  # a name other than the network's
+    weights_url: str | None = None  # of published weights, where not PyTorch's own server
+
+    @property
+    def name(self) -> str:
+        return self.published_as or self.network.name
 
     @property
     def command(self) -> str:
@@ -63,6 +73,8 @@ class Options:
         words += ["--fp16"] if self.precision == "fp16" else []
         words += ["--weights", Path(self.weights).name]
         words += ["--seed", str(self.seed)] if self.weights == "random" else []
+        words += ["--labels", self.labels.name] if self.labels else []
+        words += ["--name", self.published_as] if self.published_as else []
         return shlex.join(words)
 
 
@@ -83,10 +95,40 @@ def build(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="imagenet|digits|random|FILE",
-            help="Published weights, those that export/train.py trained, seeded random ones (whose "
-            "answers mean nothing), or the path of a .pth with a state dict.",
+            metavar="imagenet|imagenet1k_v1|digits|random|FILE",
+            help="Published weights, the best ones or those of the first version; those that "
+            "export/train.py trained; seeded random ones (whose answers mean nothing); or the path "
+            "of a .pth or .safetensors with a state dict. Published ones are downloaded once, into "
+            "~/.cache/convoy/weights (XDG_CACHE_HOME).",
             show_default="imagenet for the ImageNet networks, digits for those trained here",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Classes of your own, for a fine-tuned FILE of weights: a label a line, in the "
+            "order of the network's outputs; after a tab, its id.",
+            show_default="the network's",
+        ),
+    ] = None,
+    published_as: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="What the model is called, in small letters, digits, - and _.",
+            show_default="the network's name",
+        ),
+    ] = None,
+    weights_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CONVOY_WEIGHTS_URL",
+            metavar="URL",
+            help="Where published weights are downloaded from: a folder with the files by the "
+            "names they have there.",
+            show_default="PyTorch's server",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
@@ -119,10 +161,13 @@ def build(
         python export/build.py resnet152 --fp16 --weights random
 
         python export/build.py resnet152 --weights resnet152-f82ba261.pth --repository /srv/models
+
+        python export/build.py resnet50 --weights flowers.pth --labels flowers.txt --name my-flowers
     """
     try:
         network = find(name)
-    except UnknownNetwork as error:
+        check_name(name if published_as is None else published_as, network)
+    except (UnknownNetwork, BadName) as error:
         _fail(error, code=2)
     require_packages()
     options = Options(
@@ -132,10 +177,13 @@ def build(
         seed=seed,
         repository=(repository or default_repository()).absolute(),
         replace=replace,
+        labels=labels,
+        published_as=published_as,
+        weights_url=weights_url,
     )
     try:
         with _progress() as progress:
-            published = run(options, _steps(progress, options))
+            published = run(options, _steps(progress, options), _download(progress))
     except ExportError as error:
         _fail(error, code=1)
     print(report(published))
@@ -145,22 +193,44 @@ def default_repository() -> Path:
     return CHECKOUTS_REPOSITORY if CHECKOUTS_REPOSITORY.is_dir() else Path("model_repository")
 
 
-def run(options: Options, step: Callable[[str], None]) -> Published:
-    """The stages in order; `step` is told the name of each.
+def check_name(name: str, network: Network) -> None:
+    """Whether a model that this network makes can be called so.
+
+    Raises:
+        BadName: it cannot, or it is the name of another network.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise BadName(
+            f"No model can be called {name!r}: take small letters, digits, - and _, and begin with "
+            "a letter or a digit."
+        )
+    if name in CATALOG and name != network.name:
+        raise BadName(f"{name} is another network than {network.name}: take another name.")
+
+
+def run(
+    options: Options, step: Callable[[str], None], received: Received | None = None
+) -> Published:
+    """The stages in order; `step` is told the name of each, `received` how a download goes.
 
     Raises:
         ExportError: a stage failed, and nothing was published.
     """
     from export.checkpoints import load
+    from export.download import PYTORCH_URL, Downloads
     from export.golden import golden_images
+    from export.labels import read_labels
     from export.parity import onnx_answer
     from export.repository import staging, write
 
     network = options.network
-    labels = network.labels()
-    with staging(options.repository, network.name, replace=options.replace) as staged:
+    labels = read_labels(options.labels) if options.labels else network.labels()
+    downloads = Downloads(options.weights_url or PYTORCH_URL, received=received)
+    with staging(options.repository, options.name, replace=options.replace) as staged:
         step(f"Weights: {options.weights}")
-        loaded = load(network, options.weights, options.seed)
+        loaded = load(
+            network, options.weights, options.seed, classes=len(labels), downloads=downloads
+        )
         parity = climb(options, loaded.network, len(labels), staged.model_path, step)
         step("Golden images")
         model = pb.Model(
@@ -170,7 +240,11 @@ def run(options: Options, step: Callable[[str], None]) -> Published:
             manifest=manifest(options, loaded, labels, staged.model_path),
             parity=parity,
             golden_images=golden_images(
-                network, loaded.preprocessing, labels, onnx_answer(staged.model_path)
+                network,
+                loaded.preprocessing,
+                labels,
+                onnx_answer(staged.model_path),
+                is_random=loaded.weights.source == "random",
             ),
         )
         step("Publishing")
@@ -294,6 +368,19 @@ def _steps(progress: Progress, options: Options) -> Callable[[str], None]:
         begun += 1
 
     return step
+
+
+def _download(progress: Progress) -> Received:
+    """A bar of its own below the steps, from the first bytes on."""
+    tasks: dict[str, TaskID] = {}
+
+    def received(file: str, there: int, total: int | None) -> None:
+        if file not in tasks:
+            tasks[file] = progress.add_task(file)
+        size = f"{there / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
+        progress.update(tasks[file], description=f"{file}: {size}", completed=there, total=total)
+
+    return received
 
 
 def _fail(error: ExportError, code: int) -> NoReturn:

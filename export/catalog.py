@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,12 @@ def digit_labels() -> list[pb.Label]:
     return [pb.Label(name=str(digit)) for digit in range(10)]
 
 
+def cifar10_labels() -> list[pb.Label]:
+    """In the order of the data set's batches.meta (Krizhevsky 2009)."""
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    return [pb.Label(name=name) for name in names.split()]
+
+
 def imagenet_labels() -> list[pb.Label]:
     rows = IMAGENET_CLASSES.read_text(encoding="utf-8").splitlines()
     return [pb.Label(name=name, id=synset) for _, synset, name in (row.split("\t") for row in rows)]
@@ -105,39 +111,141 @@ def photo(resize: int, crop: int = 224) -> pb.Preprocessing:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-NETWORKS = (
-    Network(
-        name="lenet5",
-        paper="LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document "
-        "Recognition, Proc. IEEE 86(11), 1998, doi 10.1109/5.726791",
-        architecture="lenet:lenet5",
+# The papers, and where each can be found.
+LECUN_1998 = (
+    "LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document Recognition, "
+    "Proc. IEEE 86(11), 1998, doi 10.1109/5.726791"
+)
+KRIZHEVSKY_2012 = (
+    "Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural "
+    "Networks, NIPS 2012, doi 10.1145/3065386"
+)
+KRIZHEVSKY_2014 = (
+    "Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, "
+    "arXiv 1404.5997"
+)
+LIN_2013 = "Lin, Chen, Yan, Network In Network, 2013, arXiv 1312.4400"
+SIMONYAN_2014 = (
+    "Simonyan, Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, "
+    "2014, arXiv 1409.1556"
+)
+SZEGEDY_2014 = "Szegedy et al., Going Deeper with Convolutions, 2014, arXiv 1409.4842"
+SZEGEDY_2015 = (
+    "Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, Rethinking the Inception Architecture for "
+    "Computer Vision, 2015, arXiv 1512.00567"
+)
+HE_2015 = (
+    "He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385"
+)
+
+
+def imagenet_network(
+    name: str,
+    paper: str,
+    module: str,
+    *files: str,
+    size: int = 224,
+    resize: int = 256,
+    fp16_tolerance: float = 0.03,
+) -> Network:
+    """A network of ImageNet's classes; `files` are its published checkpoints, of one version."""
+    preprocessing = photo(resize, size)
+    return Network(
+        name=name,
+        paper=paper,
+        architecture=f"{module}:{name}",
+        size=size,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        preprocessing=preprocessing,
+        labels=imagenet_labels,
+        weights="imagenet",
+        checkpoints=tuple(Checkpoint("imagenet1k_v1", file, preprocessing) for file in files),
+        fp16_tolerance=fp16_tolerance,
+    )
+
+
+def deep_resnet(name: str, v2: str, v1: str) -> Network:
+    """Published twice, each with a resize of its own; the second is the better one."""
+    return replace(
+        imagenet_network(name, HE_2015, "resnet", resize=232),
+        checkpoints=(
+            Checkpoint("imagenet1k_v2", v2, photo(resize=232)),
+            Checkpoint("imagenet1k_v1", v1, photo(resize=256)),
+        ),
+    )
+
+
+def digit_network(name: str, paper: str, module: str, fp16_tolerance: float = 0.03) -> Network:
+    """A network that export/train.py trains, on one grey digit of 32×32."""
+    return Network(
+        name=name,
+        paper=paper,
+        architecture=f"{module}:{name}",
         size=32,
-        # Pixels 0 (paper) and 1 (ink) become -0.1 and 1.175 (section II.B); export/digits.py trains
-        # with the same two numbers, and a test compares them.
+        # Pixels 0 (paper) and 1 (ink) become -0.1 and 1.175, as in LeCun 1998, section II.B;
+        # export/digits.py trains with the same two numbers, and a test compares them.
         mean=(0.1 / 1.275,),
         std=(1 / 1.275,),
         preprocessing=pb.Preprocessing(digit=pb.Digit(size=32, box=20)),
         labels=digit_labels,
         weights="digits",
         proof_images=360,
+        fp16_tolerance=fp16_tolerance,
         golden_tolerance=0.02,  # the build asks the gateway's own preparation
-    ),
+    )
+
+
+NETWORKS = (
+    digit_network("lenet5", LECUN_1998, "lenet"),
+    imagenet_network("alexnet", KRIZHEVSKY_2014, "alexnet", "alexnet-owt-7be5be79.pth"),
+    imagenet_network("alexnet_2012", KRIZHEVSKY_2012, "alexnet", size=227),
+    imagenet_network("vgg11", SIMONYAN_2014, "vgg", "vgg11-8a719046.pth"),
+    imagenet_network("vgg13", SIMONYAN_2014, "vgg", "vgg13-19584684.pth"),
+    imagenet_network("vgg16", SIMONYAN_2014, "vgg", "vgg16-397923af.pth"),
+    imagenet_network("vgg19", SIMONYAN_2014, "vgg", "vgg19-dcbb9e9d.pth"),
+    imagenet_network("vgg11_bn", SIMONYAN_2014, "vgg", "vgg11_bn-6002323d.pth"),
+    imagenet_network("vgg13_bn", SIMONYAN_2014, "vgg", "vgg13_bn-abd245e5.pth"),
+    imagenet_network("vgg16_bn", SIMONYAN_2014, "vgg", "vgg16_bn-6c64b313.pth"),
+    imagenet_network("vgg19_bn", SIMONYAN_2014, "vgg", "vgg19_bn-c79401a0.pth"),
+    digit_network("vgg_digits", SIMONYAN_2014, "vgg"),
+    imagenet_network("nin", LIN_2013, "nin"),
     Network(
-        name="resnet152",
-        paper="He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2015, "
-        "arXiv 1512.03385",
-        architecture="resnet:resnet152",
-        size=224,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        preprocessing=photo(resize=232),
-        labels=imagenet_labels,
+        name="nin_cifar10",
+        paper=LIN_2013,
+        architecture="nin:nin_cifar10",
+        size=32,
+        # The author normalises contrast and whitens with matrices that were not published; these
+        # are the training set's mean and standard deviation, a channel each.
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        preprocessing=photo(resize=32, crop=32),
+        labels=cifar10_labels,
         weights="imagenet",
-        checkpoints=(
-            Checkpoint("imagenet1k_v2", "resnet152-f82ba261.pth", photo(resize=232)),
-            Checkpoint("imagenet1k_v1", "resnet152-394f9c45.pth", photo(resize=256)),
-        ),
     ),
+    digit_network("nin_digits", LIN_2013, "nin", fp16_tolerance=0.15),
+    imagenet_network("googlenet", SZEGEDY_2014, "googlenet", "googlenet-1378be20.pth"),
+    imagenet_network("googlenet_2014", SZEGEDY_2014, "googlenet"),
+    digit_network("inception_digits", SZEGEDY_2014, "googlenet"),
+    imagenet_network(
+        "inception_v3",
+        SZEGEDY_2015,
+        "inception_v3",
+        "inception_v3_google-0cc3c7bd.pth",
+        size=299,
+        resize=342,
+        fp16_tolerance=0.1,
+    ),
+    # Without shortcuts, rounding grows from layer to layer.
+    imagenet_network("plain18", HE_2015, "resnet"),
+    imagenet_network("plain34", HE_2015, "resnet", fp16_tolerance=0.1),
+    imagenet_network("resnet18", HE_2015, "resnet", "resnet18-f37072fd.pth"),
+    imagenet_network("resnet34", HE_2015, "resnet", "resnet34-b627a593.pth"),
+    deep_resnet("resnet50", "resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth"),
+    deep_resnet("resnet101", "resnet101-cd907fc2.pth", "resnet101-63fe2227.pth"),
+    deep_resnet("resnet152", "resnet152-f82ba261.pth", "resnet152-394f9c45.pth"),
+    digit_network("plain20_digits", HE_2015, "resnet", fp16_tolerance=0.15),
+    digit_network("resnet20_digits", HE_2015, "resnet"),
 )
 
 

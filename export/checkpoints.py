@@ -1,4 +1,5 @@
-"""Where a network's weights come from: `--weights imagenet`, `digits`, `random`, or a file.
+"""Where a network's weights come from: `--weights imagenet` (download.py fetches), `digits`,
+`random`, or a file (state_dicts.py reads and fits).
 
 Weights never become random by silence. Random ones are seeded and calibrated: a deep network with
 plain random weights answers every picture alike, and no test through it would mean anything. So
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,17 @@ from torch import Tensor, nn
 
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import Checkpoint, Network
+from export.download import Downloads, fetch
 from export.errors import CheckpointError
 from export.samples import CALIBRATION_SEED, samples
+from export.state_dicts import fitted, read
 
 TRAINED = Path(__file__).with_name("weights")  # by export/train.py
 CALIBRATION_IMAGES = 16
 # Standard deviation of calibrated random logits. Wide enough that two pictures' answers differ by
 # more than two runtimes may; wider, and fp16's rounding grows with it.
 LOGIT_SPREAD = 4.0
+LOGIT_STEPS = 12  # until the logits of Network in Network are centred and spread
 
 
 @dataclass(frozen=True)
@@ -42,36 +46,73 @@ class Loaded:
     accuracy: tuple[pb.Accuracy, ...] = ()
 
 
-def load(network: Network, weights: str, seed: int = 0) -> Loaded:
+def load(
+    network: Network,
+    weights: str,
+    seed: int = 0,
+    *,
+    classes: int | None = None,
+    downloads: Downloads | None = None,
+) -> Loaded:
     """The network with the weights that `--weights` names.
+
+    `classes` is the number of a user's own labels, where they are not the network's; `downloads`
+    says where published weights come from.
 
     Raises:
         CheckpointError: they cannot be had, or do not fit.
     """
+    own = len(network.labels())
+    classes = own if classes is None else classes
+    published = re.fullmatch(r"imagenet(1k_v\d+)?", weights)
+    if classes != own and (published or weights in ("digits", "random")):
+        raise CheckpointError(
+            f"The {weights} weights of {network.name} answer its own {own} classes, and there are "
+            f"{classes} labels: give the --weights FILE that was trained for them."
+        )
+    if published:
+        return _file(network, fetch(_chosen(network, weights), downloads or Downloads()), classes)
     match weights:
         case "random":
             return _random(network, seed)
         case "digits":
-            return _digits(network)
-        case "imagenet":
-            raise CheckpointError(_no_download(network))
+            return _digits(network, classes)
         case _:
-            return _file(network, Path(weights))
+            return _file(network, Path(weights), classes)
 
 
-def _no_download(network: Network) -> str:
-    if not network.checkpoints:
-        return f"No weights for {network.name} are published: give --weights FILE, or random."
-    return (
-        f"This version does not download weights: give --weights FILE with a copy of "
-        f"{network.checkpoints[0].file}, or --weights random for seeded weights that mean nothing."
+# -------------------------------------------------------------------------------------- published
+
+
+def _chosen(network: Network, weights: str) -> Checkpoint:
+    """The checkpoint that was asked for; of "imagenet", the first."""
+    for checkpoint in network.checkpoints:
+        if weights in ("imagenet", checkpoint.source):
+            return checkpoint
+    if sources := [checkpoint.source for checkpoint in network.checkpoints]:
+        raise CheckpointError(
+            f"No {weights} weights of {network.name} are published: give --weights "
+            f"{' or '.join(sources)}, FILE or random."
+        )
+    trained = (
+        "--weights digits, which export/train.py trained, " if network.weights == "digits" else ""
     )
+    raise CheckpointError(
+        f"No weights of {network.name} are published: give {trained}--weights FILE with your own, "
+        "or --weights random for seeded weights that mean nothing."
+    )
+
+
+def _published(network: Network, sha256: str) -> Checkpoint | None:
+    """The published checkpoint that a file is, known by its content and whatever its name."""
+    matching = (file for file in network.checkpoints if sha256.startswith(file.sha256_prefix))
+    return next(matching, None)
 
 
 # ------------------------------------------------------------------------------------------ files
 
 
-def _digits(network: Network) -> Loaded:
+def _digits(network: Network, classes: int) -> Loaded:
     path = TRAINED / f"{network.name}.pth"
     if network.weights != "digits":
         raise CheckpointError(
@@ -82,7 +123,7 @@ def _digits(network: Network) -> Loaded:
             f"There is no {path}: run `python export/train.py {network.name}`, "
             "or give --weights random."
         )
-    loaded = _file(network, path)
+    loaded = _file(network, path, classes)
     facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if facts["sha256"] != loaded.weights.sha256:
         raise CheckpointError(
@@ -94,79 +135,21 @@ def _digits(network: Network) -> Loaded:
     return Loaded(loaded.network, weights, network.preprocessing, accuracy)
 
 
-def _file(network: Network, path: Path) -> Loaded:
+def _file(network: Network, path: Path, classes: int) -> Loaded:
     if not path.is_file():
         raise CheckpointError(
-            f"There is no file {path}: --weights takes imagenet, digits, random, "
-            "or the path of a .pth."
+            f"There is no file {path}: --weights takes imagenet, imagenet1k_v1, digits, random, "
+            "or the path of a .pth or .safetensors."
         )
-    module = network.build()
-    fit(module, read(path), path)
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    module = fitted(network, read(path), path, classes)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     published = _published(network, sha256)
     return Loaded(
         module.eval(),
         pb.Weights(source=published.source if published else "file", sha256=sha256, file=path.name),
         published.preprocessing if published else network.preprocessing,
     )
-
-
-def _published(network: Network, sha256: str) -> Checkpoint | None:
-    """The published checkpoint that a file is, known by its content and whatever its name."""
-    matching = (file for file in network.checkpoints if sha256.startswith(file.sha256_prefix))
-    return next(matching, None)
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .pth, out of the wrappers that training scripts put around it."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not a state dict that torch reads with weights_only=True: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise CheckpointError(
-            f"{path} holds no state dict: save network.state_dict(), and nothing else, "
-            "with torch.save."
-        )
-    # A plain dict, without the `_metadata` that makes old files without num_batches_tracked fail.
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def fit(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Loads the state dict, all of it and nothing less.
-
-    Raises:
-        CheckpointError: names or shapes differ; the message names the first of them.
-    """
-    own = module.state_dict()
-    faults = {
-        "lacks": [
-            name for name in own if name not in state and not name.endswith("num_batches_tracked")
-        ],
-        "has besides": [name for name in state if name not in own],
-        "has another shape for": [
-            f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ],
-        "has numbers that are not finite in": [
-            name for name, tensor in state.items() if not torch.isfinite(tensor).all()
-        ],
-    }
-    if any(faults.values()):
-        found = "; ".join(f"it {what} {_some(names)}" for what, names in faults.items() if names)
-        raise CheckpointError(f"{path} does not fit {type(module).__name__}: {found}.")
-    module.load_state_dict(state)
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
 
 
 # ----------------------------------------------------------------------------------------- random
@@ -207,21 +190,29 @@ def calibrate(module: nn.Module, images: Tensor) -> None:
                 nn.init.zeros_(layer.bias)
             hooks.append(layer.register_forward_hook(scale))
         elif isinstance(layer, nn.BatchNorm2d):
+            # Most of what a ReLU gets is then above 0. With half of it cut off in each layer, a
+            # deep network without shortcuts magnifies rounding until fp16 answers differently.
+            layer.bias.copy_(layer.weight)
             hooks.append(layer.register_forward_pre_hook(measure))
     logits = module(images)
     for hook in hooks:
         hook.remove()
     last, output = outputs[-1]
-    if output is logits:  # a layer that can be centred, not LeNet-5's distances to fixed codes
-        _centre(last, logits)
+    if output is logits:
+        _spread_logits(last, logits)
+    elif isinstance(last, nn.Conv2d):  # logits are means of its maps after a ReLU: step by step
+        for _ in range(LOGIT_STEPS):
+            _spread_logits(last, module(images))
+    # Else, as in LeNet-5, logits are distances to fixed codes, which no weight spreads.
 
 
-def _centre(last: nn.Module, logits: Tensor) -> None:
+def _spread_logits(last: nn.Module, logits: Tensor) -> None:
     """What all pictures have in common goes, what tells them apart is spread: N×K logits."""
-    centred = logits - logits.mean(0)
-    factor = LOGIT_SPREAD / centred.std()
-    last.get_parameter("weight").mul_(factor)
-    last.get_parameter("bias").copy_(-factor * logits.mean(0))
+    common = logits.mean(0)
+    factor = LOGIT_SPREAD / (logits - common).std()
+    weight, bias = last.get_parameter("weight"), last.get_parameter("bias")
+    weight.mul_(factor)
+    bias.copy_(factor * (bias - (common - common.mean())))
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

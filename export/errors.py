@@ -2,7 +2,10 @@
 
 ExportError
 ├── UnknownNetwork        no such row in the catalog
+├── BadName               a model cannot be called so
+├── LabelsError           the file of labels cannot be used
 ├── CheckpointError       the weights cannot be had, or do not fit the network
+│   └── DownloadError     a published file cannot be fetched, or is not what its name says
 ├── OnnxError             the graph that came out is not the one that serving needs
 ├── ParityError           two runtimes disagree: nothing is published
 └── RepositoryError       the model repository cannot be written, or another build is at work
@@ -17,8 +20,20 @@ class UnknownNetwork(ExportError):
     """The catalog has no network of that name."""
 
 
+class BadName(ExportError):
+    """A model cannot be called so."""
+
+
+class LabelsError(ExportError):
+    """The file of a user's own labels cannot be used."""
+
+
 class CheckpointError(ExportError):
     """The weights cannot be had, or do not fit the network."""
+
+
+class DownloadError(CheckpointError):
+    """A published file cannot be fetched, or is not what its name says."""
 
 
 class OnnxError(ExportError):

@@ -52,8 +52,10 @@ class Servable(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # N×H×W×C, uint8
         x = (image.float() / 255 - self.mean) / self.std
-        # Contiguous: left channels last, global pooling would be traced as a gather by strides.
-        x = x.permute(0, 3, 1, 2).contiguous().to(self.dtype)  # N×C×H×W
+        # Left channels last, global pooling would be traced as a gather by strides; `contiguous`
+        # would leave a grey image as it is, whose strides can be read either way.
+        x = x.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+        x = x.to(self.dtype)  # N×C×H×W
         probabilities = self.network(x).float().softmax(dim=1)  # N×K
         count = image.shape[0]
         return probabilities, torch.full((count, 1), count, dtype=torch.int32)

@@ -19,6 +19,8 @@ def set_up(log_format: Literal["auto", "text", "json"], level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It tells of its own start and end; the gateway tells of its.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What is wrong with an image is told to the client who sent it.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, object]:

@@ -215,7 +215,7 @@ def gateway(
 def lenet_gateway(
     shipped_lenet5: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningGateway]:
-    """A gateway with what ships, in process, started once and shared."""
+    """A gateway with LeNet-5 alone, in process, started once and shared."""
     log_path = tmp_path_factory.mktemp("lenet") / "gateway.log"
     options = [
         f"--repository={shipped_lenet5.parent}",
@@ -223,6 +223,14 @@ def lenet_gateway(
         "--max-image-pixels=1000000",
     ]
     with serving(log_path, *options) as running:
+        running.wait_until_ready()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shipped_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """As `make serve` starts it: with all that ships."""
+    with serving(tmp_path_factory.mktemp("shipped") / "gateway.log") as running:
         running.wait_until_ready()
         yield running
 

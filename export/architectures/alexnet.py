@@ -116,9 +116,9 @@ class AlexNet(nn.Module):
         return logits
 
 
-def alexnet() -> AlexNet:
-    return AlexNet()
+def alexnet(classes: int = CLASSES) -> AlexNet:
+    return AlexNet(classes)
 
 
-def alexnet_2012() -> AlexNet2012:
-    return AlexNet2012()
+def alexnet_2012(classes: int = CLASSES) -> AlexNet2012:
+    return AlexNet2012(classes)

@@ -231,7 +231,7 @@ class GoogLeNet(nn.Module):
 class DigitInception(nn.Module):
     """The stem, two modules, a pool, a third: the pattern of table 1 for 32×32 pixels."""
 
-    def __init__(self, form: Form = DIGITS) -> None:
+    def __init__(self, form: Form = DIGITS, classes: int = 10) -> None:
         super().__init__()
         conv = form.conv
         self.conv1 = conv(1, 16, 5, padding=2)
@@ -245,7 +245,7 @@ class DigitInception(nn.Module):
         self.inception4a = Inception(form, 112, Widths(48, (32, 64), (8, 24), 24))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(form.dropout)
-        self.fc = nn.Linear(160, 10)
+        self.fc = nn.Linear(160, classes)
         self.apply(he_normal)
 
     def forward(self, x: Tensor) -> Tensor:  # N×1×32×32
@@ -263,13 +263,17 @@ def max_pool(kernel: int = 3) -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel, stride=2, ceil_mode=True)
 
 
-def googlenet(*, aux_heads: bool = False, transform_input: bool = True) -> GoogLeNet:
-    return GoogLeNet(PUBLISHED, aux_heads=aux_heads, transform_input=transform_input)
+def googlenet(
+    *, aux_heads: bool = False, transform_input: bool = True, classes: int = CLASSES
+) -> GoogLeNet:
+    return GoogLeNet(
+        PUBLISHED, aux_heads=aux_heads, transform_input=transform_input, classes=classes
+    )
 
 
-def googlenet_2014(*, aux_heads: bool = False) -> GoogLeNet:
-    return GoogLeNet(PAPER, aux_heads=aux_heads, transform_input=False)
+def googlenet_2014(*, aux_heads: bool = False, classes: int = CLASSES) -> GoogLeNet:
+    return GoogLeNet(PAPER, aux_heads=aux_heads, transform_input=False, classes=classes)
 
 
-def inception_digits() -> DigitInception:
-    return DigitInception()
+def inception_digits(classes: int = 10) -> DigitInception:
+    return DigitInception(classes=classes)

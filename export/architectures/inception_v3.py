@@ -223,5 +223,7 @@ def max_pool() -> nn.MaxPool2d:
     return nn.MaxPool2d(kernel_size=3, stride=2)
 
 
-def inception_v3(*, aux_heads: bool = False, transform_input: bool = True) -> InceptionV3:
-    return InceptionV3(aux_heads=aux_heads, transform_input=transform_input)
+def inception_v3(
+    *, aux_heads: bool = False, transform_input: bool = True, classes: int = CLASSES
+) -> InceptionV3:
+    return InceptionV3(aux_heads=aux_heads, transform_input=transform_input, classes=classes)

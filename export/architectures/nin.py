@@ -32,7 +32,7 @@ class NetworkInNetwork(nn.Sequential):
     """Layers in a row: N×C×H×W to N×K."""
 
 
-def nin() -> NetworkInNetwork:
+def nin(classes: int = 1000) -> NetworkInNetwork:
     layers = OrderedDict[str, nn.Module](
         mlpconv1=mlpconv(3, (96, 96, 96), kernel=11, stride=4),  # N×96×54×54
         pool1=max_pool(),  # N×96×27×27
@@ -41,14 +41,14 @@ def nin() -> NetworkInNetwork:
         mlpconv3=mlpconv(256, (384, 384, 384), kernel=3, padding=1),  # N×384×13×13
         pool3=max_pool(),  # N×384×6×6
         dropout=nn.Dropout(0.5),
-        mlpconv4=mlpconv(384, (1024, 1024, 1000), kernel=3, padding=1),  # N×1000×6×6
+        mlpconv4=mlpconv(384, (1024, 1024, classes), kernel=3, padding=1),  # N×1000×6×6
         average=nn.AdaptiveAvgPool2d(1),  # N×1000×1×1
         flatten=nn.Flatten(),  # N×1000
     )
     return NetworkInNetwork(layers)
 
 
-def nin_cifar10() -> NetworkInNetwork:
+def nin_cifar10(classes: int = 10) -> NetworkInNetwork:
     layers = OrderedDict[str, nn.Module](
         mlpconv1=mlpconv(3, (192, 160, 96), kernel=5, padding=2),  # N×96×32×32
         pool1=max_pool(),  # N×96×16×16
@@ -56,21 +56,21 @@ def nin_cifar10() -> NetworkInNetwork:
         mlpconv2=mlpconv(96, (192, 192, 192), kernel=5, padding=2),  # N×192×16×16
         pool2=nn.AvgPool2d(kernel_size=3, stride=2, ceil_mode=True),  # N×192×8×8
         dropout2=nn.Dropout(0.5),
-        mlpconv3=mlpconv(192, (192, 192, 10), kernel=3, padding=1),  # N×10×8×8
+        mlpconv3=mlpconv(192, (192, 192, classes), kernel=3, padding=1),  # N×10×8×8
         average=nn.AdaptiveAvgPool2d(1),  # N×10×1×1
         flatten=nn.Flatten(),  # N×10
     )
     return NetworkInNetwork(layers)
 
 
-def nin_digits() -> NetworkInNetwork:
+def nin_digits(classes: int = 10) -> NetworkInNetwork:
     layers = OrderedDict[str, nn.Module](
         mlpconv1=normed_mlpconv(1, (24, 24, 16), kernel=5, padding=2),  # N×16×32×32
         pool1=max_pool(),  # N×16×16×16
         mlpconv2=normed_mlpconv(16, (48, 48, 32), kernel=5, padding=2),  # N×32×16×16
         pool2=max_pool(),  # N×32×8×8
         mlpconv3=normed_mlpconv(32, (64, 64), kernel=3, padding=1),  # N×64×8×8
-        scores=nn.Conv2d(64, 10, kernel_size=1),  # N×10×8×8
+        scores=nn.Conv2d(64, classes, kernel_size=1),  # N×10×8×8
         average=nn.AdaptiveAvgPool2d(1),  # N×10×1×1
         flatten=nn.Flatten(),  # N×10
     )

@@ -18,7 +18,11 @@ from export.to_onnx import Servable
 def golden_photos(resnet18: Network, random_resnet18: Loaded) -> list[pb.GoldenImage]:
     servable = Servable(random_resnet18.network, resnet18.mean, resnet18.std, "fp32")
     return golden_images(
-        resnet18, resnet18.preprocessing, resnet18.labels(), torch_answer(servable)
+        resnet18,
+        resnet18.preprocessing,
+        resnet18.labels(),
+        torch_answer(servable),
+        is_random=True,
     )
 
 
@@ -88,7 +92,9 @@ def test_digits_are_drawn_dark_on_light_and_of_different_classes(built: Publishe
 def test_trained_digits_are_answered_as_what_they_are() -> None:
     network = find("lenet5")
     servable = Servable(load(network, "digits").network, network.mean, network.std, "fp32")
-    golden = golden_images(network, network.preprocessing, network.labels(), torch_answer(servable))
+    golden = golden_images(
+        network, network.preprocessing, network.labels(), torch_answer(servable), is_random=False
+    )
     assert len(golden) == 3
     for image in golden:
         assert image.name.endswith(f"a {image.expected[0].label}")
@@ -102,4 +108,4 @@ def test_a_preparation_that_changes_the_digit_ends_the_build() -> None:
     )
     tiny = pb.Preprocessing(digit=pb.Digit(size=32, box=3))
     with pytest.raises(ParityError, match="changes what lenet5 reads"):
-        golden_images(network, tiny, network.labels(), answer)
+        golden_images(network, tiny, network.labels(), answer, is_random=False)

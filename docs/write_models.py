@@ -1,0 +1,236 @@
+"""Writes docs/models.md: the catalog, its true sizes, and what was printed about the networks.
+
+python docs/write_models.py           writes the page
+python docs/write_models.py --print   prints what it would write; a test compares the two
+
+Nothing is told here that is told elsewhere: references and checkpoints are the catalog's, sizes the
+describe stage's, printed figures those of export/published.py, and what differs from a paper stands
+at the head of the architecture's file, from which it is taken word by word.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)
+
+from export.catalog import CATALOG, Checkpoint, Network  # noqa: E402
+from export.compare import Row, depth, megabytes, percent, row  # noqa: E402
+from export.describe import Description, describe_network  # noqa: E402
+from export.published import PUBLISHED, TABLE_1, Accuracy, Printed  # noqa: E402
+
+PAGE = Path(__file__).with_name("models.md")
+
+HEAD = """\
+# Models
+
+Every network that can be built, written by `make docs` from the catalog, the describe stage, the
+published figures and the heads of the architectures' files. `convoy describe NAME` shows one layer
+by layer, `convoy compare` lays them side by side.
+
+- **Depth** is the number of layers with weights on the longest way through.
+- **Parameters** are what training changes, running statistics left out; MB is four bytes each.
+- **MACs** are the multiplications of convolution and linear layers for one image. Biases, norms,
+  pools and activations count nothing, nor do heads that only training has.
+- **Top-1 / top-5** are right answers in per cent, of the default checkpoint where there is one; the
+  sections below say of what else.
+"""
+
+
+def page() -> str:
+    rows = {name: row(network, ROOT / "model_repository") for name, network in CATALOG.items()}
+    families = groupby(CATALOG.values(), key=module_of)
+    return "\n".join(
+        [
+            HEAD,
+            overview(rows.values()),
+            *(family(module, list(networks), rows) for module, networks in families),
+        ]
+    )
+
+
+def overview(rows: Iterable[Row]) -> str:
+    header = ("network", "paper", "depth", "parameters", "MACs", "MB", "top-1 / top-5 %")
+    lines = [
+        (
+            f"[{each.name}](#{each.name})",
+            f"{each.paper} {each.year}",
+            str(each.depth),
+            f"{each.parameters:,}",
+            f"{each.macs:,}",
+            megabytes(each.weights_bytes),
+            percent(each.accuracy),
+        )
+        for each in rows
+    ]
+    return table(header, lines, words=2)
+
+
+def family(module: str, networks: Sequence[Network], rows: dict[str, Row]) -> str:
+    """The head of the file, and the networks that it has."""
+    path = ROOT / "export" / "architectures" / f"{module}.py"
+    story = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    title = re.split(r"[:,]", story, maxsplit=1)[0]
+    link = f"From the head of [{path.name}](../{path.relative_to(ROOT)}):"
+    quoted = "\n".join(f"> {line}".rstrip() for line in with_lists(story))
+    sections = (section(network, rows[network.name]) for network in networks)
+    return "\n".join([f"## {title} ({path.name})\n", f"{link}\n", f"{quoted}\n", *sections])
+
+
+def with_lists(story: str) -> Iterator[str]:
+    """Markdown ends a paragraph or a list at an empty line; a docstring does without."""
+    in_list = False
+    for line in story.splitlines():
+        if line and line.startswith(("- ", "  ")) != in_list:
+            in_list = not in_list
+            yield ""
+        yield line
+
+
+def section(network: Network, row: Row) -> str:
+    description = describe_network(network)
+    published = PUBLISHED[network.name]
+    facts = [
+        f"Paper: {network.paper}",
+        f"Input: {network.channels}×{network.size}×{network.size}, {preparation(network)}",
+        f"Depth {row.depth}, {row.parameters:,} parameters ({megabytes(row.weights_bytes)} MB), "
+        f"{row.macs:,} MACs",
+        *(f"Accuracy: {right(each)}" for each in row.accuracy),
+        f"Weights: {weights(network)}",
+    ]
+    parts = [f"### {network.name}\n", f"{published.what}\n", *(f"- {fact}" for fact in facts), ""]
+    if published.printed:
+        parts += [printed_table(network, published.printed, description)]
+    if network.name == "googlenet_2014":
+        parts += [TABLE_1_HEAD, table_1(description)]
+    return "\n".join(parts)
+
+
+def preparation(network: Network) -> str:
+    if network.preprocessing.WhichOneof("kind") == "digit":
+        digit = network.preprocessing.digit
+        return f"a digit, found in the picture, {digit.box} pixels high or wide"
+    photo = network.preprocessing.photo
+    return f"a photo, its shorter side {photo.resize} pixels, {photo.crop} of its middle"
+
+
+def right(accuracy: Accuracy) -> str:
+    figures = [
+        f"{name} {value:g} %"
+        for name, value in (("top-1", accuracy.top1), ("top-5", accuracy.top5))
+        if value is not None
+    ]
+    # What train.py measured says itself that it is top-1.
+    measured = accuracy.measured.removeprefix("top-1, ")
+    return f"{', '.join(figures)} ({accuracy.source}; {measured})"
+
+
+def weights(network: Network) -> str:
+    if network.checkpoints:
+        return "; ".join(map(checkpoint, network.checkpoints))
+    if network.weights == "digits":
+        return f"trained here by `python export/train.py {network.name}`"
+    return "none are published; `--weights FILE` takes your own, `--weights random` seeded ones"
+
+
+def checkpoint(it: Checkpoint) -> str:
+    photo = it.preprocessing.photo
+    return f"`{it.file}` ({it.source}, resize {photo.resize}, crop {photo.crop})"
+
+
+def printed_table(network: Network, printed: Iterable[Printed], description: Description) -> str:
+    lines = [
+        (
+            f"{WORDS[each.figure]} of {each.layer}" if each.layer else WORDS[each.figure],
+            each.printed,
+            f"{true(network, each, description):,}",
+            each.why,
+        )
+        for each in printed
+    ]
+    return table(("size", "printed", "true", "why"), lines, words=1, notes=1)
+
+
+WORDS = {
+    "parameters": "parameters",
+    "macs": "MACs",
+    "neurons": "neurons",
+    "connections": "connections",
+    "depth": "depth",
+    "input": "numbers of the input",
+}
+
+
+def true(network: Network, printed: Printed, description: Description) -> int:
+    """The size that was printed, counted."""
+    if printed.layer:
+        return next(it for it in description.layers if it.name == printed.layer).activations
+    if printed.figure == "input":
+        return network.channels * network.size**2
+    if printed.figure == "depth":
+        return depth(network)
+    figure: int = getattr(description.totals, printed.figure)
+    return figure
+
+
+TABLE_1_HEAD = """\
+Table 1 of the paper, row by row: parameters without biases in units of 1,024, operations in
+millions. From 4a to 5b the printed parameters fit no reading. The first row is what a separable
+7×7 would cost.
+"""
+
+
+def table_1(description: Description) -> str:
+    blocks = {block.name: block for block in description.blocks}
+    figures: dict[str, tuple[float, ...]] = {
+        " and ".join(names): (
+            printed_parameters,
+            sum(blocks[name].weights for name in names) / 1024,
+            printed_operations,
+            sum(blocks[name].macs for name in names) / 1e6,
+        )
+        for names, (printed_parameters, printed_operations) in TABLE_1.items()
+    }
+    figures["sum"] = tuple(map(sum, zip(*figures.values(), strict=True)))
+    lines = [
+        (row, f"{printed:,g} K", f"{weights:,.1f} K", f"{operations:,} M", f"{macs:,.1f} M")
+        for row, (printed, weights, operations, macs) in figures.items()
+    ]
+    header = ("row", "printed parameters", "true", "printed operations", "true")
+    return table(header, lines, words=1)
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]], words: int, notes: int = 0) -> str:
+    """Markdown, padded so that it reads as text too: words on the left, numbers on the right."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    left = [place < words or place >= len(header) - notes for place in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(cells, widths, left, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        "-" * width if to_left else "-" * (width - 1) + ":"
+        for width, to_left in zip(widths, left, strict=True)
+    ]
+    return "\n".join([line(header), line(rule), *map(line, lines)]) + "\n"
+
+
+def module_of(network: Network) -> str:
+    return network.architecture.partition(":")[0]
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--print"]:
+        print(page(), end="")
+    else:
+        PAGE.write_text(page(), encoding="utf-8")

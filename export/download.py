@@ -1,0 +1,165 @@
+"""Published checkpoints, fetched once and kept: each by its name, which ends in its sha256's first
+8 digits. No file without that sha256 is ever used.
+
+    NAME.pth.partial   what has arrived; the next attempt, or the next build, goes on from there
+    NAME.pth           the whole file, checked: the partial one, renamed
+    NAME.pth.lock      held by the build that downloads; others wait for it, and find the file
+
+A download that goes on sends no If-Range: the name says what the content must be, and where the
+parts are of two different files the sha256 tells, and all of it is fetched anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+
+import httpx
+from filelock import FileLock
+
+from export.catalog import Checkpoint
+from export.errors import DownloadError
+
+PYTORCH_URL = "https://download.pytorch.org/models/"
+TIMEOUT = httpx.Timeout(30, connect=10)  # seconds without a byte, and until there is a connection
+# There is no way to the server, and waiting a little will not make one.
+NO_WAY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+
+Received = Callable[[str, int, int | None], None]  # file, bytes there, bytes in all if known
+
+
+def default_folder() -> Path:
+    """Where checkpoints are kept, as the XDG base directory specification has it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "convoy" / "weights"
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """Where published checkpoints come from, and where they are kept."""
+
+    url: str = PYTORCH_URL  # of a folder that has the files by their names
+    folder: Path = field(default_factory=default_folder)
+    pauses_s: tuple[float, ...] = (1, 2, 4, 8)  # before another attempt, after a dropped connection
+    received: Received | None = None  # is told what has arrived
+
+    def url_of(self, checkpoint: Checkpoint) -> str:
+        return f"{self.url.rstrip('/')}/{checkpoint.file}"
+
+
+def fetch(checkpoint: Checkpoint, downloads: Downloads) -> Path:
+    """The checkpoint's file in the cache; downloaded if it is not there.
+
+    Raises:
+        DownloadError: it cannot be had, or is not the published one.
+    """
+    path = downloads.folder / checkpoint.file
+    try:
+        if path.exists():
+            _check(path, checkpoint)
+            return path
+        downloads.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            if not path.exists():
+                _download(checkpoint, downloads, path)
+    except OSError as error:
+        raise DownloadError(
+            f"Cannot keep {checkpoint.file} in {downloads.folder}: {error.strerror or error}; "
+            "set XDG_CACHE_HOME to another folder, or give --weights FILE with a copy of it."
+        ) from error
+    return path
+
+
+def _download(checkpoint: Checkpoint, downloads: Downloads, path: Path) -> None:
+    """Called with the lock held; publishes by one rename."""
+    partial = path.with_name(f"{path.name}.partial")
+    begun_before = partial.exists()
+    if not (begun_before and _is_published(partial, checkpoint)):
+        _receive(checkpoint, downloads, partial)
+        if begun_before and not _is_published(partial, checkpoint):
+            partial.unlink()  # what an earlier build left was not the beginning of this file
+            _receive(checkpoint, downloads, partial)
+    _check(partial, checkpoint)
+    partial.rename(path)
+
+
+def _check(path: Path, checkpoint: Checkpoint) -> None:
+    if not _is_published(path, checkpoint):
+        path.unlink()
+        raise DownloadError(
+            f"{path} was not the published file: its sha256 does not begin with "
+            f"{checkpoint.sha256_prefix}. It has been deleted: build again to download it anew, or "
+            "give --weights FILE."
+        )
+
+
+def _is_published(path: Path, checkpoint: Checkpoint) -> bool:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest.startswith(checkpoint.sha256_prefix)
+
+
+# ---------------------------------------------------------------------------------------- the wire
+
+
+def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> None:
+    """Adds to the partial file until all is there; after a dropped connection, tries again."""
+    url = downloads.url_of(checkpoint)
+    reached = False
+    for pause_s in (*downloads.pauses_s, None):
+        there = partial.stat().st_size if partial.exists() else 0
+        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={there}-"} if there else {})
+        try:
+            with httpx.stream(
+                "GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True
+            ) as response:
+                reached = True
+                _append(response, partial, downloads.received, checkpoint.file)
+                return
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            if pause_s is None or not _may_pass(error, reached):
+                raise DownloadError(
+                    f"Cannot download {url} ({_reason(error)}): give --weights FILE with a copy of "
+                    "it, or --weights random for seeded weights that mean nothing, or put the file "
+                    f"into {downloads.folder}."
+                ) from error
+            time.sleep(pause_s)
+
+
+def _append(response: httpx.Response, partial: Path, received: Received | None, file: str) -> None:
+    if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        partial.unlink()  # as long as the file, or longer, and not the file
+    response.raise_for_status()
+    # A server that does not know ranges answers 200, and sends all of it.
+    goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
+    with partial.open("ab" if goes_on else "wb") as content:
+        there = content.tell()
+        length = response.headers.get("content-length")
+        total = there + int(length) if length else None
+        for chunk in response.iter_raw():
+            content.write(chunk)
+            there += len(chunk)
+            if received:
+                received(file, there, total)
+
+
+def _may_pass(error: Exception, reached: bool) -> bool:
+    """Whether another attempt can do better; `reached`: the server has been heard of."""
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (
+            HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        )
+    return isinstance(error, httpx.TransportError) and (reached or not isinstance(error, NO_WAY))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"the server says {error.response.status_code} {error.response.reason_phrase}"
+    return str(error) or type(error).__name__

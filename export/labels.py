@@ -1,0 +1,56 @@
+"""A user's own classes: a file with one label a line, in the order of the network's outputs.
+
+    daisy
+    dandelion<TAB>n11939491
+
+After a tab stands what may identify the class elsewhere, such as an ImageNet synset.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convoy.v1 import classifier_pb2 as pb
+from export.errors import LabelsError
+
+
+def read_labels(path: Path) -> list[pb.Label]:
+    """The labels of the file.
+
+    Raises:
+        LabelsError: it cannot be read, or a line is blank, says too much, or was there before.
+    """
+    labels: list[pb.Label] = []
+    lines: dict[str, int] = {}  # of each name, counted from 1
+    for number, line in enumerate(_lines(path), start=1):
+        name, *ids = (part.strip() for part in line.split("\t"))
+        if not name:
+            raise LabelsError(f"{path} has no label on line {number}: it must have one on each.")
+        if len(ids) > 1:
+            raise LabelsError(
+                f"{path} has {len(ids)} tabs on line {number}: "
+                "write a label, or a label, one tab and its id."
+            )
+        if name in lines:
+            raise LabelsError(
+                f"{path} has {name!r} on line {lines[name]} and on line {number}: "
+                "make each label another."
+            )
+        lines[name] = number
+        labels.append(pb.Label(name=name, id="".join(ids)))
+    return labels
+
+
+def _lines(path: Path) -> list[str]:
+    """Without the mark that some editors put before UTF-8, and whatever ends their lines."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LabelsError(f"Cannot read the labels in {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise LabelsError(
+            f"{path} is not UTF-8: line {line} has the byte 0x{error.object[error.start]:02x}; "
+            "save it as UTF-8."
+        ) from error
+    return text.removesuffix("\n").split("\n")

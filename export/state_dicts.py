@@ -1,0 +1,178 @@
+"""Files of weights: read without running what is in them, and fitted to a network whole.
+
+Read are .safetensors, and what torch.save wrote, as a zip or in its older form, with
+`weights_only=True`. Around the tensors may be what training scripts put there; the auxiliary heads,
+which only training uses, are left out. The rest must be the network's own, each name and shape; the
+number of classes is the file's.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from export.catalog import NETWORKS, Network
+from export.errors import CheckpointError
+
+StateDict = dict[str, Tensor]
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+DATA_PARALLEL = "module."  # before each name of a network that was trained on several GPUs
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")  # of the published GoogLeNet and Inception v3
+BATCHES = "num_batches_tracked"  # of a batch norm; old files lack it, and only training reads it
+# A number of classes that is no layer's width in the catalog: what has it belongs to the head.
+MANY_CLASSES = 7919
+
+
+# ------------------------------------------------------------------------------------------- read
+
+
+def read(path: Path) -> StateDict:
+    """The tensors in a file, by the names that the architectures give them.
+
+    Raises:
+        CheckpointError: it is damaged, would run code, or holds something else.
+    """
+    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()
+    ):
+        raise CheckpointError(
+            f"{path} holds no state dict: save network.state_dict(), and nothing else, "
+            "with torch.save."
+        )
+    # A plain dict, without the `_metadata` that makes old files without num_batches_tracked fail.
+    named = {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in content.items()}
+    return {name: named[name] for name in named if not name.startswith(AUXILIARY_HEADS)}
+
+
+def _safetensors(path: Path) -> StateDict:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
+
+
+def _torch(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if code := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{path} holds more than tensors, and would run {code[1]} when read: refused; save "
+                "network.state_dict(), and nothing else, with torch.save or as .safetensors."
+            ) from error
+        raise CheckpointError(_not_read(path, "no file that torch.save wrote")) from error
+    except Exception as error:  # damaged files end in whatever their bytes lead to
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise CheckpointError(_not_read(path, reason)) from error
+
+
+def _not_read(path: Path, reason: str) -> str:
+    return (
+        f"{path} is not a state dict that torch reads with weights_only=True ({reason}): give a "
+        "whole .pth or .safetensors."
+    )
+
+
+# -------------------------------------------------------------------------------------------- fit
+
+
+def fitted(network: Network, state: StateDict, path: Path, classes: int) -> nn.Module:
+    """The network with these weights, all of them and nothing less.
+
+    Raises:
+        CheckpointError: names or shapes differ (the message names the first of them, and the
+            networks whose weights these are), or the classes are not as many.
+    """
+    found = _classes(network, state)
+    module = architecture(network, found)
+    if differences := _differences(module.state_dict(), state):
+        raise CheckpointError(f"{path} does not fit {network.name}: {differences}.")
+    if found != classes:
+        raise CheckpointError(
+            f"{path} answers {found} classes, and there are {classes} labels: give --labels FILE "
+            f"with {found} of them, one a line, in the order of the network's outputs."
+        )
+    module.load_state_dict(state)
+    return module
+
+
+def architecture(network: Network, classes: int) -> nn.Module:
+    """The network with a head for so many classes, where its builder lets them be chosen."""
+    module, _, name = network.architecture.partition(":")
+    builder = getattr(import_module(f"export.architectures.{module}"), name)
+    if "classes" not in inspect.signature(builder).parameters:
+        return network.build()  # LeNet-5's ten classes are pictures of the digits
+    built: nn.Module = builder(classes=classes)
+    return built
+
+
+def shapes(network: Network, classes: int) -> dict[str, torch.Size]:
+    """Of all that a file must have; no memory is taken for it."""
+    with torch.device("meta"):
+        return _without_batches(architecture(network, classes).state_dict())
+
+
+def _without_batches(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items() if not name.endswith(BATCHES)}
+
+
+def _classes(network: Network, state: StateDict) -> int:
+    """Rows of the network's last layer in the file; the network's own number if it is not there."""
+    for name, shape in shapes(network, MANY_CLASSES).items():
+        if shape[:1] == (MANY_CLASSES,) and name in state and state[name].shape[:1] > (0,):
+            return len(state[name])
+    return len(network.labels())
+
+
+def _differences(own: Mapping[str, Tensor], state: StateDict) -> str:
+    """In words, with the networks whose weights these are; nothing where there are none."""
+    faults = {
+        "lacks": [name for name in own if name not in state and not name.endswith(BATCHES)],
+        "has besides": [name for name in state if name not in own],
+        "has another shape for": [
+            f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    if any(faults.values()):
+        faults["fits"] = fitting(state) or ["no network of the catalog"]
+    else:
+        faults["has numbers that are not finite in"] = [
+            name for name, tensor in state.items() if not torch.isfinite(tensor).all()
+        ]
+    return "; ".join(f"it {what} {_some(names)}" for what, names in faults.items() if names)
+
+
+def fitting(state: StateDict) -> list[str]:
+    """Names of the networks whose weights these are, for other classes or their own."""
+    found = []
+    for network in NETWORKS:
+        classes = _classes(network, state)
+        if shapes(network, classes) == _without_batches(state):
+            own = classes == len(network.labels())
+            found.append(network.name if own else f"{network.name} with {classes} classes")
+    return found
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
