@@ -244,8 +244,9 @@ NETWORKS = (
     deep_resnet("resnet50", "resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth"),
     deep_resnet("resnet101", "resnet101-cd907fc2.pth", "resnet101-63fe2227.pth"),
     deep_resnet("resnet152", "resnet152-f82ba261.pth", "resnet152-394f9c45.pth"),
+    # Of 360 digits there are some that random weights are unsure of; those move most in fp16.
     digit_network("plain20_digits", HE_2015, "resnet", fp16_tolerance=0.15),
-    digit_network("resnet20_digits", HE_2015, "resnet"),
+    digit_network("resnet20_digits", HE_2015, "resnet", fp16_tolerance=0.15),
 )
 
 
