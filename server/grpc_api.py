@@ -34,6 +34,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
+    """The methods have the names that the contract gives them."""
+
     def __init__(self, classifier: Classifier, registry: Registry, max_request_bytes: int) -> None:
         self._classifier = classifier
         self._registry = registry
