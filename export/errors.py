@@ -6,9 +6,12 @@ ExportError
 ├── LabelsError           the file of labels cannot be used
 ├── CheckpointError       the weights cannot be had, or do not fit the network
 │   └── DownloadError     a published file cannot be fetched, or is not what its name says
+├── CalibrationError      int8 has no images to be calibrated on, or they cannot be used
 ├── OnnxError             the graph that came out is not the one that serving needs
+├── EngineError           TensorRT is not here, or cannot build the engine
 ├── ParityError           two runtimes disagree: nothing is published
-└── RepositoryError       the model repository cannot be written, or another build is at work
+├── ServedError           no gateway answered the images of the ladder
+└── RepositoryError       the model repository cannot be read or written, or has no such version
 """
 
 
@@ -36,13 +39,25 @@ class DownloadError(CheckpointError):
     """A published file cannot be fetched, or is not what its name says."""
 
 
+class CalibrationError(ExportError):
+    """There are no images to calibrate int8 on, or they cannot be used."""
+
+
 class OnnxError(ExportError):
     """The exported graph is not the one that serving needs."""
+
+
+class EngineError(ExportError):
+    """TensorRT is not here, or cannot build the engine; the message has its reason."""
 
 
 class ParityError(ExportError):
     """Two runtimes give different answers for the same image."""
 
 
+class ServedError(ExportError):
+    """No gateway answered the images of the ladder."""
+
+
 class RepositoryError(ExportError):
-    """The model repository cannot be written, or another build of the model is at work there."""
+    """The model repository cannot be read or written, or has no such version."""

@@ -209,7 +209,7 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy")
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -229,6 +229,11 @@ class Manifest(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     BUILD_COMMAND_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_RECIPE_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    BUILD_SHA256_FIELD_NUMBER: _ClassVar[int]
     network: str
     paper: str
     weights: Weights
@@ -241,7 +246,42 @@ class Manifest(_message.Message):
     versions: _containers.ScalarMap[str, str]
     build_command: str
     accuracy: _containers.RepeatedCompositeFieldContainer[Accuracy]
-    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ...) -> None: ...
+    precision_recipe: str
+    format: str
+    engine: Engine
+    calibration: Calibration
+    build_sha256: str
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ...) -> None: ...
+
+class Engine(_message.Message):
+    __slots__ = ("sha256", "library", "version", "cuda", "gpu", "compute_capability", "min_batch", "opt_batch", "max_batch")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CUDA_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_CAPABILITY_FIELD_NUMBER: _ClassVar[int]
+    MIN_BATCH_FIELD_NUMBER: _ClassVar[int]
+    OPT_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    library: str
+    version: str
+    cuda: str
+    gpu: str
+    compute_capability: str
+    min_batch: int
+    opt_batch: int
+    max_batch: int
+    def __init__(self, sha256: _Optional[str] = ..., library: _Optional[str] = ..., version: _Optional[str] = ..., cuda: _Optional[str] = ..., gpu: _Optional[str] = ..., compute_capability: _Optional[str] = ..., min_batch: _Optional[int] = ..., opt_batch: _Optional[int] = ..., max_batch: _Optional[int] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("images", "sha256")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    images: int
+    sha256: str
+    def __init__(self, images: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ("source", "sha256", "file")
@@ -264,7 +304,7 @@ class Accuracy(_message.Message):
     def __init__(self, measured: _Optional[str] = ..., correct: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class ParityRung(_message.Message):
-    __slots__ = ("name", "images", "batch_sizes", "top1_agreement", "top5_agreement", "largest_difference", "tolerance", "worst_image")
+    __slots__ = ("name", "images", "batch_sizes", "top1_agreement", "top5_agreement", "largest_difference", "tolerance", "worst_image", "reported_only", "batch_sizes_seen")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +313,8 @@ class ParityRung(_message.Message):
     LARGEST_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     WORST_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_ONLY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZES_SEEN_FIELD_NUMBER: _ClassVar[int]
     name: str
     images: int
     batch_sizes: _containers.RepeatedScalarFieldContainer[int]
@@ -281,7 +323,9 @@ class ParityRung(_message.Message):
     largest_difference: float
     tolerance: float
     worst_image: str
-    def __init__(self, name: _Optional[str] = ..., images: _Optional[int] = ..., batch_sizes: _Optional[_Iterable[int]] = ..., top1_agreement: _Optional[float] = ..., top5_agreement: _Optional[float] = ..., largest_difference: _Optional[float] = ..., tolerance: _Optional[float] = ..., worst_image: _Optional[str] = ...) -> None: ...
+    reported_only: bool
+    batch_sizes_seen: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., images: _Optional[int] = ..., batch_sizes: _Optional[_Iterable[int]] = ..., top1_agreement: _Optional[float] = ..., top5_agreement: _Optional[float] = ..., largest_difference: _Optional[float] = ..., tolerance: _Optional[float] = ..., worst_image: _Optional[str] = ..., reported_only: _Optional[bool] = ..., batch_sizes_seen: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GoldenImage(_message.Message):
     __slots__ = ("content", "name", "expected", "tolerance")
