@@ -2,15 +2,17 @@
 #
 # PYTHON chooses the interpreter of a new .venv:        make serve PYTHON=python3.12
 # ARGS are passed on:                                   make serve ARGS="--runner triton-local"
+# SECONDS is how long to fuzz:                          make fuzz SECONDS=600
 # PIP_ARGS go to pip where torch is installed:          make setup-export PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
+SECONDS ?= 60
 BIN := .venv/bin
 # The packages of one extra of pyproject.toml, one a line.
 EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
 
 .DEFAULT_GOAL := help
-.PHONY: help serve setup-export test test-slow check format protocol docs lock clean
+.PHONY: help serve setup-export test test-slow fuzz check format protocol docs lock clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -25,6 +27,9 @@ test: .venv/dev.done ## all tests but the slow ones
 
 test-slow: .venv/dev.done ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+fuzz: .venv/dev.done ## decode mutated images for SECONDS=60, each where it may crash
+	$(BIN)/python tests/server/preprocessing/fuzz.py --seconds $(SECONDS) $(ARGS)
 
 check: .venv/dev.done ## format, lint, types, and that what is generated is up to date
 	$(BIN)/ruff format --check .
@@ -68,7 +73,7 @@ clean: ## remove the virtual environment and every cache
 
 # The constraints keep every package that serving uses as it is: a running gateway does not notice.
 .venv/export.done: .venv/serve.done
-	@$(EXTRA) export > .venv/export.txt
+	@{ $(EXTRA) export; $(EXTRA) tensorrt; } > .venv/export.txt
 	$(BIN)/pip install $(PIP_ARGS) -c .venv/serving.txt -r .venv/export.txt
 	@touch $@
 

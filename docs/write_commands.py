@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("commands.md")
-COMMANDS = ("", "classify", "models", "serve", "build", "train", "describe", "compare")
+COMMANDS = (
+    *("", "classify", "models", "serve", "build", "verify", "doctor", "rollback", "restore"),
+    *("train", "describe", "compare"),
+)
 # What decides how help is laid out, and who reads it: the same everywhere.
 LAYOUT = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
 

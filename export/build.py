@@ -2,11 +2,12 @@
 
     python export/build.py lenet5
     python export/build.py resnet152 --fp16 --weights random
+    python export/build.py resnet152 --int8 --calibration photos/
     python export/build.py resnet50 --weights flowers.pth --labels flowers.txt --name my-flowers
 
-The story: load the weights, export the network to ONNX in its precision, compare each runtime with
-the one before it, choose golden images, write the facts beside the model, publish by one rename. A
-step that fails ends the build, and nothing is published.
+The story: climb the ladder from the weights to the file in its precision (ladder.py), choose golden
+images, write the facts beside the model, compare the served answer with the file (served.py),
+publish by one rename. A step that fails ends the build, and nothing is published.
 """
 
 from __future__ import annotations
@@ -21,77 +22,89 @@ if not __package__:  # run by its path, not imported
     continue_in_venv()
 
 import hashlib
+import json
 import re
-import shlex
-import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
+import shutil
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
-from export.errors import BadName, ExportError, UnknownNetwork
+from export.download import PYTORCH_URL, Downloads, Received
+from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
+from export.options import Format, Options, Precision
+from export.report import Bars, Built, Published, show, show_all
+from export.repository import (
+    MODEL_FILES,
+    default_repository,
+    facts_json,
+    highest_published,
+    labels_text,
+    prune,
+    read_facts,
+    staging,
+    write,
+)
+from export.stages import Stages, cache_path, file_sha256, package_versions
 
 if TYPE_CHECKING:
-    from torch import nn
+    from export.ladder import Ladder
 
-    from export.checkpoints import Loaded
-    from export.download import Received
-    from export.to_onnx import Precision
-
-CHECKOUTS_REPOSITORY = Path(__file__).resolve().parents[1] / "model_repository"
-# What made a version, for its manifest.
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class Options:
-    network: Network
-    precision: Precision
-    weights: str  # "imagenet", "imagenet1k_v1", "digits", "random" or the path of a file
-    seed: int
-    repository: Path
-    replace: bool
-    labels: Path | None = None  # of a user's own classes
-    published_as: str | None = None  # a name other than the network's
-    weights_url: str | None = None  # of published weights, where not PyTorch's own server
-
-    @property
-    def name(self) -> str:
-        return self.published_as or self.network.name
-
-    @property
-    def command(self) -> str:
-        """What makes the same version again; it names no path of this machine."""
-        words = ["python", "export/build.py", self.network.name]
-        words += ["--fp16"] if self.precision == "fp16" else []
-        words += ["--weights", Path(self.weights).name]
-        words += ["--seed", str(self.seed)] if self.weights == "random" else []
-        words += ["--labels", self.labels.name] if self.labels else []
-        words += ["--name", self.published_as] if self.published_as else []
-        return shlex.join(words)
-
-
-@dataclass(frozen=True)
-class Published:
-    folder: Path
-    model: pb.Model
+MANIFEST_FILE, ENGINE_FILE = "manifest.json", "model.engine"
 
 
 def build(
-    name: Annotated[str, typer.Argument(help=f"The network: {', '.join(CATALOG)}.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NETWORK…", help=f"Of {', '.join(CATALOG)}.", show_default=False),
+    ] = None,
+    build_all: Annotated[bool, typer.Option("--all", help="Every network of the catalog.")] = False,
     fp16: Annotated[
         bool,
         typer.Option(
             "--fp16", help="Half precision: half the size, faster on a GPU. Unless given: fp32."
         ),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8",
+            help="8-bit integers, by the recipe of the target; needs --calibration.",
+        ),
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For --int8: a folder with some hundred pictures like those that will be served.",
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="onnx|plan|rtx",
+            help="An ONNX file, which runs everywhere; a TensorRT plan, for this kind of GPU; or a "
+            "TensorRT-RTX engine, which is written aside and never published.",
+            show_default="plan where a GPU and TensorRT are, else onnx",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1024, help="Images at once, at most.", show_default="the network's"
+        ),
+    ] = None,
+    opt_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images at once that an engine is fastest for.", show_default="--max-batch"
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +154,31 @@ def build(
             show_default="the checkout's model_repository, else ./model_repository",
         ),
     ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Delete what is older than this many versions once the new one is published.",
+            show_default="all are kept",
+        ),
+    ] = None,
+    triton: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A Triton (gRPC) that serves this repository, to prove a plan with before it is "
+            "published. Without it, each gateway proves the plan when it loads it.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(file_okay=False, help="Where --format rtx writes NAME/.")
+    ] = Path("build", "rtx"),
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Make everything anew, although the same build is published already."
+        ),
+    ] = False,
     replace: Annotated[
         bool,
         typer.Option(
@@ -150,9 +188,10 @@ def build(
         ),
     ] = False,
 ) -> None:
-    """Build a network: weights to ONNX, proven, into the model repository.
+    """Build networks: weights to a file that is served, proven, into the model repository.
 
-    A running server picks the new version up by itself.
+    A running server picks the new version up by itself. What an earlier build has made already is
+    taken from ~/.cache/convoy (XDG_CACHE_HOME).
 
     Examples:
 
@@ -160,37 +199,69 @@ def build(
 
         python export/build.py resnet152 --fp16 --weights random
 
+        python export/build.py vgg16 resnet50 --fp16 --keep 2
+
+        python export/build.py resnet152 --int8 --calibration photos/
+
         python export/build.py resnet152 --weights resnet152-f82ba261.pth --repository /srv/models
 
         python export/build.py resnet50 --weights flowers.pth --labels flowers.txt --name my-flowers
     """
     try:
-        network = find(name)
-        check_name(name if published_as is None else published_as, network)
+        networks = chosen(names or [], build_all)
+        for network in networks:
+            check_name(network.name if published_as is None else published_as, network)
+        if published_as is not None and len(networks) > 1:
+            raise BadName(f"{len(networks)} networks cannot all be called {published_as}.")
     except (UnknownNetwork, BadName) as error:
         _fail(error, code=2)
     require_packages()
-    options = Options(
-        network=network,
-        precision="fp16" if fp16 else "fp32",
-        weights=weights or network.weights,
-        seed=seed,
-        repository=(repository or default_repository()).absolute(),
-        replace=replace,
-        labels=labels,
-        published_as=published_as,
-        weights_url=weights_url,
-    )
     try:
-        with _progress() as progress:
-            published = run(options, _steps(progress, options), _download(progress))
+        precision = precision_of(fp16, int8, calibration)
+        format_, runtime = runtime_of(format_, opt_batch)
     except ExportError as error:
-        _fail(error, code=1)
-    print(report(published))
+        _fail(error, code=2)
+    builds = [
+        Options(
+            network=network,
+            precision=precision,
+            weights=weights or network.weights,
+            seed=seed,
+            repository=(repository or default_repository()).absolute(),
+            replace=replace,
+            labels=labels,
+            published_as=published_as,
+            weights_url=weights_url,
+            format=format_,
+            calibration=calibration,
+            max_batch=max_batch,
+            opt_batch=opt_batch,
+            keep=keep,
+            force=force,
+            triton=triton,
+            output=output,
+        )
+        for network in networks
+    ]
+    built = [build_one(options, runtime) for options in builds]
+    if len(built) > 1:
+        show_all(built)
+    raise typer.Exit(int(any(one.error for one in built)))
 
 
-def default_repository() -> Path:
-    return CHECKOUTS_REPOSITORY if CHECKOUTS_REPOSITORY.is_dir() else Path("model_repository")
+# ------------------------------------------------------------------------------ what was asked for
+
+
+def chosen(names: Sequence[str], build_all: bool) -> list[Network]:
+    """
+    Raises:
+        UnknownNetwork: the catalog has none of that name, or none was named.
+    """
+    if build_all:
+        return list(CATALOG.values())
+    if not names:
+        raise UnknownNetwork(f"Name a network, or --all: there are {', '.join(CATALOG)}.")
+    return [find(name) for name in dict.fromkeys(names)]
 
 
 def check_name(name: str, network: Network) -> None:
@@ -208,179 +279,161 @@ def check_name(name: str, network: Network) -> None:
         raise BadName(f"{name} is another network than {network.name}: take another name.")
 
 
+def precision_of(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
+    """
+    Raises:
+        CalibrationError: int8 has nothing to be calibrated on, or something else has.
+    """
+    if int8 and fp16:
+        raise CalibrationError("Give --fp16 or --int8, not both.")
+    if int8 and calibration is None:
+        raise CalibrationError(
+            "--int8 needs --calibration DIR, a folder with some hundred pictures like those that "
+            "will be served: nothing is calibrated on noise."
+        )
+    if calibration and not int8:
+        raise CalibrationError("--calibration is for --int8 alone: give both, or neither.")
+    return "int8" if int8 else "fp16" if fp16 else "fp32"
+
+
+def runtime_of(asked: str | None, opt_batch: int | None) -> tuple[Format, str]:
+    """What is built for, and the sentence that says why.
+
+    Raises:
+        EngineError: what is asked for cannot be built here.
+    """
+    from export.to_tensorrt import REMEDY, why_no_plan
+
+    match asked:
+        case "rtx":
+            return "rtx", "TensorRT-RTX, as asked for"
+        case None | "onnx" if opt_batch:
+            raise EngineError("--opt-batch is for engines: give --format plan or rtx with it.")
+        case "onnx":
+            return "onnx", "ONNX Runtime, as asked for"
+        case "plan" if reason := why_no_plan():
+            raise EngineError(f"No plan can be built here: {reason} {REMEDY}")
+        case "plan":
+            return "plan", "TensorRT, as asked for"
+        case None:
+            reason = why_no_plan()
+            return (
+                ("onnx", f"ONNX Runtime, since {reason}")
+                if reason
+                else ("plan", "TensorRT, since it is here with a GPU")
+            )
+    raise EngineError(f"--format is {asked!r}, must be onnx, plan or rtx.")
+
+
+# ------------------------------------------------------------------------------ one build
+
+
+def build_one(options: Options, runtime: str) -> Built:
+    """Builds, and shows what came of it; an error ends this network's build alone."""
+    started_s = time.monotonic()
+    published, failed = None, ""
+    try:
+        with Bars() as bars:
+            step = bars.steps(options.name, steps_of(options))
+            published = run(options, step, bars.received, bars.progress, runtime)
+        show(published)
+    except ExportError as error:
+        failed = str(error)
+        print(error, file=sys.stderr)
+    seconds = time.monotonic() - started_s
+    return Built(options.name, options.precision, seconds, published, failed)
+
+
+def steps_of(options: Options) -> int:
+    """Weights, golden images, served, publishing; export and parity once a rung."""
+    rungs = 1 + (options.precision != "fp32") + (options.format != "onnx")
+    return 4 + 2 * rungs
+
+
 def run(
-    options: Options, step: Callable[[str], None], received: Received | None = None
+    options: Options,
+    step: Callable[[str], None],
+    received: Received | None = None,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    runtime: str = "",
 ) -> Published:
-    """The stages in order; `step` is told the name of each, `received` how a download goes.
+    """The stages in order; `step` is told the name of each, `received` how a download goes, and
+    `progress` what else takes long.
 
     Raises:
         ExportError: a stage failed, and nothing was published.
     """
-    from export.checkpoints import load
-    from export.download import PYTORCH_URL, Downloads
-    from export.golden import golden_images
     from export.labels import read_labels
-    from export.parity import onnx_answer
-    from export.repository import staging, write
 
     network = options.network
     labels = read_labels(options.labels) if options.labels else network.labels()
+    if options.format != "rtx" and not options.force and (there := already_published(options)):
+        return there
+
+    from export.ladder import Ladder
+
+    stages = Stages(cache_path() / "stages", anew=options.force)
     downloads = Downloads(options.weights_url or PYTORCH_URL, received=received)
+    ladder = Ladder(options, labels, stages, downloads, step, progress)
+    if options.format == "rtx":
+        return write_aside(options, ladder, labels, runtime)
     with staging(options.repository, options.name, replace=options.replace) as staged:
-        step(f"Weights: {options.weights}")
-        loaded = load(
-            network, options.weights, options.seed, classes=len(labels), downloads=downloads
-        )
-        parity = climb(options, loaded.network, len(labels), staged.model_path, step)
+        last, model = ladder.climb()
         step("Golden images")
-        model = pb.Model(
-            input=network.input,
-            preprocessing=loaded.preprocessing,
-            labels=labels,
-            manifest=manifest(options, loaded, labels, staged.model_path),
-            parity=parity,
-            golden_images=golden_images(
-                network,
-                loaded.preprocessing,
-                labels,
-                onnx_answer(staged.model_path),
-                is_random=loaded.weights.source == "random",
-            ),
-        )
+        complete(model, options, labels)
+        model.golden_images.extend(ladder.golden_images(last, model, labels))
+        file = staged.folder / MODEL_FILES[model.manifest.format]
+        shutil.copyfile(last.path, file)
+        write(staged.folder, model, options.max_batch_size)
+        step("The served answer")
+        model.parity.extend(ladder.served(last, model, staged.folder))
         step("Publishing")
-        write(staged.folder, model, network.max_batch_size)
+        write(staged.folder, model, options.max_batch_size)
         staged.publish()
-    return Published(staged.published, model)
+    if options.keep:
+        prune(options.repository, options.name, options.keep)
+    return Published(staged.published, model, runtime)
 
 
-def climb(
-    options: Options, module: nn.Module, classes: int, model_path: Path, step: Callable[[str], None]
-) -> list[pb.ParityRung]:
-    """Writes the graph in its precision to `model_path`, and compares on the way there."""
-    from export.parity import compare, onnx_answer, torch_answer
-    from export.samples import PROOF_SEED, samples
-    from export.to_onnx import Servable, to_onnx
-
-    network = options.network
-    images = samples(network, network.proof_images, PROOF_SEED)
-    answer, name = torch_answer(Servable(module, network.mean, network.std, "fp32")), "PyTorch fp32"
-    rungs = []
-    with tempfile.TemporaryDirectory() as aside:
-        for precision in precisions(options):
-            last = precision == options.precision
-            path = model_path if last else Path(aside, f"{precision}.onnx")
-            step(f"Export: ONNX {precision}")
-            servable = Servable(module, network.mean, network.std, precision)
-            to_onnx(servable, network.size, classes, path)
-            step(f"Parity: {name} → ONNX {precision}")
-            candidate = onnx_answer(path)
-            rungs.append(
-                compare(
-                    f"{name} → ONNX {precision}",
-                    answer,
-                    candidate,
-                    images,
-                    max_batch_size=network.max_batch_size,
-                    tolerance=network.tolerances[precision],
-                )
-            )
-            answer, name = candidate, f"ONNX {precision}"
-    return rungs
+def already_published(options: Options) -> Published | None:
+    """The version that is served, if it came of the same build and its file is as it was."""
+    folder = highest_published(options.repository, options.name)
+    if folder is None or (model := read_facts(folder)) is None:
+        return None
+    manifest = model.manifest
+    is_same = manifest.build_sha256 == options.sha256
+    file = folder / MODEL_FILES.get(manifest.format, MODEL_FILES["onnx"])
+    expected = manifest.engine.sha256 or manifest.onnx_sha256
+    if not (is_same and file.is_file() and file_sha256(file) == expected):
+        return None
+    return Published(folder, model, was_there=True)
 
 
-def precisions(options: Options) -> list[Precision]:
-    """Those that the ladder climbs through: fp32 always, so that the step from PyTorch is tight."""
-    return ["fp32"] if options.precision == "fp32" else ["fp32", options.precision]
+def complete(model: pb.Model, options: Options, labels: Sequence[pb.Label]) -> None:
+    """The facts that no rung of the ladder knows."""
+    model.input.CopyFrom(options.network.input)
+    model.labels.extend(labels)
+    manifest = model.manifest
+    manifest.format = options.format
+    manifest.labels_sha256 = hashlib.sha256(labels_text(labels).encode()).hexdigest()
+    manifest.versions.update(package_versions())
+    manifest.build_command = options.command
+    manifest.build_sha256 = options.sha256
 
 
-def manifest(
-    options: Options, loaded: Loaded, labels: list[pb.Label], model_path: Path
-) -> pb.Manifest:
-    from export.describe import macs, parameters
-    from export.repository import labels_text
-    from export.to_onnx import OPSET
-
-    network = options.network
-    return pb.Manifest(
-        network=network.name,
-        paper=network.paper,
-        weights=loaded.weights,
-        precision=options.precision,
-        onnx_sha256=hashlib.sha256(model_path.read_bytes()).hexdigest(),
-        onnx_opset=OPSET,
-        parameters=parameters(loaded.network),
-        macs=macs(loaded.network, network.channels, network.size),
-        labels_sha256=hashlib.sha256(labels_text(labels).encode()).hexdigest(),
-        # Without the local part, such as "+cpu", which is the machine's.
-        versions={package: version(package).partition("+")[0] for package in PACKAGES},
-        build_command=options.command,
-        accuracy=loaded.accuracy,
-    )
-
-
-# ------------------------------------------------------------------------------ what people see
-
-
-def report(published: Published) -> str:
-    manifest = published.model.manifest
-    size_mb = (published.folder / "1" / "model.onnx").stat().st_size / 1e6
-    lines = [f"{published.folder}: published, {manifest.precision}, {size_mb:.1f} MB"]
-    lines += [
-        f"  {rung.name}: largest difference {rung.largest_difference:.1e} of {rung.tolerance:g} "
-        f"allowed, top-1 agrees for {rung.top1_agreement:.1%} and top-5 for "
-        f"{rung.top5_agreement:.1%} of {rung.images} images; worst: {rung.worst_image}"
-        for rung in published.model.parity
-    ]
-    lines += [
-        f"  {measured.correct} of {measured.total} right "
-        f"({measured.correct / measured.total:.1%}): {measured.measured}"
-        for measured in manifest.accuracy
-    ]
-    if manifest.weights.source == "random":
-        lines.append("  weights: random, so that no answer of this version means anything")
-    else:
-        lines.append(f"  weights: {manifest.weights.source} ({manifest.weights.file})")
-    return "\n".join(lines)
-
-
-def _progress() -> Progress:
-    """On stderr, and for people alone; stdout is for the result."""
-    console = Console(stderr=True)
-    return Progress(
-        SpinnerColumn(),
-        BarColumn(bar_width=20),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-def _steps(progress: Progress, options: Options) -> Callable[[str], None]:
-    # Weights, golden images, publishing; export and parity once a precision.
-    task = progress.add_task("", total=3 + 2 * len(precisions(options)))
-    begun = 0
-
-    def step(description: str) -> None:
-        nonlocal begun
-        progress.update(task, description=description, completed=begun)
-        begun += 1
-
-    return step
-
-
-def _download(progress: Progress) -> Received:
-    """A bar of its own below the steps, from the first bytes on."""
-    tasks: dict[str, TaskID] = {}
-
-    def received(file: str, there: int, total: int | None) -> None:
-        if file not in tasks:
-            tasks[file] = progress.add_task(file)
-        size = f"{there / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
-        progress.update(tasks[file], description=f"{file}: {size}", completed=there, total=total)
-
-    return received
+def write_aside(
+    options: Options, ladder: Ladder, labels: Sequence[pb.Label], runtime: str
+) -> Published:
+    """An RTX engine and its manifest, outside the repository: Triton does not load it."""
+    last, model = ladder.climb()
+    complete(model, options, labels)
+    folder = options.output / options.name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(last.path, folder / ENGINE_FILE)
+    manifest = facts_json(model)["manifest"]
+    text = json.dumps(manifest, indent=2, ensure_ascii=False)
+    (folder / MANIFEST_FILE).write_text(f"{text}\n", encoding="utf-8")
+    return Published(folder, model, runtime)
 
 
 def _fail(error: ExportError, code: int) -> NoReturn:

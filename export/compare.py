@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from export.bootstrap import require_packages
-from export.build import default_repository
 from export.catalog import CATALOG, Network, find
 from export.describe import KINDS, WEIGHT_LAYERS, describe_network
 from export.errors import UnknownNetwork
 from export.lessons import HEADS, Bottleneck, Cost, Head, Lessons, learn
 from export.published import PAPERS, Accuracy, accuracy
+from export.repository import default_repository
 from export.speed import STAGES, Speed, measure
 
 if TYPE_CHECKING:

@@ -27,12 +27,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
 from export.errors import OnnxError
 
 Precision = Literal["fp32", "fp16"]
 
 OPSET = 18
-INPUT, PROBABILITIES, BATCH_SIZE = "image", "probabilities", "batch_size"
 
 
 class Servable(nn.Module):
@@ -86,8 +86,8 @@ def to_onnx(servable: Servable, size: int, classes: int, path: Path) -> None:
             "torch.onnx.export returned nothing: use the torch that pyproject.toml pins."
         )
     model = program.model_proto
-    _forget_where_it_was_made(model)
-    _check(model, shape, classes)
+    forget_where_it_was_made(model)
+    check(model, shape, classes)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -107,7 +107,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
+def forget_where_it_was_made(model: onnx.ModelProto) -> None:
     """torch notes the source file and line of each operator: paths of the machine that exported."""
     graph = model.graph
     lists: tuple[Iterable[Any], ...] = (
@@ -121,7 +121,7 @@ def _forget_where_it_was_made(model: onnx.ModelProto) -> None:
     model.producer_version = torch.__version__.partition("+")[0]  # "+cpu" is the machine's too
 
 
-def _check(model: onnx.ModelProto, shape: tuple[int, int, int], classes: int) -> None:
+def check(model: onnx.ModelProto, shape: tuple[int, int, int], classes: int) -> None:
     onnx.checker.check_model(model, full_check=True)
     expected = {
         INPUT: (onnx.TensorProto.UINT8, ["batch", *shape]),

@@ -85,19 +85,17 @@ class Classifier:
         self, request: pb.ClassifyRequest, deadline_s: float | None
     ) -> tuple[Servable, Outcome]:
         """A version let go between two steps is no fault of the client: resolve again, once."""
+        servable = await self._registry.find(request.model, request.version)
+        content = request.image.content
         try:
-            return await self._run_once(request, deadline_s)
+            return servable, await self._infer(servable, content, deadline_s)
         except ModelNotReady:
-            return await self._run_once(request, deadline_s)
+            self._registry.note_loss(servable)
+            servable = await self._registry.find(request.model, request.version)
+            return servable, await self._infer(servable, content, deadline_s)
 
-    async def _run_once(
-        self, request: pb.ClassifyRequest, deadline_s: float | None
-    ) -> tuple[Servable, Outcome]:
-        servable = self._registry.resolve(request.model, request.version)
-        outcome = await self._pipeline.run(
-            servable.folder, servable.loaded, request.image.content, deadline_s
-        )
-        return servable, outcome
+    async def _infer(self, servable: Servable, content: bytes, deadline_s: float | None) -> Outcome:
+        return await self._pipeline.run(servable.folder, servable.loaded, content, deadline_s)
 
     def _log_refusal(
         self, request: pb.ClassifyRequest, error: ServingError, arrived_s: float

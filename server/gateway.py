@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import signal
 import socket
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -41,11 +44,12 @@ LAST_WORDS_S = 5.0
 
 GREETING = """\
 Convoy serves {where}
-  HTTP      http://{http}
+  HTTP      {http}
   gRPC      {grpc}
-  operator  http://{operator}/metrics
+  operator  {operator}/metrics"""
+TRY = """\
 Try, in another shell:
-  curl --data-binary @tests/data/digit-7.png 'http://{http}/v1/models/lenet5:classify?top_k=3'
+  curl --data-binary @tests/data/digit-7.png '{http}/v1/models/lenet5:classify?top_k=3'
   .venv/bin/convoy classify tests/data/digit-7.png --model lenet5 --server {grpc}
   .venv/bin/convoy models --server {grpc}"""
 
@@ -75,6 +79,7 @@ class Gateway:
             self._runner,
             self._prove,
             wanted=settings.models,
+            keep_loaded=settings.keep_loaded,
             unload_grace_s=settings.unload_grace_s,
         )
         self._admission = Admission(settings.max_in_flight)
@@ -142,13 +147,10 @@ class Gateway:
         return Doors(http, operator, grpc_door)
 
     def _greeting(self, doors: Doors) -> str:
-        http = doors.http.address
-        return GREETING.format(
-            where=where_models_run(self._settings),
-            http=http,
-            grpc=doors.grpc_address(self._settings.grpc_address),
-            operator=doors.operator.address,
-        )
+        http, grpc = doors.http.url, doors.grpc_address(self._settings.grpc_address)
+        where = where_models_run(self._settings)
+        greeting = GREETING.format(where=where, http=http, grpc=grpc, operator=doors.operator.url)
+        return greeting if is_socket(http) else f"{greeting}\n{TRY.format(http=http, grpc=grpc)}"
 
     # ------------------------------------------------------------ what it does
 
@@ -194,7 +196,7 @@ class Doors:
     grpc: GrpcDoor
 
     def grpc_address(self, asked: str) -> str:
-        return f"{asked.rpartition(':')[0]}:{self.grpc.port}"
+        return asked if is_socket(asked) else f"{asked.rpartition(':')[0]}:{self.grpc.port}"
 
 
 class UvicornServer(uvicorn.Server):
@@ -211,7 +213,8 @@ class HttpServer:
     def __init__(self, application: Starlette, address: str, flag: str) -> None:
         self._socket = listen(address, flag)
         host = address.rpartition(":")[0]
-        self.address = f"{host}:{self._socket.getsockname()[1]}"
+        port = self._socket.getsockname()[1]
+        self.url = address if is_socket(address) else f"http://{host}:{port}"
         config = uvicorn.Config(
             application,
             log_config=None,
@@ -227,6 +230,8 @@ class HttpServer:
     async def stop(self) -> None:
         self._server.should_exit = True
         await self._task
+        if is_socket(self.url):
+            remove_socket(self.url.removeprefix("unix:"))
 
 
 def build_runner(settings: Settings) -> Runner:
@@ -254,6 +259,10 @@ def where_models_run(settings: Settings) -> str:
     return f"{settings.repository} in process"
 
 
+def is_socket(address: str) -> bool:
+    return address.startswith("unix:")
+
+
 def listen(address: str, flag: str) -> socket.socket:
     """
     Raises:
@@ -261,6 +270,8 @@ def listen(address: str, flag: str) -> socket.socket:
     """
     host, _, port = address.rpartition(":")
     try:
+        if is_socket(address):
+            return listen_on_socket(port)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host.strip("[]"), int(port)), family=family)
     except OSError as error:
@@ -268,6 +279,23 @@ def listen(address: str, flag: str) -> socket.socket:
             f"{flag} {address} cannot be listened on ({error.strerror}): stop the program that "
             "does, or give a free port (0 takes any)"
         ) from error
+
+
+def remove_socket(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+def listen_on_socket(path: str) -> socket.socket:
+    """A gateway that was killed leaves its socket's file, which nobody answers any more."""
+    taken = socket.socket(socket.AF_UNIX)
+    with taken, contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+        taken.connect(path)
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    remove_socket(path)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(path)
+    door.listen()
+    return door
 
 
 async def first_of(*tasks: asyncio.Task[object]) -> None:

@@ -1,9 +1,9 @@
 """What the repository holds, what is loaded, what has proven itself, which version is the default.
 
 Each second the registry looks at the runner's index. Of each model it wants the highest version
-that proves itself: a new version is loaded beside the old one, proven, becomes the default, and
-only then is the old one let go, after a grace period. One that fails stays out, and is tried again
-with a growing pause; whatever served before serves on.
+that proves itself (or the highest few, `keep_loaded`): a new version is loaded beside the old one,
+proven, becomes the default, and only then is the old one let go, after a grace period. One that
+fails stays out, and is tried again with a growing pause; whatever served before serves on.
 
     AVAILABLE ── load, prove ──▶ READY ── superseded, grace period over ──▶ AVAILABLE
         ▲   └──────────────────▶ FAILED ── pause over ──┐
@@ -13,8 +13,10 @@ with a growing pause; whatever served before serves on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
+LONGEST_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
 
 Prove = Callable[[str, LoadedModel], Awaitable[None]]
 
@@ -55,12 +58,17 @@ class Version:
     failures: int = 0
     retry_at_s: float = 0.0
     superseded_at_s: float | None = None
+    lost_at_s: float = -math.inf  # when the runner no longer had it, and was not told to let it go
 
     def is_ready(self) -> bool:
         return self.state == pb.STATE_READY
 
     def is_worth_a_try(self) -> bool:
         return self.state != pb.STATE_FAILED or time.monotonic() >= self.retry_at_s
+
+    def is_coming_back(self) -> bool:
+        is_on_its_way = self.state in (pb.STATE_AVAILABLE, pb.STATE_LOADING)
+        return is_on_its_way and time.monotonic() < self.lost_at_s + LONGEST_RELOAD_S
 
 
 @dataclass
@@ -75,20 +83,30 @@ class ServedModel:
     def highest_first(self) -> list[Version]:
         return [self.versions[number] for number in sorted(self.versions, reverse=True)]
 
-    def default(self) -> Version | None:
-        """The highest ready version; one that was withdrawn only while no other is ready."""
+    def best(self, count: int) -> list[Version]:
+        """The highest ready versions; one that was withdrawn only while no other is ready."""
         ready = [version for version in self.highest_first() if version.is_ready()]
         here = [version for version in ready if version.number in self.present]
-        return next(iter(here or ready), None)
+        return here[:count] or ready[:1]
+
+    def default(self) -> Version | None:
+        return next(iter(self.best(1)), None)
 
 
 class Registry:
     def __init__(
-        self, runner: Runner, prove: Prove, *, wanted: Collection[str], unload_grace_s: float
+        self,
+        runner: Runner,
+        prove: Prove,
+        *,
+        wanted: Collection[str],
+        keep_loaded: int,
+        unload_grace_s: float,
     ) -> None:
         self._runner = runner
         self._prove = prove
         self._wanted = set(wanted)
+        self._keep_loaded = keep_loaded
         self._unload_grace_s = unload_grace_s
         self._models: dict[str, ServedModel] = {}
         self._started = False  # every model found at the start has proven or failed
@@ -138,6 +156,25 @@ class Registry:
             retry_after_s=LOOK_EVERY_S,
             model=name,
         )
+
+    async def find(self, name: str, version: str = "") -> Servable:
+        """As resolve; a version that the runner lost is waited for while it is loaded again.
+
+        Several gateways may share a Triton, and one lets go of what another still asks.
+        """
+        for _ in range(2):  # an update that is under way may have passed the version by
+            with contextlib.suppress(ModelNotReady, VersionNotFound):
+                return self.resolve(name, version)
+            if not self._is_coming_back(name, version):
+                break
+            await asyncio.wait([self._updating(self._models[name])], timeout=LONGEST_RELOAD_S)
+        return self.resolve(name, version)
+
+    def note_loss(self, lost: Servable) -> None:
+        """To be told when a version that was resolved is not loaded any more."""
+        for version in self._all_versions():
+            if version.loaded is lost.loaded:
+                self._lose(version)
 
     def describe(self, name: str, version: str = "") -> pb.Model:
         """All facts of a version; of one that is not loaded, its state and the reason."""
@@ -194,11 +231,9 @@ class Registry:
             return
         self.runner_fault = ""
         self._take_in(index)
-        for model in self._models.values():
-            if model.update is None or model.update.done():
-                model.update = asyncio.create_task(self._update(model))
+        updates = [self._updating(model) for model in self._models.values()]
         if not self._started:
-            await asyncio.gather(*(model.update for model in self._models.values() if model.update))
+            await asyncio.gather(*updates)
             self._started = True
             if not self._models:
                 logger.warning("the repository holds no model: build one with export/build.py")
@@ -224,25 +259,44 @@ class Registry:
             version = model.versions.setdefault(number, Version(folder, model.name, number))
             model.present.add(number)
             if version.is_ready() and not is_loaded:
-                logger.warning("%s is no longer loaded by the runner", folder)
-                forget(version, "the runner let it go")
+                self._lose(version)
+
+    def _lose(self, version: Version) -> None:
+        logger.warning("%s is no longer loaded by the runner", version.folder)
+        forget(version, "the runner let it go")
+        version.lost_at_s = time.monotonic()
+
+    def _is_coming_back(self, name: str, version: str) -> bool:
+        model = self._models.get(name)
+        return model is not None and any(
+            each.is_coming_back()
+            for each in model.versions.values()
+            if version in ("", str(each.number))
+        )
+
+    def _updating(self, model: ServedModel) -> asyncio.Task[None]:
+        if model.update is None or model.update.done():
+            model.update = asyncio.create_task(self._update(model))
+        return model.update
 
     async def _update(self, model: ServedModel) -> None:
         try:
-            await self._find_default(model)
+            await self._find_best(model)
             await self._let_go(model)
             self._drop_absent(model)
         except RunnerUnavailable as error:
             self._lose_runner(error.message)
 
-    async def _find_default(self, model: ServedModel) -> None:
-        """From the highest down, until one is proven; nothing below it is touched."""
+    async def _find_best(self, model: ServedModel) -> None:
+        """From the highest down, until as many are proven as stay loaded; the rest is let be."""
+        proven = 0
         for version in model.highest_first():
             if version.number not in model.present:
                 continue
             if not version.is_ready() and version.is_worth_a_try():
                 await self._try(version)
-            if version.is_ready():
+            proven += version.is_ready()
+            if proven == self._keep_loaded:
                 return
 
     async def _try(self, version: Version) -> None:
@@ -276,10 +330,9 @@ class Registry:
 
     async def _let_go(self, model: ServedModel) -> None:
         """Unloads what was superseded a grace period ago, or has left the repository."""
-        default = model.default()
+        needed = model.best(self._keep_loaded) if model.present else []
         for version in model.highest_first():
-            is_needed = version is default and model.present
-            if not version.is_ready() or is_needed:
+            if not version.is_ready() or version in needed:
                 version.superseded_at_s = None
                 continue
             if version.superseded_at_s is None:

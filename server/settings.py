@@ -31,11 +31,17 @@ def host_and_port(address: str) -> str:
     return address
 
 
+def host_and_port_or_socket(address: str) -> str:
+    is_socket = address.startswith("unix:/")
+    return address if is_socket else host_and_port(address)
+
+
 def comma_separated(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
 Address = Annotated[str, AfterValidator(host_and_port)]
+DoorAddress = Annotated[str, AfterValidator(host_and_port_or_socket)]
 
 
 class Settings(BaseSettings):
@@ -73,10 +79,13 @@ class Settings(BaseSettings):
         description="Serve only these, separated by commas; the gateway is ready when each is. "
         "Unset: all that the repository holds.",
     )
-    http_address: Address = Field("127.0.0.1:8080", description="HOST:PORT of the HTTP door.")
-    grpc_address: Address = Field("127.0.0.1:8081", description="HOST:PORT of the gRPC door.")
-    metrics_address: Address = Field(
-        "127.0.0.1:8082", description="HOST:PORT of the operator's door: /metrics and the probes."
+    http_address: DoorAddress = Field(
+        "127.0.0.1:8080", description="HOST:PORT of the HTTP door, or unix:/PATH of a socket."
+    )
+    grpc_address: DoorAddress = Field("127.0.0.1:8081", description="The same of the gRPC door.")
+    metrics_address: DoorAddress = Field(
+        "127.0.0.1:8082",
+        description="The same of the operator's door, which has /metrics and the probes.",
     )
     max_image_bytes: PositiveInt = Field(
         16 << 20, description="Largest encoded image. More costs as much memory for each request."
@@ -94,6 +103,11 @@ class Settings(BaseSettings):
     )
     decode_threads: PositiveInt = Field(
         os.cpu_count() or 1, description="Threads that decode and resize images."
+    )
+    keep_loaded: PositiveInt = Field(
+        1,
+        description="Versions of a model that stay loaded and proven, the default one included. "
+        "Each costs its memory, and is asked by its number, or answers at once after a roll-back.",
     )
     unload_grace_s: PositiveFloat = Field(
         5.0, description="Seconds that a version stays loaded after a newer one has taken over."

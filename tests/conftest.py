@@ -46,6 +46,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What builds keep for later ones is this session's; the installed Triton is the machine's."""
+    os.environ["CONVOY_CACHE"] = str(default_cache_path())
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 # ---------------------------------------------------------------- repositories
 
 

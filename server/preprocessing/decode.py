@@ -1,8 +1,12 @@
 """From the bytes of an image file to 8-bit pixels: turned upright, over white, grey or RGB.
 
-The order is the protection: the count of bytes, then the format by its first bytes, then the
-header's width and height, and only then the pixels. A file that is cut off is an error, never a
-picture that is grey below the cut.
+The order is the protection: the count of bytes, then the format by its first bytes, then what the
+header asks for, and only then the pixels. A file that is cut off or damaged is an error, never a
+picture that is grey below the cut. Damage that leaves a JPEG, GIF, WebP, BMP or TIFF well-formed
+cannot be told, since these formats carry no checksum; nor can a JPEG that ends between two scans.
+
+Colour profiles (ICC) are not applied: the networks were trained on pixels read without them. Of 16
+bits the upper 8 count.
 """
 
 from __future__ import annotations
@@ -27,16 +31,26 @@ from PIL import (
 )
 
 from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
+from server.preprocessing import headers
+from server.preprocessing.whole import load_whole
 
 # Pillow warns of odd metadata. The text differs from file to file and Python remembers every text
 # that it has shown, so strangers' files would fill the log and the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+# Pillow's own limit, which its WebP asks, is one for the whole process; ours comes with the call.
+Image.MAX_IMAGE_PIXELS = None
+
+# A scan of a JPEG takes 30 bytes of the file, and a walk over all of the pixels. Cameras write 1,
+# the finest progressive encoders about 15; libtiff has the same limit.
+MAX_SCANS = 100
+# Pillow keeps an object for each. 50 million pixels are 12,208 tiles of 64×64.
+MAX_STRIPS = 100_000
+
 Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
 
-# What a file of each format begins with, and what reads its header. Openers are called directly:
-# Image.open would first ask a limit for the whole process (89 million pixels), ours comes with the
-# call. JPEG's opener also takes the MPO of stereo cameras and phones, whose first picture counts.
+# What a file of each format begins with, and what reads its header. JPEG's opener also takes the
+# MPO of stereo cameras and phones, whose first picture counts.
 FORMATS: dict[str, tuple[re.Pattern[bytes], Opener]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
@@ -60,7 +74,9 @@ TURNS = {
 
 @dataclass(frozen=True)
 class DecodedImage:
-    pixels: Image.Image  # mode "RGB" or "L", 8 bits a channel, upright, over white
+    # Upright, over white, 8 bits a channel: mode "RGB", "L", or "RGBX", which is RGB with a fourth
+    # byte that means nothing. Pillow keeps RGB in four bytes, too: to change the name is a copy.
+    pixels: Image.Image
     width: int  # of the upright picture
     height: int
     format: str  # a key of FORMATS
@@ -81,9 +97,11 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
         raise _too_large(len(content), max_bytes, "bytes", "compress it more, or make it smaller")
     name = _format_of(content)
     try:
+        _refuse_costly(name, content, max_pixels)
         image = FORMATS[name][1](io.BytesIO(content))
         _refuse_too_many_pixels(image.size, max_pixels)
-        upright, turned = _load_upright(image)
+        _refuse_too_many_pixels(headers.tiff_tile(image), max_pixels)
+        upright, turned = _load_upright(image, content)
         pixels = _eight_bit(upright)
     except (ImageFormatUnsupported, ImageTooLarge):
         raise
@@ -107,6 +125,16 @@ def _format_of(content: bytes) -> str:
     )
 
 
+def _refuse_costly(name: str, content: bytes, max_pixels: int) -> None:
+    """What costs memory as soon as Pillow reads the header, or time that the size does not show."""
+    if name == "WEBP":
+        _refuse_too_many_pixels(headers.webp_size(content), max_pixels)
+    if name == "JPEG" and (scans := headers.jpeg_scans(content)) > MAX_SCANS:
+        raise _too_large(scans, MAX_SCANS, "scans", "save it anew, baseline or progressive")
+    if name == "TIFF" and (strips := headers.tiff_strips(content)) > MAX_STRIPS:
+        raise _too_large(strips, MAX_STRIPS, "strips", "save it with larger ones")
+
+
 def _refuse_too_many_pixels(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
@@ -122,16 +150,15 @@ def _too_large(value: int, limit: int, unit: str, remedy: str) -> ImageTooLarge:
     )
 
 
-def _load_upright(image: ImageFile.ImageFile) -> tuple[Image.Image, bool]:
+def _load_upright(image: ImageFile.ImageFile, content: bytes) -> tuple[Image.Image, bool]:
     """The decoded picture, and whether its EXIF orientation turned or mirrored it."""
     # Pillow turns a TIFF while it loads it, and forgets the tag; a PNG's may come after its pixels.
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         turned = image.tag_v2.get(ExifTags.Base.Orientation, 1) in TURNS
-        image.load()
-        return image, turned
-    image.load()
+        return load_whole(image, content), turned
+    loaded = load_whole(image, content)
     turn = TURNS.get(_orientation(image))
-    return (image, False) if turn is None else (image.transpose(turn), True)
+    return (loaded, False) if turn is None else (loaded.transpose(turn), True)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -142,25 +169,27 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Mode "RGB" or "L" from any mode that the formats have; RGB and L pass as they are."""
+    """Mode "RGB", "RGBX" or "L" from any that the formats have; these three pass as they are."""
+    if image.mode.startswith("I"):
+        image = _upper_byte(image)
     if image.has_transparency_data:
         return _over_white(image)
-    if image.mode in ("RGB", "L"):
+    if image.mode in ("RGB", "RGBX", "L"):
         return image
     if image.mode == "1":
         return image.convert("L")
-    if image.mode in ("P", "CMYK", "YCbCr", "RGBX"):
+    if image.mode in ("P", "CMYK", "YCbCr"):
         return image.convert("RGB")
-    if image.mode.startswith("I"):
-        return _upper_byte(image)
     raise _unsupported_pixels(f"colour mode {image.mode}")
 
 
 def _over_white(image: Image.Image) -> Image.Image:
     grey = image.mode in ("1", "L", "LA", "La")
-    image = image.convert("LA" if grey else "RGBA")
+    with_alpha = "LA" if grey else "RGBA"
+    if image.mode != with_alpha:
+        image = image.convert(with_alpha)
     paper = Image.new("L" if grey else "RGB", image.size, "white")
-    paper.paste(image.convert(paper.mode), mask=image.getchannel("A"))
+    paper.paste(image, mask=image)
     return paper
 
 
@@ -169,7 +198,9 @@ def _upper_byte(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise _unsupported_pixels("grey values of 32 bits")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    upper = Image.fromarray((values >> 8).astype(np.uint8))
+    upper.info = image.info  # a PNG's may have a transparent colour
+    return upper
 
 
 def _unsupported_pixels(what: str) -> ImageFormatUnsupported:

@@ -31,7 +31,7 @@ MIN_SIDE = 8  # pixels; no digit can be told in fewer
 
 
 def prepare_digit(image: Image.Image, digit: pb.Digit) -> npt.NDArray[np.uint8]:
-    """size×size×1, 0 paper, 255 ink, from a picture in mode "RGB" or "L" of any size.
+    """size×size×1, 0 paper, 255 ink, from a decoded picture of any size.
 
     Raises:
         ImageUnsuitable: there is no ink, or more than one mark.

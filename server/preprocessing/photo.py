@@ -18,7 +18,7 @@ ELONGATED = 16
 
 
 def prepare_photo(image: Image.Image, photo: pb.Photo) -> npt.NDArray[np.uint8]:
-    """crop×crop×3, red, green and blue, from a picture in mode "RGB" or "L" of any size."""
+    """crop×crop×3, red, green and blue, from a decoded picture of any size."""
     size = resized_size(image.size, photo.resize)
     left, top = (centre_offset(side, photo.crop) for side in size)
     box = (left, top, left + photo.crop, top + photo.crop)

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from convoy import Classification, Client
-from export.build import Options, run
+from export.build import run
 from export.catalog import CATALOG, find
-from export.to_onnx import Precision
+from export.options import Options, Precision
 
 Serve = Callable[..., Any]
 
@@ -53,9 +53,7 @@ def test_a_network_is_built_proven_and_served_by_both_runners(
 ) -> None:
     started_s = time.monotonic()
     repository = tmp_path / "model_repository"
-    published = run(
-        Options(find(name), precision, "random", 0, repository, False), step=lambda _: None
-    )
+    published = run(Options(find(name), precision, "random", 0, repository), step=lambda _: None)
     takes_digits = find(name).preprocessing.WhichOneof("kind") == "digit"
     image = digit if takes_digits else photos["flower.jpg"]
     answers = [

@@ -1,8 +1,15 @@
-"""Versions come and go under traffic: no request fails, and only what is proven answers."""
+"""Versions come and go under traffic: no request is lost, and only what is proven answers.
+
+On each runner, and with two gateways on one Triton, which let go of versions under each other.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,37 +20,83 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from convoy import Client
 from convoy.v1 import classifier_pb2 as pb
+from server.runners.triton_local import TritonLocalRunner
 
 Serve = Callable[..., Any]
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 
-
-@pytest.fixture
-def gateway(runner_name: str, serve: Serve, repository: Path) -> Any:
-    running = serve(f"--repository={repository}", f"--runner={runner_name}", "--unload-grace-s=0.5")
-    running.wait_until_ready()
-    return running
+ROOT = Path(__file__).resolve().parents[2]
+GRACE = "--unload-grace-s=0.5"
 
 
 @contextmanager
-def traffic(server: str, image: bytes) -> Iterator[Counter[str]]:
-    """Asks without a pause, from two clients; counts the version that answered, or the error."""
+def triton_of_nobody(repository: Path) -> Iterator[str]:
+    """HOST:PORT of a tritonserver that no gateway has started."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = TritonLocalRunner(repository)
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
+        yield server.address
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def shared_triton(tritonserver: Path, repository: Path) -> Iterator[str]:
+    with triton_of_nobody(repository) as address:
+        yield address
+
+
+@pytest.fixture(params=["in-process", "triton-local", "two gateways on one Triton"])
+def gateways(request: pytest.FixtureRequest, serve: Serve, repository: Path) -> list[Any]:
+    if request.param == "in-process":
+        places = [["--runner=in-process", f"--repository={repository}"]]
+    elif request.param == "triton-local":
+        request.getfixturevalue("tritonserver")
+        places = [["--runner=triton-local", f"--repository={repository}"]]
+    else:
+        places = [[f"--triton={request.getfixturevalue('shared_triton')}"]] * 2
+    running = [serve(*place, GRACE) for place in places]
+    for gateway in running:
+        gateway.wait_until_ready()
+    return running
+
+
+@pytest.fixture(scope="module")
+def small_digit(digit: bytes) -> bytes:
+    """Which is prepared in a tenth of the time, so that many requests go through a switch."""
+    content = io.BytesIO()
+    Image.open(io.BytesIO(digit)).resize((96, 96)).save(content, "PNG")
+    return content.getvalue()
+
+
+@contextmanager
+def traffic(gateways: list[Any], image: bytes, version: str = "") -> Iterator[Counter[str]]:
+    """Asks again and again, over each wire of each gateway; counts what answered, or the error."""
     outcomes: Counter[str] = Counter()
     is_over = threading.Event()
 
-    def ask() -> None:
+    def ask(server: str) -> None:
         with Client(server) as client:
             while not is_over.is_set():
                 try:
-                    answer = client.classify(image, model="lenet5")
+                    answer = client.classify(image, model="lenet5", version=version)
                     outcomes[f"v{answer.version} {answer.best.label}"] += 1
                 except Exception as error:
                     outcomes[repr(error)] += 1
+                time.sleep(0.01)  # the gateways need the cores too
 
-    threads = [threading.Thread(target=ask) for _ in range(2)]
+    doors = [door for gateway in gateways for door in (gateway.grpc, gateway.http)]
+    threads = [threading.Thread(target=ask, args=(door,)) for door in doors]
     for thread in threads:
         thread.start()
     try:
@@ -54,56 +107,100 @@ def traffic(server: str, image: bytes) -> Iterator[Counter[str]]:
             thread.join()
 
 
+def models(gateway: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{gateway.http}/v1/models").json()["models"]
+    return found
+
+
 def default_version(gateway: Any) -> str:
-    models = httpx.get(f"{gateway.http}/v1/models").json()["models"]
-    return next((model["version"] for model in models if model["is_default"]), "")
+    return next((model["version"] for model in models(gateway) if model["is_default"]), "")
 
 
 def loaded_versions(gateway: Any) -> set[str]:
-    models = httpx.get(f"{gateway.http}/v1/models").json()["models"]
-    return {model["version"] for model in models if model["state"] == "STATE_READY"}
+    return {model["version"] for model in models(gateway) if model["state"] == "STATE_READY"}
 
 
-def publish(repository: Path, change: Callable[[Path], None] = lambda path: None) -> None:
-    staging = repository / "lenet5.v2.staging"
+def wait_until_loaded(gateways: list[Any], versions: set[str]) -> None:
+    for gateway in gateways:
+        gateway.wait_for(lambda gateway=gateway: loaded_versions(gateway) == versions)
+
+
+def publish(
+    repository: Path, number: int, change: Callable[[Path], None] = lambda path: None
+) -> None:
+    staging = repository / f"lenet5.v{number}.staging"
     shutil.copytree(repository / "lenet5.v1", staging)
     change(staging)
-    staging.rename(repository / "lenet5.v2")
+    staging.rename(repository / f"lenet5.v{number}")
 
 
-def test_a_new_version_takes_over_without_a_failed_request(
-    gateway: Any, repository: Path, digit: bytes
+def convoy(*words: str, repository: Path) -> None:
+    command = [sys.executable, "-m", "convoy.cli", *words, f"--repository={repository}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def swap_labels(facts: pb.Model) -> None:
+    facts.labels.reverse()
+
+
+def test_no_request_is_lost_while_versions_come_and_go(
+    gateways: list[Any], repository: Path, small_digit: bytes, edit_facts: EditFacts
 ) -> None:
-    with traffic(gateway.grpc, digit) as outcomes:
-        time.sleep(0.5)
-        publish(repository)
-        gateway.wait_for(lambda: loaded_versions(gateway) == {"2"})
-        time.sleep(0.5)
+    with traffic(gateways, small_digit) as outcomes:
+        publish(repository, 2)
+        wait_until_loaded(gateways, {"2"})
+        assert set(outcomes) == {"v1 7", "v2 7"}, "the switch"
+
+        publish(repository, 3, lambda path: edit_facts(path, swap_labels))
+        for gateway in gateways:
+            gateway.wait_for(lambda gateway=gateway: "v3 is not served" in gateway.log())
+        assert [default_version(gateway) for gateway in gateways] == ["2"] * len(gateways)
+
+        convoy("rollback", "lenet5", repository=repository)  # of version 3
+        convoy("rollback", "lenet5", repository=repository)
+        wait_until_loaded(gateways, {"1"})
+        answered = outcomes["v2 7"]
+        convoy("restore", "lenet5.v2", repository=repository)
+        wait_until_loaded(gateways, {"2"})
     assert set(outcomes) == {"v1 7", "v2 7"}
+    assert outcomes["v2 7"] > answered
+    assert outcomes.total() > 100
 
 
-def test_a_roll_back_is_one_rename_without_a_failed_request(
-    gateway: Any, repository: Path, digit: bytes
+def test_a_version_that_stays_loaded_answers_by_its_number_through_a_switch(
+    serve: Serve, runner_name: str, repository: Path, small_digit: bytes
 ) -> None:
-    publish(repository)
-    gateway.wait_for(lambda: loaded_versions(gateway) == {"2"})
-    with traffic(gateway.grpc, digit) as outcomes:
-        time.sleep(0.3)
-        (repository / "lenet5.v2").rename(repository / "lenet5.v2.withdrawn")
+    options = [f"--repository={repository}", f"--runner={runner_name}", "--keep-loaded=2", GRACE]
+    gateway = serve(*options)
+    gateway.wait_until_ready()
+    with (
+        traffic([gateway], small_digit, version="1") as numbered,
+        traffic([gateway], small_digit) as outcomes,
+    ):
+        publish(repository, 2)
+        gateway.wait_for(lambda: loaded_versions(gateway) == {"1", "2"})
+        time.sleep(2)  # longer than the grace period
+        convoy("rollback", "lenet5", repository=repository)
         gateway.wait_for(lambda: loaded_versions(gateway) == {"1"})
-        time.sleep(0.3)
+    assert set(numbered) == {"v1 7"}
     assert set(outcomes) == {"v1 7", "v2 7"}
 
 
-def test_a_version_that_does_not_prove_itself_answers_nobody(
-    gateway: Any, repository: Path, digit: bytes, edit_facts: EditFacts
+def test_a_gateway_that_lets_go_of_a_version_fails_no_request_of_another_one(
+    serve: Serve, shared_triton: str, repository: Path, small_digit: bytes
 ) -> None:
-    def swap_labels(facts: pb.Model) -> None:
-        facts.labels.reverse()
-
-    with traffic(gateway.grpc, digit) as outcomes:
-        publish(repository, lambda path: edit_facts(path, swap_labels))
-        gateway.wait_for(lambda: "lenet5.v2 is not served" in gateway.log())
-        time.sleep(0.5)
-    assert set(outcomes) == {"v1 7"}
-    assert default_version(gateway) == "1"
+    triton = f"--triton={shared_triton}"
+    quick, keeping = serve(triton, "--unload-grace-s=0.1"), serve(triton, "--keep-loaded=2")
+    for gateway in (quick, keeping):
+        gateway.wait_until_ready()
+    with (
+        traffic([keeping], small_digit, version="1") as numbered,
+        traffic([quick], small_digit) as outcomes,
+    ):
+        publish(repository, 2)
+        wait_until_loaded([quick], {"2"})
+        wait_until_loaded([keeping], {"1", "2"})
+        keeping.wait_for(lambda: "lenet5.v1 is no longer loaded" in keeping.log())
+        wait_until_loaded([keeping], {"1", "2"})
+    assert set(numbered) == {"v1 7"}
+    assert set(outcomes) == {"v1 7", "v2 7"}

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from export.build import Options, Published, run
+from export.build import run
 from export.catalog import Network, find
 from export.checkpoints import Loaded, load
+from export.options import Options
+from export.report import Published
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +34,4 @@ def random_lenet5() -> Loaded:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Published:
     """lenet5 with random weights, in a repository of its own."""
     repository: Path = tmp_path_factory.mktemp("repository")
-    return run(Options(find("lenet5"), "fp32", "random", 0, repository, False), step=lambda _: None)
+    return run(Options(find("lenet5"), "fp32", "random", 0, repository), step=lambda _: None)

@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,9 +17,11 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from convoy.v1 import classifier_pb2 as pb
-from export.build import Options, Published, check_name, report, run
+from export.build import check_name, run
 from export.catalog import CATALOG, Checkpoint, find, photo
 from export.errors import BadName, ParityError
+from export.options import Options
+from export.report import Published, facts_of
 from export.repository import FACTS_KEY
 from export.state_dicts import architecture
 
@@ -50,9 +53,53 @@ def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
     folder = tmp_path / "models" / "lenet5.v1"
     assert sorted(path.name for path in folder.iterdir()) == ["1", "config.pbtxt", "labels.txt"]
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"{folder}: published, fp16, 0.1 MB")
-    assert "PyTorch fp32 → ONNX fp32" in lines[1] and "ONNX fp32 → ONNX fp16" in lines[2]
-    assert lines[3] == "  weights: random, so that no answer of this version means anything"
+    assert lines[0].startswith(f"{folder}: published, fp16 onnx, 0.1 MB")
+    assert lines[1].startswith("  runtime: ONNX Runtime, since ")
+    rungs = ("PyTorch fp32 → ONNX fp32", "ONNX fp32 → ONNX fp16", "ONNX fp16 → served")
+    assert all(any(line.strip().startswith(rung) for line in lines) for rung in rungs)
+    assert lines[-1] == "  weights: random, so that no answer of this version means anything"
+
+
+def test_the_same_build_again_is_published_already_unless_forced(tmp_path: Path) -> None:
+    arguments = ("lenet5", "--weights", "random")
+    assert build(tmp_path, *arguments).returncode == 0
+    again = build(tmp_path, *arguments)
+    assert "lenet5.v1: already published, by the same build" in again.stdout
+    assert "lenet5.v2: published" in build(tmp_path, *arguments, "--force").stdout
+    assert "lenet5.v3: published" in build(tmp_path, *arguments, "--seed", "1").stdout
+    (tmp_path / "models" / "lenet5.v3" / "1" / "model.onnx").write_bytes(b"damaged")
+    assert "lenet5.v4: published" in build(tmp_path, *arguments, "--seed", "1").stdout
+
+
+def test_a_build_that_is_there_imports_nothing_heavy(built: Published) -> None:
+    """What makes the second build quick: neither torch nor onnx nor a gateway."""
+    code = (
+        "import sys; from pathlib import Path; from export.build import run; "
+        "from export.catalog import find; from export.options import Options; "
+        "there = run(Options(find('lenet5'), 'fp32', 'random', 0, Path(sys.argv[1])), print); "
+        "assert there.was_there; print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(built.folder.parent)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_several_networks_end_in_a_table_and_one_failure_fails_alone(tmp_path: Path) -> None:
+    done = build(tmp_path, "lenet5", "nin", "nin_cifar10", "--weights", "digits")
+    assert done.returncode == 1
+    assert sorted(path.name for path in (tmp_path / "models").glob("*.v*")) == ["lenet5.v1"]
+    assert "nin is not trained on digits" in done.stderr
+    table = done.stdout[done.stdout.rindex("worst rung") :]
+    assert table.count("FAILED") == 2 and "lenet5.v1" in table
+
+
+def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
+    for number in (1, 2):
+        shutil.copytree(built.folder, tmp_path / "models" / f"lenet5.v{number}")
+    arguments = ("lenet5", "--weights", "random", "--fp16", "--keep", "2")
+    assert build(tmp_path, *arguments).returncode == 0
+    there = sorted(path.name for path in (tmp_path / "models").glob("*.v*"))
+    assert there == ["lenet5.v2", "lenet5.v3"]
 
 
 @pytest.mark.parametrize(
@@ -64,8 +111,16 @@ def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
         (["lenet5", "--labels", "no.txt"], 1, "Cannot read the labels in no.txt: No such file"),
         (["lenet5", "--name", "My.v2"], 2, "No model can be called 'My.v2': take small letters"),
         (["lenet5", "--name", "nin"], 2, "nin is another network than lenet5: take another name."),
+        (["lenet5", "nin", "--name", "a"], 2, "2 networks cannot all be called a."),
+        ([], 2, "Name a network, or --all: there are lenet5, "),
+        (["lenet5", "--int8"], 2, "--int8 needs --calibration DIR, a folder with some hundred pic"),
+        (["lenet5", "--int8", "--fp16"], 2, "Give --fp16 or --int8, not both."),
+        (["lenet5", "--calibration", "x"], 2, "--calibration is for --int8 alone"),
+        (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x to calibrate on"),
+        (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
+        (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
+        (["lenet5", "--opt-batch", "4"], 2, "--opt-batch is for engines: give --format plan or rt"),
     ],
-    ids=["unknown network", "no network", "no file", "no labels", "bad name", "taken name"],
 )
 def test_failure_is_one_sentence(
     arguments: list[str], code: int, message: str, tmp_path: Path
@@ -89,27 +144,10 @@ def test_help_teaches() -> None:
 
 def test_parity_that_fails_publishes_nothing(tmp_path: Path) -> None:
     strict = dataclasses.replace(find("lenet5"), fp32_tolerance=1e-12)
-    options = Options(strict, "fp32", "random", 0, tmp_path, False)
+    options = Options(strict, "fp32", "random", 0, tmp_path)
     with pytest.raises(ParityError, match=r"PyTorch fp32 → ONNX fp32: .* 1e-12 is allowed"):
         run(options, step=lambda _: None)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
-
-
-def test_command_makes_it_again_and_names_no_path(tmp_path: Path) -> None:
-    options = Options(find("lenet5"), "fp16", "/home/me/my weights.pth", 3, tmp_path, True)
-    assert options.command == "python export/build.py lenet5 --fp16 --weights 'my weights.pth'"
-    options = dataclasses.replace(options, precision="fp32", weights="random")
-    assert options.command == "python export/build.py lenet5 --weights random --seed 3"
-
-
-def test_command_has_the_users_labels_and_name(tmp_path: Path) -> None:
-    labels = Path("/home/me/flowers.txt")
-    options = Options(
-        find("resnet50"), "fp32", "f.pth", 0, tmp_path, False, labels, published_as="my-flowers"
-    )
-    assert options.command == (
-        "python export/build.py resnet50 --weights f.pth --labels flowers.txt --name my-flowers"
-    )
 
 
 @pytest.mark.parametrize("name", ["nin_cifar10", "my-flowers", "7", "a_b-c"])
@@ -174,7 +212,7 @@ def test_published_weights_are_downloaded_into_a_version(
     network = dataclasses.replace(network, checkpoints=(checkpoint,))
     received: list[int] = []
     with serving(served) as url:
-        options = Options(network, "fp32", "imagenet", 0, tmp_path, False, weights_url=url)
+        options = Options(network, "fp32", "imagenet", 0, tmp_path, weights_url=url)
         published = run(options, lambda _: None, lambda _, there, total: received.append(there))
     weights = published.model.manifest.weights
     assert (weights.source, weights.file, weights.sha256) == ("imagenet1k_v1", file, digest)
@@ -197,13 +235,13 @@ def test_manifest_says_what_the_version_was_made_of(built: Published) -> None:
     assert not any("+" in version for version in manifest.versions.values())
 
 
-def test_report_tells_what_was_measured(built: Published) -> None:
-    model = pb.Model(manifest=pb.Manifest(precision="fp32"))
-    model.manifest.weights.CopyFrom(pb.Weights(source="digits", file="lenet5.pth"))
-    model.manifest.accuracy.add(measured="top-1, held-out fifth", correct=357, total=360)
-    lines = report(Published(built.folder, model)).splitlines()
-    assert lines[1:] == [
+def test_report_tells_what_was_measured() -> None:
+    manifest = pb.Manifest(weights=pb.Weights(source="digits", file="lenet5.pth"))
+    manifest.accuracy.add(measured="top-1, held-out fifth", correct=357, total=360)
+    manifest.calibration.images, manifest.calibration.refused = 12, 1
+    assert facts_of(manifest) == [
         "  357 of 360 right (99.2%): top-1, held-out fifth",
+        "  calibrated on 12 pictures; 1 more were left out, since the gateway refuses them",
         "  weights: digits (lenet5.pth)",
     ]
 

@@ -5,23 +5,21 @@ import pytest
 from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
-from export.build import Published
 from export.catalog import Network, find
 from export.checkpoints import Loaded, load
 from export.errors import ParityError
 from export.golden import cropped, golden_images
 from export.parity import torch_answer
-from export.to_onnx import Servable
+from export.report import Published
 
 
 @pytest.fixture(scope="module")
 def golden_photos(resnet18: Network, random_resnet18: Loaded) -> list[pb.GoldenImage]:
-    servable = Servable(random_resnet18.network, resnet18.mean, resnet18.std, "fp32")
     return golden_images(
         resnet18,
         resnet18.preprocessing,
         resnet18.labels(),
-        torch_answer(servable),
+        torch_answer(random_resnet18.network, resnet18.mean, resnet18.std),
         is_random=True,
     )
 
@@ -49,7 +47,7 @@ def test_expected_classes_are_the_best_with_their_labels(
 def test_swapped_channels_are_outside_the_tolerance(
     resnet18: Network, random_resnet18: Loaded, golden_photos: list[pb.GoldenImage]
 ) -> None:
-    answer = torch_answer(Servable(random_resnet18.network, resnet18.mean, resnet18.std, "fp32"))
+    answer = torch_answer(random_resnet18.network, resnet18.mean, resnet18.std)
     for golden in golden_photos:
         pixels = cropped(golden.content, resnet18.preprocessing.photo)
         swapped = answer(np.ascontiguousarray(pixels[None, :, :, ::-1]))[0]
@@ -91,9 +89,9 @@ def test_digits_are_drawn_dark_on_light_and_of_different_classes(built: Publishe
 
 def test_trained_digits_are_answered_as_what_they_are() -> None:
     network = find("lenet5")
-    servable = Servable(load(network, "digits").network, network.mean, network.std, "fp32")
+    answer = torch_answer(load(network, "digits").network, network.mean, network.std)
     golden = golden_images(
-        network, network.preprocessing, network.labels(), torch_answer(servable), is_random=False
+        network, network.preprocessing, network.labels(), answer, is_random=False
     )
     assert len(golden) == 3
     for image in golden:
@@ -103,9 +101,7 @@ def test_trained_digits_are_answered_as_what_they_are() -> None:
 
 def test_a_preparation_that_changes_the_digit_ends_the_build() -> None:
     network = find("lenet5")
-    answer = torch_answer(
-        Servable(load(network, "digits").network, network.mean, network.std, "fp32")
-    )
+    answer = torch_answer(load(network, "digits").network, network.mean, network.std)
     tiny = pb.Preprocessing(digit=pb.Digit(size=32, box=3))
     with pytest.raises(ParityError, match="changes what lenet5 reads"):
         golden_images(network, tiny, network.labels(), answer, is_random=False)

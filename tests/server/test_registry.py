@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -37,9 +38,12 @@ async def build(runner: InProcessRunner) -> AsyncIterator[BuildRegistry]:
     async def proven(folder: str, model: LoadedModel) -> None:
         await prove(pipeline, folder, model)
 
-    def registry(*wanted: str, grace_s: float = GRACE_S) -> Registry:
-        registries.append(Registry(runner, proven, wanted=wanted, unload_grace_s=grace_s))
-        return registries[-1]
+    def registry(*wanted: str, grace_s: float = GRACE_S, keep_loaded: int = 1) -> Registry:
+        built = Registry(
+            runner, proven, wanted=wanted, keep_loaded=keep_loaded, unload_grace_s=grace_s
+        )
+        registries.append(built)
+        return built
 
     yield registry
     for each in registries:
@@ -56,8 +60,6 @@ async def look(registry: Registry) -> None:
 
 
 async def wait_out_grace(registry: Registry) -> None:
-    import asyncio
-
     await look(registry)
     await asyncio.sleep(GRACE_S)
     await look(registry)
@@ -273,3 +275,168 @@ async def test_an_empty_repository_is_not_ready_and_says_so(
     registry = build()
     await look(registry)
     assert (registry.is_ready(), registry.why_not_ready()) == (False, "the repository is empty")
+
+
+# ---------------------------------------------------------------- several that stay loaded
+
+
+async def test_as_many_stay_loaded_as_told_and_answer_by_their_number(
+    build: BuildRegistry, repository: Path, runner: InProcessRunner
+) -> None:
+    for number in (2, 3):
+        publish(repository, number)
+    registry = build(keep_loaded=2)
+    await wait_out_grace(registry)
+    await wait_out_grace(registry)
+    assert states(registry) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
+    assert registry.resolve("lenet5").version == "3"
+    assert registry.resolve("lenet5", "2").version == "2"
+    with pytest.raises(VersionNotFound, match=r"version 1 .*not loaded; loaded: 3, 2"):
+        registry.resolve("lenet5", "1")
+    assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True, "lenet5.v3": True}
+
+
+async def test_the_lowest_of_those_that_stay_makes_room_for_a_new_one(
+    build: BuildRegistry, repository: Path
+) -> None:
+    publish(repository, 2)
+    registry = build(keep_loaded=2)
+    await look(registry)
+    publish(repository, 3)
+    await look(registry)
+    assert states(registry) == {"3": "READY", "2": "READY", "1": "READY"}
+    await wait_out_grace(registry)
+    assert states(registry) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
+
+
+async def test_one_that_fails_does_not_count_among_those_that_stay(
+    build: BuildRegistry, repository: Path, edit_facts: EditFacts
+) -> None:
+    publish(repository, 2, lambda path: edit_facts(path, forget_golden_images))
+    publish(repository, 3)
+    registry = build(keep_loaded=2)
+    await wait_out_grace(registry)
+    assert states(registry) == {"3": "READY", "2": "FAILED", "1": "READY"}
+
+
+async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build(keep_loaded=2)
+    path = publish(repository, 2)
+    await wait_out_grace(registry)
+    path.rename(repository / "lenet5.v2.withdrawn")
+    await registry.look()  # what loads goes on beside it
+    assert registry.resolve("lenet5").version == "1"
+    await wait_out_grace(registry)
+    assert states(registry) == {"1": "READY"}
+
+
+# ---------------------------------------------------------------- what leaves under a request
+
+
+async def test_a_withdrawn_version_answers_while_none_below_proves_itself(
+    build: BuildRegistry, repository: Path, edit_facts: EditFacts
+) -> None:
+    registry = build()
+    path = publish(repository, 2)
+    await wait_out_grace(registry)
+    edit_facts(repository / "lenet5.v1", forget_golden_images)
+    path.rename(repository / "lenet5.v2.withdrawn")
+    for _ in range(2):
+        await wait_out_grace(registry)
+    assert states(registry) == {"2": "READY", "1": "FAILED"}
+    assert registry.resolve("lenet5").version == "2"
+
+
+async def test_a_version_that_somebody_else_unloaded_is_loaded_for_the_request_that_finds_out(
+    build: BuildRegistry, runner: InProcessRunner
+) -> None:
+    registry = build()
+    await look(registry)
+    lost = registry.resolve("lenet5")
+    await runner.unload("lenet5.v1")
+    registry.note_loss(lost)
+    again, beside_it = await asyncio.gather(registry.find("lenet5"), registry.find("lenet5", "1"))
+    assert (again.version, beside_it.version) == ("1", "1")
+    assert await runner.index() == {"lenet5.v1": True}
+    assert states(registry) == {"1": "READY"}
+
+
+async def test_a_request_moves_on_to_the_version_that_is_being_proven(
+    build: BuildRegistry, runner: InProcessRunner, repository: Path
+) -> None:
+    registry = build()
+    await look(registry)
+    lost = registry.resolve("lenet5")
+    publish(repository, 2)
+    await registry.look()
+    await runner.unload("lenet5.v1")  # by a gateway that was quicker
+    registry.note_loss(lost)
+    assert (await registry.find("lenet5")).version == "2"
+
+
+async def test_a_number_that_was_superseded_is_not_loaded_again(
+    build: BuildRegistry, repository: Path, runner: InProcessRunner
+) -> None:
+    registry = build()
+    await look(registry)
+    lost = registry.resolve("lenet5", "1")
+    publish(repository, 2)
+    await wait_out_grace(registry)
+    registry.note_loss(lost)
+    with pytest.raises(VersionNotFound, match="loaded: 2"):
+        await registry.find("lenet5", "1")
+    assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
+
+
+async def test_a_model_that_is_gone_is_not_found_again(
+    build: BuildRegistry, repository: Path
+) -> None:
+    registry = build()
+    await look(registry)
+    lost = registry.resolve("lenet5")
+    shutil.rmtree(repository / "lenet5.v1")
+    await wait_out_grace(registry)
+    registry.note_loss(lost)
+    with pytest.raises(ModelNotFound):
+        await registry.find("lenet5")
+
+
+async def test_a_number_that_is_lost_once_superseded_is_not_loaded_again(
+    build: BuildRegistry, repository: Path, runner: InProcessRunner
+) -> None:
+    registry = build(grace_s=60.0)
+    await look(registry)
+    lost = registry.resolve("lenet5", "1")
+    publish(repository, 2)
+    await look(registry)
+    await runner.unload("lenet5.v1")
+    registry.note_loss(lost)
+    with pytest.raises(VersionNotFound, match="loaded: 2"):
+        await registry.find("lenet5", "1")
+    assert registry.resolve("lenet5").version == "2"
+
+
+async def test_what_the_runner_was_seen_to_have_lost_is_waited_for(
+    build: BuildRegistry, runner: InProcessRunner
+) -> None:
+    registry = build()
+    await look(registry)
+    await runner.unload("lenet5.v1")
+    await registry.look()
+    with pytest.raises(ModelNotReady):
+        registry.resolve("lenet5")
+    assert (await registry.find("lenet5")).version == "1"
+
+
+async def test_what_was_never_proven_is_not_waited_for(build: BuildRegistry) -> None:
+    registry = build()
+    first_look = asyncio.create_task(registry.look())
+    while not registry.knows("lenet5"):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    with pytest.raises(ModelNotReady):
+        await registry.find("lenet5")
+    assert not first_look.done()
+    await first_look
+    assert (await registry.find("lenet5")).version == "1"

@@ -276,12 +276,14 @@ class Engine(_message.Message):
     def __init__(self, sha256: _Optional[str] = ..., library: _Optional[str] = ..., version: _Optional[str] = ..., cuda: _Optional[str] = ..., gpu: _Optional[str] = ..., compute_capability: _Optional[str] = ..., min_batch: _Optional[int] = ..., opt_batch: _Optional[int] = ..., max_batch: _Optional[int] = ...) -> None: ...
 
 class Calibration(_message.Message):
-    __slots__ = ("images", "sha256")
+    __slots__ = ("images", "sha256", "refused")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     images: int
     sha256: str
-    def __init__(self, images: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
+    refused: int
+    def __init__(self, images: _Optional[int] = ..., sha256: _Optional[str] = ..., refused: _Optional[int] = ...) -> None: ...
 
 class Weights(_message.Message):
     __slots__ = ("source", "sha256", "file")

@@ -1,0 +1,83 @@
+"""A build that is killed at any moment leaves what is served as it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convoy import Client
+
+ROOT = Path(__file__).parents[2]
+Serve = Callable[..., Any]
+
+# Longer than a build takes here: some of the kills come when all is done.
+LONGEST_S = 8.0
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """sha256 of each file below the folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def published(repository: Path) -> dict[str, dict[str, str]]:
+    folders = sorted(repository.glob("lenet5.v*"))
+    return {folder.name: contents(folder) for folder in folders if folder.name[8:].isdecimal()}
+
+
+def build(repository: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "export/build.py", "lenet5", "--weights", "random", "--force"]
+    return subprocess.Popen(
+        [*command, "--repository", str(repository), *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill_with_its_children(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, 9)
+    process.wait()
+
+
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_builds_leave_what_is_served_and_the_next_clears_up(
+    times: int, serve: Serve, repository: Path, digit: bytes
+) -> None:
+    gateway = serve(f"--repository={repository}")
+    gateway.wait_until_ready()
+    moments = random.Random(times)
+    before = published(repository)
+    for _ in range(times):
+        process = build(repository)
+        time.sleep(moments.uniform(0, LONGEST_S))
+        kill_with_its_children(process)
+        after = published(repository)
+        assert {
+            name: after.get(name) for name in before
+        } == before  # nothing that was there changed
+        for name in after.keys() - before.keys():  # published before the kill, and whole
+            assert sorted(after[name]) == ["1/model.onnx", "config.pbtxt", "labels.txt"]
+        before = after
+        with Client(gateway.grpc) as client:
+            assert client.classify(digit, model="lenet5", version="1").best.label == "7"
+    last = build(repository)
+    assert last.wait(120) == 0
+    left = [path.name for path in repository.iterdir() if path.suffix == ".staging"]
+    assert left == []
+    doctor = [sys.executable, "-m", "convoy.cli", "doctor", "--repository", str(repository)]
+    done = subprocess.run(doctor, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,98 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from export import options as module
+from export.catalog import find
+from export.options import Options
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(find("lenet5"), "fp16", "random", 3, tmp_path)
+
+
+def test_command_makes_it_again_and_names_no_path(options: Options) -> None:
+    assert options.command == ("python export/build.py lenet5 --fp16 --weights random --seed 3")
+    named = dataclasses.replace(options, precision="fp32", weights="/home/me/my weights.pth")
+    assert named.command == "python export/build.py lenet5 --weights 'my weights.pth'"
+
+
+def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
+    options = Options(
+        find("resnet50"),
+        "int8",
+        "f.pth",
+        0,
+        tmp_path,
+        labels=Path("/home/me/flowers.txt"),
+        published_as="my-flowers",
+        format="plan",
+        calibration=Path("/home/me/pictures"),
+        max_batch=64,
+        opt_batch=32,
+    )
+    assert options.command == (
+        "python export/build.py resnet50 --int8 --calibration pictures --format plan "
+        "--weights f.pth --labels flowers.txt --name my-flowers --max-batch 64 --opt-batch 32"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision": "fp32"},
+        {"seed": 4},
+        {"weights": "digits"},
+        {"max_batch": 4},
+        {"format": "plan"},
+        {"format": "plan", "opt_batch": 4},
+        {"published_as": "other"},
+        {"network": find("plain20_digits")},
+        {"network": dataclasses.replace(find("lenet5"), fp32_tolerance=1.0)},
+    ],
+    ids=str,
+)
+def test_another_option_is_another_build(options: Options, change: dict[str, object]) -> None:
+    assert dataclasses.replace(options, **change).sha256 != options.sha256  # type: ignore[arg-type]
+
+
+def test_where_it_goes_and_what_is_kept_is_no_other_build(options: Options, tmp_path: Path) -> None:
+    same = dataclasses.replace(options, repository=tmp_path / "other", keep=2, force=True)
+    assert same.sha256 == options.sha256
+
+
+@pytest.mark.parametrize("kind", ["weights", "labels", "calibration"])
+def test_another_content_is_another_build(options: Options, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    files = {
+        "weights": tmp_path / "w.pth",
+        "labels": tmp_path / "l.txt",
+        "calibration": tmp_path / "pictures" / "a.png",
+    }
+    for path in files.values():
+        Image.new("L", (8, 8), 0).save(path, "PNG")
+    options = dataclasses.replace(
+        options,
+        precision="int8",
+        weights=str(files["weights"]),
+        labels=files["labels"],
+        calibration=tmp_path / "pictures",
+    )
+    before = options.sha256
+    Image.new("L", (8, 8), 255).save(files[kind], "PNG")
+    assert dataclasses.replace(options).sha256 != before
+    assert (dataclasses.replace(options).source_sha256 == options.source_sha256) == (
+        kind == "calibration"
+    )
+
+
+@pytest.mark.parametrize("changed", ["code_sha256", "package_versions"])
+def test_other_code_or_packages_are_another_build(
+    options: Options, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = options.sha256
+    monkeypatch.setattr(module, changed, lambda: {"torch": "0"})
+    assert dataclasses.replace(options).sha256 != before

@@ -1,0 +1,159 @@
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convoy.v1 import classifier_pb2 as pb
+from export.build import run
+from export.catalog import find
+from export.errors import ParityError, ServedError
+from export.options import Options
+from export.parity import onnx_answer
+from export.report import Published
+from export.repository import MODEL_FILES, facts_json, read_facts, write
+from export.served import pictures, private_gateway, served_rung
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def photo_version(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A small network of colour photos, with random weights."""
+    repository = tmp_path_factory.mktemp("photos")
+    return run(Options(find("nin_cifar10"), "fp32", "random", 0, repository), lambda _: None)
+
+
+def climb(folder: Path, root: Path = ROOT) -> pb.ParityRung:
+    """The served rung of a version's folder, behind the gateway of the checkout at root."""
+    model = read_facts(folder)
+    assert model
+    model.name, model.version = "tested", "1"
+    model.manifest_digest = facts_json(model)["manifest_digest"]
+    with private_gateway(folder, "tested", root=root) as client:
+        return served_rung(
+            client,
+            model,
+            onnx_answer(folder / MODEL_FILES["onnx"]),
+            "ONNX fp32",
+            max_batch_size=8,
+            tolerance=find("nin_cifar10").served_tolerance,
+        )
+
+
+def mutated(tmp_path: Path, file: str, old: str, new: str) -> Path:
+    """A checkout whose gateway differs in one place."""
+    shutil.copytree(ROOT / "server", tmp_path / "server")
+    path = tmp_path / "server" / file
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    return tmp_path
+
+
+def test_the_file_behind_the_gateway_answers_as_it_does_alone(photo_version: Published) -> None:
+    rung = climb(photo_version.folder)
+    assert (rung.name, rung.images) == ("ONNX fp32 → served", 8)
+    assert list(rung.batch_sizes) == [1, 2, 3, 8]
+    assert rung.largest_difference < 1e-5
+    assert (rung.top1_agreement, rung.top5_agreement) == (1, 1)
+
+
+def test_the_build_stores_the_rung_and_the_batch_sizes_seen(photo_version: Published) -> None:
+    stored = read_facts(photo_version.folder)
+    assert stored
+    rung = stored.parity[-1]
+    assert (rung.name, rung.tolerance) == ("ONNX fp32 → served", 1e-3)
+    assert min(rung.batch_sizes_seen) >= 1 and max(rung.batch_sizes_seen) <= 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("round((side - crop) / 2)", "round((side - crop) / 2) + 1"),
+        ("round((side - crop) / 2)", "(side - crop + 1) // 2"),
+        ('np.asarray(cut.convert("RGB"))', 'np.asarray(cut.convert("RGB"))[:, :, ::-1].copy()'),
+    ],
+    ids=["crop off by one pixel", "half a pixel rounded otherwise", "channels swapped"],
+)
+def test_a_gateway_that_sees_other_pixels_is_found_out(
+    old: str, new: str, photo_version: Published, tmp_path: Path
+) -> None:
+    root = mutated(tmp_path, "preprocessing/photo.py", old, new)
+    with pytest.raises(ParityError, match=r"(china|flower)\.jpg"):
+        climb(photo_version.folder, root)
+
+
+def test_a_gateway_that_takes_other_labels_is_found_out(
+    photo_version: Published, tmp_path: Path
+) -> None:
+    root = mutated(
+        tmp_path, "pipeline.py", "label=labels[index].name", "label=labels[index - 1].name"
+    )
+    with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
+        climb(photo_version.folder, root)
+
+
+def test_a_gateway_that_does_not_start_says_why(photo_version: Published, tmp_path: Path) -> None:
+    root = mutated(tmp_path, "main.py", "settings = read_settings", "raise SystemExit('ill')")
+    with pytest.raises(ServedError, match=r"did not serve tested.*ill"):
+        climb(photo_version.folder, root)
+
+
+def test_labels_are_compared_with_the_models_own(photo_version: Published, tmp_path: Path) -> None:
+    """Facts that were changed between building and serving, golden images and all."""
+    folder = shutil.copytree(photo_version.folder, tmp_path / "version")
+    model = read_facts(folder)
+    assert model
+    with private_gateway(folder, "tested") as client:
+        model.name, model.version = "tested", "1"
+        model.manifest_digest = facts_json(model)["manifest_digest"]
+        model.labels.reverse()
+        answer = onnx_answer(folder / MODEL_FILES["onnx"])
+        with pytest.raises(ParityError, match="The gateway calls class"):
+            served_rung(client, model, answer, "a", max_batch_size=8, tolerance=1)
+        model.labels.reverse()
+        model.manifest_digest = "0" * 64
+        with pytest.raises(ParityError, match="and 000000000000 was asked for"):
+            served_rung(client, model, answer, "a", max_batch_size=8, tolerance=1)
+
+
+@pytest.mark.parametrize("resize", [32, 40, 256])
+def test_pictures_of_photos_need_only_be_cropped(resize: int) -> None:
+    asked = pictures(pb.Preprocessing(photo=pb.Photo(resize=resize, crop=32)))
+    assert asked.pixels.shape == (8, 32, 32, 3)
+    sides = [Image.open(io.BytesIO(content)).size for content in asked.contents]
+    assert {min(side) for side in sides} == {resize}
+    assert {side[0] > side[1] for side in sides} == {True, False}
+    whole = np.asarray(Image.open(io.BytesIO(asked.contents[0])))
+    top, left = (round((side - 32) / 2) for side in whole.shape[:2])
+    assert np.array_equal(asked.pixels[0], whole[top : top + 32, left : left + 32])
+
+
+def test_pictures_of_digits_are_what_the_gateways_preparation_finds() -> None:
+    asked = pictures(find("lenet5").preprocessing)
+    assert asked.pixels.shape == (8, 32, 32, 1)
+    assert len(set(asked.names)) == 8
+    assert all(content.startswith(b"\x89PNG") for content in asked.contents)
+
+
+def swap_two_labels(model: pb.Model) -> None:
+    index = model.golden_images[0].expected[0].index
+    model.labels[index].name, model.labels[index - 1].name = (
+        model.labels[index - 1].name,
+        model.labels[index].name,
+    )
+
+
+def test_a_version_that_is_not_what_was_built_does_not_prove_itself(
+    photo_version: Published, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(photo_version.folder, tmp_path / "version")
+    model = read_facts(folder)
+    assert model
+    swap_two_labels(model)
+    write(folder, model, 8)
+    with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
+        climb(folder)
