@@ -105,6 +105,15 @@ def build(
             min=1, help="Images at once that an engine is fastest for.", show_default="--max-batch"
         ),
     ] = None,
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=5,
+            help="Of an engine: 0 is built fast, 5 runs fast.",
+            show_default="TensorRT's own choice",
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -166,8 +175,9 @@ def build(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="A Triton (gRPC) that serves this repository, to prove a plan with before it is "
-            "published. Without it, each gateway proves the plan when it loads it.",
+            help="A Triton (gRPC) that serves this repository, to prove the served answer with "
+            "before it is published. Without it: ONNX Runtime, and of a plan each gateway that "
+            "loads it.",
         ),
     ] = None,
     output: Annotated[
@@ -218,7 +228,7 @@ def build(
     require_packages()
     try:
         precision = precision_of(fp16, int8, calibration)
-        format_, runtime = runtime_of(format_, opt_batch)
+        format_, runtime = runtime_of(format_, opt_batch, optimization_level)
     except ExportError as error:
         _fail(error, code=2)
     builds = [
@@ -236,6 +246,7 @@ def build(
             calibration=calibration,
             max_batch=max_batch,
             opt_batch=opt_batch,
+            optimization_level=optimization_level,
             keep=keep,
             force=force,
             triton=triton,
@@ -296,7 +307,9 @@ def precision_of(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
     return "int8" if int8 else "fp16" if fp16 else "fp32"
 
 
-def runtime_of(asked: str | None, opt_batch: int | None) -> tuple[Format, str]:
+def runtime_of(
+    asked: str | None, opt_batch: int | None, optimization_level: int | None
+) -> tuple[Format, str]:
     """What is built for, and the sentence that says why.
 
     Raises:
@@ -307,8 +320,11 @@ def runtime_of(asked: str | None, opt_batch: int | None) -> tuple[Format, str]:
     match asked:
         case "rtx":
             return "rtx", "TensorRT-RTX, as asked for"
-        case None | "onnx" if opt_batch:
-            raise EngineError("--opt-batch is for engines: give --format plan or rtx with it.")
+        case None | "onnx" if opt_batch or optimization_level is not None:
+            raise EngineError(
+                "--opt-batch and --optimization-level are for engines: give --format plan or rtx "
+                "with them."
+            )
         case "onnx":
             return "onnx", "ONNX Runtime, as asked for"
         case "plan" if reason := why_no_plan():
@@ -337,7 +353,7 @@ def build_one(options: Options, runtime: str) -> Built:
             step = bars.steps(options.name, steps_of(options))
             published = run(options, step, bars.received, bars.progress, runtime)
         show(published)
-    except ExportError as error:
+    except (ExportError, OSError) as error:  # of the disk, where no stage knows better
         failed = str(error)
         print(error, file=sys.stderr)
     seconds = time.monotonic() - started_s
@@ -367,7 +383,8 @@ def run(
 
     network = options.network
     labels = read_labels(options.labels) if options.labels else network.labels()
-    if options.format != "rtx" and not options.force and (there := already_published(options)):
+    may_be_there = options.format != "rtx" and not (options.force or options.replace)
+    if may_be_there and (there := already_published(options)):
         return there
 
     from export.ladder import Ladder

@@ -19,10 +19,10 @@ from export.describe import macs, parameters
 from export.golden import golden_images
 from export.options import Options
 from export.parity import Answer, compare, onnx_answer, torch_answer
-from export.repository import facts_json
+from export.repository import STAGING, facts_json
 from export.samples import PROOF_SEED, Samples, samples
 from export.served import private_gateway, served_rung
-from export.stages import Stage, Stages, digest, file_sha256
+from export.stages import Stage, Stages, cache_path, digest, file_sha256
 
 if TYPE_CHECKING:
     from export.checkpoints import Loaded
@@ -97,10 +97,11 @@ class Ladder:
         options = self._options
         if options.format == "plan" and not options.triton:
             return []
-        named = pb.Model(name=options.name, version="1")
+        version = folder.name.removesuffix(STAGING).rpartition(".v")[2]
+        named = pb.Model(name=options.name, version=version)
         named.MergeFrom(model)
         named.manifest_digest = facts_json(model)["manifest_digest"]
-        with private_gateway(folder, options.name) as client:
+        with private_gateway(folder, triton=options.triton) as client:
             rung = served_rung(
                 client,
                 named,
@@ -217,7 +218,15 @@ class Ladder:
 
         def make(path: Path) -> pb.Model:
             self._step(f"Engine: {library}")
-            engine = build_engine(onnx.path, path, profile, library, progress=self._progress)
+            engine = build_engine(
+                onnx.path,
+                path,
+                profile,
+                library,
+                optimization_level=options.optimization_level,
+                timing_cache_path=cache_path() / "tensorrt.timing",
+                progress=self._progress,
+            )
             facts = pb.Model(manifest=pb.Manifest(engine=engine))
             if library == "tensorrt":  # an engine that was built ahead of time does not run here
                 name = f"ONNX {options.precision} → engine"
@@ -226,7 +235,7 @@ class Ladder:
                 )
             return facts
 
-        key = self._key(onnx.key, target_of(library), options.opt_batch)
+        key = self._key(onnx.key, target_of(library), options.opt_batch, options.optimization_level)
         return self._stages.made(key, make)
 
     # ------------------------------------------------------------------------ what they share

@@ -34,6 +34,7 @@ class Options:
     calibration: Path | None = None  # the folder of pictures that int8 is calibrated on
     max_batch: int | None = None  # images at once; None: as the catalog says
     opt_batch: int | None = None  # the number that an engine is fastest for; None: the largest
+    optimization_level: int | None = None  # of an engine, 0 to 5; None: TensorRT's own choice
     keep: int | None = None  # how many versions stay; None: all
     force: bool = False  # build although an identical version is published
     triton: str | None = None  # HOST:PORT of one that serves the repository, to prove a plan with
@@ -64,6 +65,8 @@ class Options:
         words += ["--name", self.published_as] if self.published_as else []
         words += ["--max-batch", str(self.max_batch)] if self.max_batch else []
         words += ["--opt-batch", str(self.opt_batch)] if self.opt_batch else []
+        if self.optimization_level is not None:
+            words += ["--optimization-level", str(self.optimization_level)]
         return shlex.join(words)
 
     # ------------------------------------------------------------------------ what it depends on

@@ -160,33 +160,34 @@ def served_rung(
 
 
 @contextlib.contextmanager
-def private_gateway(folder: Path, name: str, *, root: Path = ROOT) -> Iterator[Client]:
-    """Serves the version in `folder` as `name`, version 1, to this process alone, in process.
+def private_gateway(
+    folder: Path, *, triton: str | None = None, root: Path = ROOT
+) -> Iterator[Client]:
+    """Serves the version in `folder`, NAME.vN.staging, to this process alone.
 
-    `root` is the checkout whose gateway it is.
+    In process, unless `triton` is the HOST:PORT of one that serves the folder's repository. `root`
+    is the checkout whose gateway it is.
 
     Raises:
         ServedError: it did not start.
         ParityError: the version did not prove itself there.
     """
     with tempfile.TemporaryDirectory(prefix="convoy-") as place:  # short, as socket paths must be
-        repository = Path(place, "repository")
-        repository.mkdir()
-        (repository / f"{name}.v1").symlink_to(folder)
         sockets = {door: f"unix:{place}/{door}" for door in ("http", "grpc", "metrics")}
         with (
-            _process(repository, sockets, Path(place, "log"), root) as process,
+            _process(folder, triton, sockets, Path(place, "log"), root) as process,
             Client(sockets["grpc"], timeout_s=ANSWER_TIMEOUT_S) as client,
         ):
-            _wait_until_proven(client, name, process, Path(place, "log"))
+            _wait_until_proven(client, folder.name, process, Path(place, "log"))
             yield client
 
 
 @contextlib.contextmanager
 def _process(
-    repository: Path, sockets: dict[str, str], log_path: Path, root: Path
+    folder: Path, triton: str | None, sockets: dict[str, str], log_path: Path, root: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "convoy.cli", "serve", f"--repository={repository}"]
+    command = [sys.executable, "-m", "convoy.cli", "serve", f"--staged={folder.name}"]
+    command += [f"--triton={triton}"] if triton else [f"--repository={folder.parent}"]
     command += [f"--{door}-address={address}" for door, address in sockets.items()]
     # Settings that are meant for the user's own gateway are none of this one's.
     environment = {key: value for key, value in os.environ.items() if key[:7] != "CONVOY_"}
@@ -206,9 +207,9 @@ def _process(
 
 
 def _wait_until_proven(
-    client: Client, name: str, process: subprocess.Popen[bytes], log_path: Path
+    client: Client, folder: str, process: subprocess.Popen[bytes], log_path: Path
 ) -> None:
-    deadline_s = time.monotonic() + START_TIMEOUT_S
+    name, deadline_s = folder.partition(".")[0], time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s and process.poll() is None:
         with contextlib.suppress(Unavailable, NotFound):
             model = client.model(name)
@@ -216,11 +217,11 @@ def _wait_until_proven(
                 return
             if model.state == pb.STATE_FAILED:
                 raise ParityError(
-                    f"{name} does not prove itself behind the gateway: {model.state_reason}"
+                    f"{folder} does not prove itself behind the gateway: {model.state_reason}"
                 )
         time.sleep(0.05)
     said = log_path.read_text(errors="replace").splitlines()[-ENDED_LOG_LINES:]
     raise ServedError(
-        f"The private gateway did not serve {name} within {START_TIMEOUT_S:.0f} s: "
+        f"The private gateway did not serve {folder} within {START_TIMEOUT_S:.0f} s: "
         + (" / ".join(said) or "it said nothing.")
     )

@@ -27,6 +27,7 @@ from server.proof import prove
 from server.registry import Registry
 from server.runners.base import LoadedModel, Runner
 from server.runners.in_process import InProcessRunner
+from server.runners.staged import StagedRunner
 from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import TritonCannotStart
@@ -68,7 +69,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._created_s = time.monotonic()
-        self._runner = build_runner(settings)
+        runner = build_runner(settings)
+        self._runner = StagedRunner(runner, settings.staged) if settings.staged else runner
         self._pipeline = Pipeline(
             self._runner,
             decode_threads=settings.decode_threads,

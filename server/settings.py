@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.runners.base import FOLDER_NAME
+from server.runners.staged import SUFFIX
 from server.runners.tritonserver_wheel import default_cache_path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,12 @@ def host_and_port(address: str) -> str:
 def host_and_port_or_socket(address: str) -> str:
     is_socket = address.startswith("unix:/")
     return address if is_socket else host_and_port(address)
+
+
+def staging_folder(name: str) -> str:
+    if not name.endswith(SUFFIX) or not FOLDER_NAME.fullmatch(name.removesuffix(SUFFIX)):
+        raise ValueError("must be NAME.vN.staging, a folder of the repository")
+    return name
 
 
 def comma_separated(value: object) -> object:
@@ -78,6 +86,11 @@ class Settings(BaseSettings):
         [],
         description="Serve only these, separated by commas; the gateway is ready when each is. "
         "Unset: all that the repository holds.",
+    )
+    staged: Annotated[str, AfterValidator(staging_folder)] | None = Field(
+        None,
+        description="Serve this NAME.vN.staging and nothing else: how a build asks for the served "
+        "answer before it publishes.",
     )
     http_address: DoorAddress = Field(
         "127.0.0.1:8080", description="HOST:PORT of the HTTP door, or unix:/PATH of a socket."

@@ -5,6 +5,7 @@ What takes long to make is made once a session and shared; nobody may change it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from convoy.v1 import classifier_pb2 as pb
+from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import TritonCannotStart, default_cache_path, install
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,6 +124,32 @@ def need_runner(request: pytest.FixtureRequest, name: str) -> str:
     if name == "triton-local":
         request.getfixturevalue("tritonserver")
     return name
+
+
+@contextlib.contextmanager
+def triton_of_nobody(repository: Path) -> Iterator[str]:
+    """HOST:PORT of a tritonserver that no gateway has started."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    server = TritonLocalRunner(repository)
+    try:
+        asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
+        yield server.address
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+TritonOf = Callable[[Path], contextlib.AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def triton_of(tritonserver: Path) -> TritonOf:
+    """Starts a tritonserver over a repository."""
+    return triton_of_nobody
 
 
 @dataclass

@@ -5,7 +5,6 @@ On each runner, and with two gateways on one Triton, which let go of versions un
 
 from __future__ import annotations
 
-import asyncio
 import io
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +23,18 @@ from PIL import Image
 
 from convoy import Client
 from convoy.v1 import classifier_pb2 as pb
-from server.runners.triton_local import TritonLocalRunner
 
 Serve = Callable[..., Any]
+TritonOf = Callable[[Path], AbstractContextManager[str]]
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 
 ROOT = Path(__file__).resolve().parents[2]
 GRACE = "--unload-grace-s=0.5"
 
 
-@contextmanager
-def triton_of_nobody(repository: Path) -> Iterator[str]:
-    """HOST:PORT of a tritonserver that no gateway has started."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    server = TritonLocalRunner(repository)
-    try:
-        asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
-        yield server.address
-    finally:
-        asyncio.run_coroutine_threadsafe(server.close(), loop).result(60)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
 @pytest.fixture
-def shared_triton(tritonserver: Path, repository: Path) -> Iterator[str]:
-    with triton_of_nobody(repository) as address:
+def shared_triton(triton_of: TritonOf, repository: Path) -> Iterator[str]:
+    with triton_of(repository) as address:
         yield address
 
 

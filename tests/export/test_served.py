@@ -1,10 +1,13 @@
 import io
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tritonclient.grpc import InferenceServerClient
 
 from convoy.v1 import classifier_pb2 as pb
 from export.build import run
@@ -26,13 +29,20 @@ def photo_version(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return run(Options(find("nin_cifar10"), "fp32", "random", 0, repository), lambda _: None)
 
 
-def climb(folder: Path, root: Path = ROOT) -> pb.ParityRung:
+@pytest.fixture(scope="module")
+def staged(photo_version: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, not yet published."""
+    repository = tmp_path_factory.mktemp("staged")
+    return shutil.copytree(photo_version.folder, repository / "tested.v3.staging")
+
+
+def climb(folder: Path, root: Path = ROOT, triton: str | None = None) -> pb.ParityRung:
     """The served rung of a version's folder, behind the gateway of the checkout at root."""
     model = read_facts(folder)
     assert model
-    model.name, model.version = "tested", "1"
+    model.name, model.version = "tested", "3"
     model.manifest_digest = facts_json(model)["manifest_digest"]
-    with private_gateway(folder, "tested", root=root) as client:
+    with private_gateway(folder, root=root, triton=triton) as client:
         return served_rung(
             client,
             model,
@@ -53,12 +63,25 @@ def mutated(tmp_path: Path, file: str, old: str, new: str) -> Path:
     return tmp_path
 
 
-def test_the_file_behind_the_gateway_answers_as_it_does_alone(photo_version: Published) -> None:
-    rung = climb(photo_version.folder)
+def test_the_file_behind_the_gateway_answers_as_it_does_alone(staged: Path) -> None:
+    rung = climb(staged)
     assert (rung.name, rung.images) == ("ONNX fp32 → served", 8)
     assert list(rung.batch_sizes) == [1, 2, 3, 8]
     assert rung.largest_difference < 1e-5
     assert (rung.top1_agreement, rung.top5_agreement) == (1, 1)
+
+
+def test_the_file_behind_a_real_triton_answers_as_it_does_alone(
+    staged: Path, triton_of: Callable[[Path], AbstractContextManager[str]]
+) -> None:
+    """And leaves nothing on it: a second proof loads the folder again."""
+    with triton_of(staged.parent) as address:
+        for _ in range(2):
+            rung = climb(staged, triton=address)
+            assert (rung.images, rung.top1_agreement) == (8, 1)
+            assert rung.largest_difference < 1e-5
+        with InferenceServerClient(address) as client:
+            assert not client.is_model_ready(staged.name)
 
 
 def test_the_build_stores_the_rung_and_the_batch_sizes_seen(photo_version: Published) -> None:
@@ -79,36 +102,34 @@ def test_the_build_stores_the_rung_and_the_batch_sizes_seen(photo_version: Publi
     ids=["crop off by one pixel", "half a pixel rounded otherwise", "channels swapped"],
 )
 def test_a_gateway_that_sees_other_pixels_is_found_out(
-    old: str, new: str, photo_version: Published, tmp_path: Path
+    old: str, new: str, staged: Path, tmp_path: Path
 ) -> None:
     root = mutated(tmp_path, "preprocessing/photo.py", old, new)
     with pytest.raises(ParityError, match=r"(china|flower)\.jpg"):
-        climb(photo_version.folder, root)
+        climb(staged, root)
 
 
-def test_a_gateway_that_takes_other_labels_is_found_out(
-    photo_version: Published, tmp_path: Path
-) -> None:
+def test_a_gateway_that_takes_other_labels_is_found_out(staged: Path, tmp_path: Path) -> None:
     root = mutated(
         tmp_path, "pipeline.py", "label=labels[index].name", "label=labels[index - 1].name"
     )
     with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
-        climb(photo_version.folder, root)
+        climb(staged, root)
 
 
-def test_a_gateway_that_does_not_start_says_why(photo_version: Published, tmp_path: Path) -> None:
+def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) -> None:
     root = mutated(tmp_path, "main.py", "settings = read_settings", "raise SystemExit('ill')")
     with pytest.raises(ServedError, match=r"did not serve tested.*ill"):
-        climb(photo_version.folder, root)
+        climb(staged, root)
 
 
 def test_labels_are_compared_with_the_models_own(photo_version: Published, tmp_path: Path) -> None:
     """Facts that were changed between building and serving, golden images and all."""
-    folder = shutil.copytree(photo_version.folder, tmp_path / "version")
+    folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
     model = read_facts(folder)
     assert model
-    with private_gateway(folder, "tested") as client:
-        model.name, model.version = "tested", "1"
+    with private_gateway(folder) as client:
+        model.name, model.version = "tested", "3"
         model.manifest_digest = facts_json(model)["manifest_digest"]
         model.labels.reverse()
         answer = onnx_answer(folder / MODEL_FILES["onnx"])
@@ -150,7 +171,7 @@ def swap_two_labels(model: pb.Model) -> None:
 def test_a_version_that_is_not_what_was_built_does_not_prove_itself(
     photo_version: Published, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(photo_version.folder, tmp_path / "version")
+    folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
     model = read_facts(folder)
     assert model
     swap_two_labels(model)

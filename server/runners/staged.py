@@ -1,0 +1,47 @@
+"""One version in the making, for the build that asks a private gateway before it publishes.
+
+`NAME.vN.staging`, which nothing else serves, is `NAME.vN` here, and the only version there is. It
+is let go at the end: on a Triton that others use too, nothing of it stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import numpy.typing as npt
+
+from server.errors import RunnerUnavailable
+from server.runners.base import Inference, LoadedModel, Runner
+
+SUFFIX = ".staging"
+
+
+class StagedRunner:
+    def __init__(self, runner: Runner, folder: str) -> None:
+        self._runner = runner
+        self._folder = folder
+        self._name = folder.removesuffix(SUFFIX)
+        self._is_loaded = False
+
+    async def index(self) -> dict[str, bool]:
+        return {self._name: self._is_loaded}
+
+    async def load(self, name: str) -> LoadedModel:
+        loaded = await self._runner.load(self._folder)
+        self._is_loaded = True
+        return loaded
+
+    async def unload(self, name: str) -> None:
+        self._is_loaded = False
+        await self._runner.unload(self._folder)
+
+    async def infer(
+        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+    ) -> Inference:
+        return await self._runner.infer(self._folder, images, timeout_s)
+
+    async def close(self) -> None:
+        with contextlib.suppress(RunnerUnavailable):
+            await self._runner.unload(self._folder)
+        await self._runner.close()
