@@ -317,28 +317,24 @@ def runtime_of(
     """
     from export.to_tensorrt import REMEDY, why_no_plan
 
-    match asked:
-        case "rtx":
-            return "rtx", "TensorRT-RTX, as asked for"
-        case None | "onnx" if opt_batch or optimization_level is not None:
-            raise EngineError(
-                "--opt-batch and --optimization-level are for engines: give --format plan or rtx "
-                "with them."
-            )
-        case "onnx":
-            return "onnx", "ONNX Runtime, as asked for"
-        case "plan" if reason := why_no_plan():
-            raise EngineError(f"No plan can be built here: {reason} {REMEDY}")
-        case "plan":
-            return "plan", "TensorRT, as asked for"
-        case None:
-            reason = why_no_plan()
-            return (
-                ("onnx", f"ONNX Runtime, since {reason}")
-                if reason
-                else ("plan", "TensorRT, since it is here with a GPU")
-            )
-    raise EngineError(f"--format is {asked!r}, must be onnx, plan or rtx.")
+    # Not `match`: this file is read by whatever Python a user has, which then tells what it lacks.
+    if asked not in (None, "onnx", "plan", "rtx"):
+        raise EngineError(f"--format is {asked!r}, must be onnx, plan or rtx.")
+    if asked in (None, "onnx") and (opt_batch or optimization_level is not None):
+        raise EngineError(
+            "--opt-batch and --optimization-level are for engines: give --format plan or rtx "
+            "with them."
+        )
+    if asked == "rtx":
+        return "rtx", "TensorRT-RTX, as asked for"
+    if asked == "onnx":
+        return "onnx", "ONNX Runtime, as asked for"
+    reason = why_no_plan()
+    if asked == "plan" and reason:
+        raise EngineError(f"No plan can be built here: {reason} {REMEDY}")
+    if reason:
+        return "onnx", f"ONNX Runtime, since {reason}"
+    return "plan", "TensorRT, as asked for" if asked else "TensorRT, since it is here with a GPU"
 
 
 # ------------------------------------------------------------------------------ one build

@@ -114,7 +114,9 @@ def show(published: Published) -> None:
 def heading(published: Published) -> list[str]:
     manifest = published.model.manifest
     made = "already published, by the same build" if published.was_there else "published"
-    file = next((published.folder / "1").glob("model.*"), None)
+    if manifest.format == "rtx":
+        made = "written, and not published, since Triton does not load it"
+    file = next(published.folder.rglob("model.*"), None)
     size = f", {file.stat().st_size / 1e6:.1f} MB" if file else ""
     lines = [f"{published.folder}: {made}, {manifest.precision} {manifest.format}{size}"]
     return lines + ([f"  runtime: {published.runtime}"] if published.runtime else [])

@@ -13,6 +13,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         if key == "walk"
     ]
     if rows:
-        terminalreporter.section("networks: largest difference of the last rung, seconds")
+        terminalreporter.section(
+            "networks: largest difference of the rung of its precision, seconds"
+        )
         for name, precision, difference, seconds in sorted(rows):
             terminalreporter.line(f"{name:18} {precision}  passed  {difference}  {seconds:>4} s")

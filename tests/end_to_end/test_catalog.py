@@ -68,7 +68,7 @@ def test_a_network_is_built_proven_and_served_by_both_runners(
     here, there = answers
     assert here.best.index == there.best.index
     assert here.best.score == pytest.approx(there.best.score, abs=1e-4)
-    rung = published.model.parity[-1]
+    rung = published.model.parity[-2]  # the last is the same file, served
     record_property("walk", (name, precision, f"{rung.largest_difference:.1e}", f"{seconds:.0f}"))
 
 

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from convoy.v1 import classifier_pb2 as pb
 from export.build import check_name, run
 from export.catalog import CATALOG, Checkpoint, find, photo
+from export.engine_file import read_header
 from export.errors import BadName, ParityError
 from export.options import Options
 from export.report import Published, facts_of
@@ -93,6 +95,20 @@ def test_several_networks_end_in_a_table_and_one_failure_fails_alone(tmp_path: P
     assert table.count("FAILED") == 2 and "lenet5.v1" in table
 
 
+def test_an_rtx_engine_is_written_aside_and_published_nowhere(tmp_path: Path) -> None:
+    done = build(tmp_path, "lenet5", "--fp16", "--format", "rtx", "--weights", "random")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = tmp_path / "build" / "rtx" / "lenet5"
+    assert "written, and not published, since Triton does not load it" in done.stdout
+    assert not (tmp_path / "models").exists()
+    assert read_header(folder / "model.engine").kind == "tensorrt_rtx"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["engine"]["library"] == "tensorrt_rtx"
+    digest = hashlib.sha256((folder / "model.engine").read_bytes()).hexdigest()
+    assert manifest["engine"]["sha256"] == digest
+    assert "served" not in done.stdout and "ONNX fp32 → ONNX fp16" in done.stdout
+
+
 def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
     for number in (1, 2):
         shutil.copytree(built.folder, tmp_path / "models" / f"lenet5.v{number}")
@@ -119,7 +135,7 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
         (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x to calibrate on"),
         (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
         (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
-        (["lenet5", "--opt-batch", "4"], 2, "--opt-batch is for engines: give --format plan or rt"),
+        (["lenet5", "--opt-batch", "4"], 2, "--opt-batch and --optimization-level are for engines"),
     ],
 )
 def test_failure_is_one_sentence(
