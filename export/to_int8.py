@@ -42,8 +42,8 @@ class Recipe:
 RECIPES: dict[Target, Recipe] = {
     # ResNet-50 in ONNX Runtime, one thread with VNNI, next to fp32: 3.1 to 3.3 times as fast; with
     # signed activations 1.2 to 1.4 times. A ReLU is quantised so that it vanishes into the zero
-    # point of the layer before. Sums, pools and concatenations stay in fp32: in integers they round
-    # once more and gain nothing (GoogLeNet: 2.4 times, with them 2.1).
+    # point of the layer before (bench/int8.py). Sums, pools and concatenations stay in fp32: in
+    # integers they round once more and gain nothing.
     "cpu": Recipe(
         text="int8 for cpu: Q/DQ, uint8 activations, int8 weights a channel, int32 bias, "
         "ranges by MinMax",
