@@ -10,6 +10,8 @@ SECONDS ?= 60
 BIN := .venv/bin
 # The packages of one extra of pyproject.toml, one a line.
 EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
+# Where packages lie, google/rpc/status.proto among them.
+PACKAGES = $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DEFAULT_GOAL := help
 .PHONY: help serve setup-export test test-slow fuzz check format protocol docs lock clean
@@ -41,8 +43,8 @@ format: .venv/dev.done ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 protocol: .venv/dev.done ## write the stubs anew from protocol/
-	$(BIN)/python -m grpc_tools.protoc -I protocol --python_out clients/python --pyi_out clients/python \
-	    --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
+	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --python_out clients/python \
+	    --pyi_out clients/python --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
 
 docs: .venv/dev.done ## write docs/commands.md and docs/models.md anew, from what they describe
 	$(BIN)/python docs/write_commands.py

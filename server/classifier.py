@@ -1,15 +1,23 @@
 """The one path of a classification: every door calls it, and it knows none of them.
 
-request → checked → admitted → version → pipeline → the best classes → response
+request → admitted → checked → version → pixels → probabilities → the best classes → response
+
+Several requests in one call walk side by side, and each ends for itself: in a response or in an
+error. Those of a batch are all prepared before the first is inferred, so that they go through the
+network together where the runner can.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
 import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from convoy.v1 import classifier_pb2 as pb
 from server.admission import Admission
@@ -22,23 +30,66 @@ from server.errors import (
     ServingError,
 )
 from server.metrics import Metrics
-from server.pipeline import Outcome, Pipeline, best_classes
+from server.pipeline import Outcome, Pipeline, PreparedImage, best_classes
 from server.registry import Registry, Servable
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOP_K = 5
 LONGEST_REQUEST_ID = 128
+# Requests of one stream that are worked on side by side; the next is read when the first is done.
+STREAM_WINDOW = 16
+
+
+@dataclass
+class Call:
+    """One request on its way, and what became of it so far."""
+
+    request: pb.ClassifyRequest
+    deadline_s: float | None = None  # on the clock of time.monotonic()
+    arrived_s: float = field(default_factory=time.monotonic)
+    servable: Servable | None = None
+    prepared: PreparedImage | None = None
+    result: pb.ClassifyResponse | ServingError | None = None
+
+    def __post_init__(self) -> None:
+        self.request.request_id = self.request.request_id or new_id()
+
+    @contextlib.asynccontextmanager
+    async def within_its_deadline(self) -> AsyncIterator[None]:
+        left_s = None if self.deadline_s is None else self.deadline_s - time.monotonic()
+        try:
+            async with asyncio.timeout(left_s):
+                yield
+        except TimeoutError as error:
+            assert self.deadline_s is not None
+            given_s = self.deadline_s - self.arrived_s
+            raise DeadlineExceeded(f"no answer within {given_s:.3f} s") from error
+
+
+@dataclass(frozen=True)
+class Item:
+    """What became of one request of several."""
+
+    request_id: str
+    result: pb.ClassifyResponse | ServingError
 
 
 class Classifier:
     def __init__(
-        self, registry: Registry, pipeline: Pipeline, admission: Admission, metrics: Metrics
+        self,
+        registry: Registry,
+        pipeline: Pipeline,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        max_batch_requests: int,
     ) -> None:
         self._registry = registry
         self._pipeline = pipeline
         self._admission = admission
         self._metrics = metrics
+        self._max_batch_requests = max_batch_requests
 
     async def classify(
         self, request: pb.ClassifyRequest, timeout_s: float | None = None
@@ -48,62 +99,175 @@ class Classifier:
         Raises:
             ServingError: what was wrong, and nothing else.
         """
-        arrived_s = time.monotonic()
-        if not request.request_id:
-            request.request_id = uuid.uuid4().hex
+        call = Call(request, deadline_after(timeout_s))
+        with self._accounting(call), self._admitted([request], timeout_s):
+            async with call.within_its_deadline():
+                await self._prepare(call)
+                return await self._infer(call)
+
+    async def classify_batch(
+        self, requests: Sequence[pb.ClassifyRequest], timeout_s: float | None = None
+    ) -> list[Item]:
+        """Answers each request of a batch, in their order.
+
+        Raises:
+            MalformedRequest: there are none, or too many.
+            ShuttingDown, Overloaded: the batch as a whole is refused.
+        """
+        calls = [Call(request, deadline_after(timeout_s)) for request in requests]
         try:
-            check(request)
-            with self._admission.request():
-                response = await self._answer(request, arrived_s, timeout_s)
+            self._check_size(calls)
+            with self._admitted(requests, timeout_s):
+                for step in (self._prepare, self._infer):
+                    await asyncio.gather(*(self._take(call, step) for call in calls))
         except ServingError as error:
-            self._log_refusal(request, error, arrived_s)
+            for call in calls:
+                self._log_refusal(call, error)
             raise
-        except asyncio.CancelledError:
-            logger.info("the client went away", extra=access(request, "CANCELLED", arrived_s))
-            raise
-        except Exception as fault:
-            logger.exception("a fault of the gateway", extra={"request_id": request.request_id})
-            internal = InternalError("the gateway failed; its log has the reason")
-            self._log_refusal(request, internal, arrived_s)
-            raise internal from fault
+        return [item_of(call) for call in calls]
+
+    async def classify_stream(
+        self, requests: AsyncIterator[pb.ClassifyRequest], timeout_s: float | None = None
+    ) -> AsyncGenerator[Item, None]:
+        """Answers requests as they come, in their order, several at a time.
+
+        When it is closed or cancelled, what is under way is given up.
+        """
+        deadline_s = deadline_after(timeout_s)
+        under_way: asyncio.Queue[asyncio.Task[Item] | None] = asyncio.Queue(STREAM_WINDOW)
+
+        async def read() -> None:
+            try:
+                async for request in requests:
+                    answering = self._classify_item(request, deadline_s)
+                    await under_way.put(asyncio.create_task(answering))
+            except Exception:
+                await under_way.put(None)
+                raise
+            await under_way.put(None)
+
+        reader = asyncio.create_task(read())
+        item: asyncio.Task[Item] | None = None
+        try:
+            while item := await under_way.get():
+                yield await item
+            await reader
+        finally:
+            left = [reader, item, *(under_way.get_nowait() for _ in range(under_way.qsize()))]
+            await give_up([task for task in left if task])
+
+    # ------------------------------------------------------------ the steps of one request
+
+    async def _classify_item(self, request: pb.ClassifyRequest, deadline_s: float | None) -> Item:
+        request.request_id = request.request_id or new_id()
+        timeout_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
+        try:
+            with self._admission.body() as body:
+                body.add(request.ByteSize())
+                response = await self.classify(request, timeout_s)
+        except ServingError as error:
+            return Item(request.request_id, error)
+        return Item(request.request_id, response)
+
+    async def _take(self, call: Call, step: Callable[[Call], Awaitable[object]]) -> None:
+        """One step of a request that does not fail its neighbours."""
+        if call.result is not None:
+            return
+        try:
+            with self._accounting(call):
+                async with call.within_its_deadline():
+                    await step(call)
+        except ServingError as error:
+            call.result = error
+
+    async def _prepare(self, call: Call) -> None:
+        check(call.request)
+        call.servable = await self._registry.find(call.request.model, call.request.version)
+        facts = call.servable.loaded.facts
+        call.prepared = await self._pipeline.prepare(
+            call.request.image.content, facts.preprocessing
+        )
+
+    async def _infer(self, call: Call) -> pb.ClassifyResponse:
+        """A version let go between two steps is no fault of the client: resolve again, once."""
+        try:
+            outcome = await self._outcome(call)
+        except ModelNotReady:
+            assert call.servable
+            self._registry.note_loss(call.servable)
+            await self._prepare(call)
+            outcome = await self._outcome(call)
+        response = response_to(call, outcome)
+        call.result = response
         self._metrics.answered(response)
-        logger.info("classified", extra=access(request, "OK", arrived_s, response))
+        logger.info("classified", extra=access(call, "OK", response))
         return response
 
-    async def _answer(
-        self, request: pb.ClassifyRequest, arrived_s: float, timeout_s: float | None
-    ) -> pb.ClassifyResponse:
-        deadline_s = None if timeout_s is None else arrived_s + timeout_s
+    async def _outcome(self, call: Call) -> Outcome:
+        assert call.servable and call.prepared
+        return await self._pipeline.infer(call.servable.folder, call.prepared, call.deadline_s)
+
+    # ------------------------------------------------------------ what goes around them
+
+    def _admitted(
+        self, requests: Sequence[pb.ClassifyRequest], timeout_s: float | None
+    ) -> contextlib.AbstractContextManager[None]:
+        # An unknown name is the client's to choose, so nothing is kept under it.
+        names = (each.model if self._registry.knows(each.model) else "" for each in requests)
+        return self._admission.request(Counter(names), timeout_s)
+
+    def _check_size(self, calls: Sequence[Call]) -> None:
+        if not 1 <= len(calls) <= self._max_batch_requests:
+            raise MalformedRequest(
+                f"the batch has {len(calls)} requests, must be 1 to {self._max_batch_requests}",
+                field="requests",
+            )
+
+    @contextlib.contextmanager
+    def _accounting(self, call: Call) -> Iterator[None]:
+        """Counts and logs a request that fails, and lets nothing but a ServingError out."""
         try:
-            async with asyncio.timeout(timeout_s):
-                servable, outcome = await self._run(request, deadline_s)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"no answer within {timeout_s:.3f} s") from error
-        return response_to(request, servable, outcome, arrived_s)
+            yield
+        except ServingError as error:
+            self._log_refusal(call, error)
+            raise
+        except asyncio.CancelledError:
+            self._metrics.refused(self._label(call), "CANCELLED")
+            logger.info("the client went away", extra=access(call, "CANCELLED"))
+            raise
+        except Exception as fault:
+            logger.exception(
+                "a fault of the gateway", extra={"request_id": call.request.request_id}
+            )
+            internal = InternalError("the gateway failed; its log has the reason")
+            self._log_refusal(call, internal)
+            raise internal from fault
 
-    async def _run(
-        self, request: pb.ClassifyRequest, deadline_s: float | None
-    ) -> tuple[Servable, Outcome]:
-        """A version let go between two steps is no fault of the client: resolve again, once."""
-        servable = await self._registry.find(request.model, request.version)
-        content = request.image.content
-        try:
-            return servable, await self._infer(servable, content, deadline_s)
-        except ModelNotReady:
-            self._registry.note_loss(servable)
-            servable = await self._registry.find(request.model, request.version)
-            return servable, await self._infer(servable, content, deadline_s)
+    def _log_refusal(self, call: Call, error: ServingError) -> None:
+        self._metrics.refused(self._label(call), error.reason)
+        logger.info("%s", error.message, extra=access(call, error.reason))
 
-    async def _infer(self, servable: Servable, content: bytes, deadline_s: float | None) -> Outcome:
-        return await self._pipeline.run(servable.folder, servable.loaded, content, deadline_s)
+    def _label(self, call: Call) -> str:
+        return call.request.model if self._registry.knows(call.request.model) else ""
 
-    def _log_refusal(
-        self, request: pb.ClassifyRequest, error: ServingError, arrived_s: float
-    ) -> None:
-        # An unknown name is the client's to choose, so it must not become a label.
-        model = request.model if self._registry.knows(request.model) else ""
-        self._metrics.refused(model, error.reason)
-        logger.info("%s", error.message, extra=access(request, error.reason, arrived_s))
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def deadline_after(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+def item_of(call: Call) -> Item:
+    assert call.result is not None
+    return Item(call.request.request_id, call.result)
+
+
+async def give_up(tasks: Sequence[asyncio.Task[Item] | asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def check(request: pb.ClassifyRequest) -> None:
@@ -123,16 +287,16 @@ def check(request: pb.ClassifyRequest) -> None:
             f"min_score is {request.min_score:g}, must lie between 0 and 1", field="min_score"
         )
     if len(request.request_id) > LONGEST_REQUEST_ID or not request.request_id.isprintable():
-        request.request_id = ""
+        request.request_id = new_id()
         raise MalformedRequest(
             f"request_id must be at most {LONGEST_REQUEST_ID} printable characters",
             field="request_id",
         )
 
 
-def response_to(
-    request: pb.ClassifyRequest, servable: Servable, outcome: Outcome, arrived_s: float
-) -> pb.ClassifyResponse:
+def response_to(call: Call, outcome: Outcome) -> pb.ClassifyResponse:
+    assert call.servable
+    request, servable = call.request, call.servable
     loaded, prepared, inference = servable.loaded, outcome.prepared, outcome.inference
     facts, image = loaded.facts, prepared.image
     if not math.isfinite(outcome.probabilities.sum()):
@@ -155,7 +319,7 @@ def response_to(
             decode_us=prepared.decode_us,
             preprocess_us=prepared.preprocess_us,
             infer_us=outcome.infer_us,
-            total_us=int((time.monotonic() - arrived_s) * 1e6),
+            total_us=int((time.monotonic() - call.arrived_s) * 1e6),
             queue_us=inference.queue_us,
             compute_us=inference.compute_us,
         ),
@@ -170,18 +334,16 @@ def response_to(
 
 
 def access(
-    request: pb.ClassifyRequest,
-    outcome: str,
-    arrived_s: float,
-    response: pb.ClassifyResponse | None = None,
+    call: Call, outcome: str, response: pb.ClassifyResponse | None = None
 ) -> dict[str, object]:
     """The fields of the one line that each request leaves in the log."""
+    request = call.request
     fields: dict[str, object] = {
         "request_id": request.request_id,
         "model": request.model,
         "outcome": outcome,
         "image_bytes": len(request.image.content),
-        "total_ms": round((time.monotonic() - arrived_s) * 1e3, 2),
+        "total_ms": round((time.monotonic() - call.arrived_s) * 1e3, 2),
     }
     if response:
         timing = response.timing

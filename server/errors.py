@@ -4,6 +4,7 @@
     ├── MalformedRequest
     ├── ImageDecodeFailed     ImageUnsuitable  ImageFormatUnsupported  ImageTooLarge
     ├── ModelNotFound         VersionNotFound
+    ├── AuthRequired          Forbidden        RateLimited
     ├── Overloaded            DeadlineExceeded
     ├── ModelNotReady         RunnerUnavailable  ShuttingDown
     ├── InferenceFailed
@@ -81,8 +82,26 @@ class VersionNotFound(ServingError):
     reason = "VERSION_NOT_FOUND"
 
 
+class AuthRequired(ServingError):
+    """No key, or one that nobody was given."""
+
+    reason = "AUTH_REQUIRED"
+
+
+class Forbidden(ServingError):
+    """A sound key, which does not open this."""
+
+    reason = "FORBIDDEN"
+
+
+class RateLimited(ServingError):
+    """A client that asks more often than its key allows."""
+
+    reason = "RATE_LIMITED"
+
+
 class Overloaded(ServingError):
-    """More work than the gateway may hold."""
+    """More work than the gateway may hold, or than it can do before the client's deadline."""
 
     reason = "OVERLOADED"
 
@@ -131,6 +150,9 @@ GRPC_STATUS: dict[str, grpc.StatusCode] = {
     "IMAGE_TOO_LARGE": grpc.StatusCode.INVALID_ARGUMENT,
     "MODEL_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "VERSION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "AUTH_REQUIRED": grpc.StatusCode.UNAUTHENTICATED,
+    "FORBIDDEN": grpc.StatusCode.PERMISSION_DENIED,
+    "RATE_LIMITED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DEADLINE_EXCEEDED": grpc.StatusCode.DEADLINE_EXCEEDED,
     "MODEL_NOT_READY": grpc.StatusCode.UNAVAILABLE,
@@ -148,6 +170,9 @@ HTTP_STATUS: dict[str, HTTPStatus] = {
     "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "MODEL_NOT_FOUND": HTTPStatus.NOT_FOUND,
     "VERSION_NOT_FOUND": HTTPStatus.NOT_FOUND,
+    "AUTH_REQUIRED": HTTPStatus.UNAUTHORIZED,
+    "FORBIDDEN": HTTPStatus.FORBIDDEN,
+    "RATE_LIMITED": HTTPStatus.TOO_MANY_REQUESTS,
     "OVERLOADED": HTTPStatus.TOO_MANY_REQUESTS,
     "DEADLINE_EXCEEDED": HTTPStatus.GATEWAY_TIMEOUT,
     "MODEL_NOT_READY": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -84,10 +84,14 @@ class Gateway:
             keep_loaded=settings.keep_loaded,
             unload_grace_s=settings.unload_grace_s,
         )
-        self._admission = Admission(settings.max_in_flight)
+        self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self._metrics = Metrics(self._registry.list, lambda: self._admission.in_flight)
         self._classifier = Classifier(
-            self._registry, self._pipeline, self._admission, self._metrics
+            self._registry,
+            self._pipeline,
+            self._admission,
+            self._metrics,
+            max_batch_requests=settings.max_batch_requests,
         )
 
     async def run(self) -> None:
@@ -142,6 +146,7 @@ class Gateway:
         grpc_door = GrpcDoor(
             self._classifier,
             self._registry,
+            self._admission,
             address=settings.grpc_address,
             max_request_bytes=settings.max_request_bytes,
         )

@@ -5,26 +5,24 @@ One port carries convoy.v1.ImageClassifier, grpc.health.v1 and server reflection
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
-from server.classifier import Classifier
-from server.errors import DOMAIN, GRPC_STATUS, ImageTooLarge, ServingError
+from server.admission import Admission
+from server.classifier import Classifier, Item
+from server.errors import ImageTooLarge, ServingError
 from server.registry import Registry
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from server.status import status_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 # Requests a little over the limit must reach us, so that we answer them and not gRPC.
@@ -36,18 +34,42 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     """The methods have the names that the contract gives them."""
 
-    def __init__(self, classifier: Classifier, registry: Registry, max_request_bytes: int) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        registry: Registry,
+        admission: Admission,
+        max_request_bytes: int,
+    ) -> None:
         self._classifier = classifier
         self._registry = registry
+        self._admission = admission
         self._max_request_bytes = max_request_bytes
 
     async def Classify(  # noqa: N802
         self, request: pb.ClassifyRequest, context: Context
     ) -> pb.ClassifyResponse:
-        async with translating_errors(context):
-            check_size(request, self._max_request_bytes)
+        async with self._answering(context, request):
             return await self._classifier.classify(request, context.time_remaining())
         raise AssertionError("unreachable: abort raises")
+
+    async def BatchClassify(  # noqa: N802
+        self, request: pb.BatchClassifyRequest, context: Context
+    ) -> pb.BatchClassifyResponse:
+        async with self._answering(context, request):
+            items = await self._classifier.classify_batch(
+                request.requests, context.time_remaining()
+            )
+            return pb.BatchClassifyResponse(results=[result_of(item) for item in items])
+        raise AssertionError("unreachable: abort raises")
+
+    async def StreamClassify(  # noqa: N802
+        self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
+    ) -> AsyncIterator[pb.ItemResult]:
+        items = self._classifier.classify_stream(requests, context.time_remaining())
+        async with contextlib.aclosing(items):
+            async for item in items:
+                yield result_of(item)
 
     async def ListModels(  # noqa: N802
         self, request: pb.ListModelsRequest, context: Context
@@ -59,12 +81,27 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
             return self._registry.describe(request.model, request.version)
         raise AssertionError("unreachable: abort raises")
 
+    @asynccontextmanager
+    async def _answering(self, context: Context, request: Message) -> AsyncIterator[None]:
+        """Holds the request's bytes until it is answered."""
+        async with translating_errors(context):
+            check_size(request, self._max_request_bytes)
+            with self._admission.body() as body:
+                body.add(request.ByteSize())
+                yield
+
 
 class GrpcDoor:
     """The server on its port. `serving` follows the gateway's readiness."""
 
     def __init__(
-        self, classifier: Classifier, registry: Registry, *, address: str, max_request_bytes: int
+        self,
+        classifier: Classifier,
+        registry: Registry,
+        admission: Admission,
+        *,
+        address: str,
+        max_request_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(
             options=[
@@ -74,7 +111,7 @@ class GrpcDoor:
                 ("grpc.so_reuseport", 0),
             ]
         )
-        servicer = ImageClassifier(classifier, registry, max_request_bytes)
+        servicer = ImageClassifier(classifier, registry, admission, max_request_bytes)
         classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]
             servicer, self._server
         )
@@ -106,37 +143,15 @@ def check_size(request: Message, max_request_bytes: int) -> None:
         )
 
 
+def result_of(item: Item) -> pb.ItemResult:
+    if isinstance(item.result, ServingError):
+        return pb.ItemResult(request_id=item.request_id, error=status_of(item.result))
+    return pb.ItemResult(request_id=item.request_id, response=item.result)
+
+
 @asynccontextmanager
 async def translating_errors(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except ServingError as error:
         await context.abort_with_status(rpc_status.to_status(status_of(error)))
-
-
-def status_of(error: ServingError) -> status_pb2.Status:
-    """google.rpc.Status with the details that apply."""
-    code: tuple[int, str] = GRPC_STATUS[error.reason].value
-    details = []
-    for message in details_of(error):
-        packed = any_pb2.Any()
-        packed.Pack(message)
-        details.append(packed)
-    return status_pb2.Status(code=code[0], message=error.message, details=details)
-
-
-def details_of(error: ServingError) -> Iterator[Message]:
-    yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
-    if error.retry_after_s is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(int(error.retry_after_s * 1e3))
-        yield error_details_pb2.RetryInfo(retry_delay=delay)
-    if "field" in error.metadata:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.metadata["field"], description=error.message
-        )
-        yield error_details_pb2.BadRequest(field_violations=[violation])
-    if "model" in error.metadata:
-        yield error_details_pb2.ResourceInfo(
-            resource_type="model", resource_name=error.metadata["model"]
-        )

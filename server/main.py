@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import typer
-
-if TYPE_CHECKING:
-    from server.settings import Settings
 
 # The settings class reads the arguments, --help included; Typer passes them on untouched.
 CONTEXT_SETTINGS = {
@@ -22,14 +18,23 @@ def serve(context: typer.Context) -> None:
     """Serve the models of a repository over gRPC and HTTP."""
     import asyncio
 
-    from server import logs
+    from server import configuration, logs
     from server.gateway import Gateway, StartFailed
 
     async def run() -> None:
         await Gateway(settings).run()
 
-    settings = read_settings(context.args)
+    try:
+        configured = configuration.read(context.args)
+    except configuration.WrongSettings as error:
+        print("\n".join(f"convoy serve: {line}" for line in error.lines), file=sys.stderr)
+        raise typer.Exit(2) from error
+    settings = configured.settings
+    if settings.show_config:
+        print(configured.as_toml(), end="")
+        return
     logs.set_up(settings.log_format, settings.log_level)
+    configured.warn_of_unknown_variables()
     try:
         asyncio.run(run())
     except StartFailed as error:
@@ -38,21 +43,3 @@ def serve(context: typer.Context) -> None:
 
 
 serve.context_settings = CONTEXT_SETTINGS  # type: ignore[attr-defined]
-
-
-def read_settings(arguments: list[str]) -> Settings:
-    """A wrong value ends in one line each: the field, what is wrong, the value."""
-    from pydantic import ValidationError
-    from pydantic_settings import CliApp, SettingsError
-
-    from server.settings import Settings
-
-    try:
-        return CliApp.run(Settings, cli_args=arguments)
-    except ValidationError as invalid:
-        for fault in invalid.errors():
-            flag = "--" + ".".join(str(part) for part in fault["loc"]).replace("_", "-")
-            print(f"convoy serve: {flag}: {fault['msg']}, got {fault['input']!r}", file=sys.stderr)
-    except SettingsError as error:
-        print(f"convoy serve: {error}", file=sys.stderr)
-    raise typer.Exit(2)

@@ -50,18 +50,31 @@ class Pipeline:
         self._max_bytes = max_image_bytes
         self._max_pixels = max_image_pixels
 
-    async def run(
-        self, folder: str, model: LoadedModel, content: bytes, deadline_s: float | None = None
-    ) -> Outcome:
-        """Answers one image; `deadline_s` is on the clock of time.monotonic().
+    async def run(self, folder: str, model: LoadedModel, content: bytes) -> Outcome:
+        """Answers one image, however long it takes.
 
         Raises:
             ServingError: the image or the runner is at fault.
         """
+        prepared = await self.prepare(content, model.facts.preprocessing)
+        return await self.infer(folder, prepared)
+
+    async def prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
+        """
+        Raises:
+            ServingError: the image is at fault.
+        """
         loop = asyncio.get_running_loop()
-        prepared = await loop.run_in_executor(
-            self._threads, self._prepare, content, model.facts.preprocessing
-        )
+        return await loop.run_in_executor(self._threads, self._prepare, content, preprocessing)
+
+    async def infer(
+        self, folder: str, prepared: PreparedImage, deadline_s: float | None = None
+    ) -> Outcome:
+        """`deadline_s` is on the clock of time.monotonic().
+
+        Raises:
+            ServingError: the runner is at fault, or the deadline passed.
+        """
         started_s = time.monotonic()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - started_s)
         inference = await self._runner.infer(folder, prepared.pixels[np.newaxis], timeout_s)

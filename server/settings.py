@@ -1,4 +1,4 @@
-"""What an operator can set: flags over environment variables (CONVOY_…) over the defaults here.
+"""What an operator can set: flags over environment variables (CONVOY_…) over a file over defaults.
 
 No other module reads CONVOY_… variables, and no flag is typed twice: `convoy serve --help` is made
 from these fields.
@@ -10,7 +10,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from server.runners.base import FOLDER_NAME
@@ -65,6 +72,15 @@ class Settings(BaseSettings):
         extra="forbid",
     )
 
+    config: Path | None = Field(
+        None,
+        description="A TOML file with settings, named as here with underscores. A flag or a "
+        "variable CONVOY_NAME wins over it.",
+    )
+    show_config: bool = Field(
+        False,
+        description="Print every setting and where its value comes from, as a TOML file, and end.",
+    )
     runner: Literal["in-process", "triton-local"] = Field(
         "in-process",
         description="What runs the models: ONNX Runtime in this process, or a Triton server that "
@@ -98,7 +114,29 @@ class Settings(BaseSettings):
     grpc_address: DoorAddress = Field("127.0.0.1:8081", description="The same of the gRPC door.")
     metrics_address: DoorAddress = Field(
         "127.0.0.1:8082",
-        description="The same of the operator's door, which has /metrics and the probes.",
+        description="The same of the operator's door, which has /metrics, /statusz and the probes.",
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="PEM file of the certificate, and those between it and its root, that both "
+        "doors for clients show. It is read anew on SIGHUP, as are the key, the client CA and "
+        "the API keys.",
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that sign clients' certificates: with it, only "
+        "clients with such a certificate are let in (mutual TLS).",
+    )
+    api_keys: Path | None = Field(
+        None,
+        description="File of the API keys, hashed, as `convoy key` writes it. With it, "
+        "each request needs one, as `authorization: Bearer KEY`.",
+    )
+    allow_unauthenticated: bool = Field(
+        False,
+        description="Let anybody ask who reaches an address that is not this machine's alone. "
+        "Needed there if neither --api-keys nor --tls-client-ca is given.",
     )
     max_image_bytes: PositiveInt = Field(
         16 << 20, description="Largest encoded image. More costs as much memory for each request."
@@ -107,12 +145,38 @@ class Settings(BaseSettings):
         32 << 20, description="Largest request, on either wire; base64 adds a third to an image."
     )
     max_image_pixels: PositiveInt = Field(
-        50_000_000, description="Largest width x height. A decoded pixel takes 3 bytes of memory."
+        50_000_000,
+        description="Largest width x height. A pixel takes 4 to 16 bytes while it is decoded.",
     )
     max_in_flight: PositiveInt = Field(
         256,
-        description="Requests held at once; more are refused with OVERLOADED. A longer queue does "
+        description="Images held at once; more are refused with OVERLOADED. A longer queue does "
         "not answer more, it answers later.",
+    )
+    max_in_flight_bytes: PositiveInt = Field(
+        256 << 20, description="The same for the bytes of the requests that are held."
+    )
+    max_batch_requests: PositiveInt = Field(
+        64, description="Most requests in one batch call; all are held until the last is answered."
+    )
+    max_connections: PositiveInt = Field(
+        1000, description="Connections to the HTTP door at once; more are closed. One costs a file."
+    )
+    max_concurrent_streams: PositiveInt = Field(
+        100, description="Calls at once over one gRPC connection; the client waits with more."
+    )
+    max_header_bytes: PositiveInt = Field(
+        16 << 10, description="Largest headers of a request, or metadata of a call."
+    )
+    header_timeout_s: PositiveFloat = Field(
+        10.0, description="Seconds that a client may take to send the headers of a request."
+    )
+    body_timeout_s: PositiveFloat = Field(
+        20.0, description="Seconds between two pieces of a body before the client is given up."
+    )
+    min_body_bytes_per_s: PositiveInt = Field(
+        1 << 10,
+        description="A body that comes slower than this, on the whole, is given up.",
     )
     decode_threads: PositiveInt = Field(
         os.cpu_count() or 1, description="Threads that decode and resize images."
@@ -125,8 +189,18 @@ class Settings(BaseSettings):
     unload_grace_s: PositiveFloat = Field(
         5.0, description="Seconds that a version stays loaded after a newer one has taken over."
     )
+    not_ready_s: NonNegativeFloat = Field(
+        0.0,
+        description="Seconds after SIGTERM in which the gateway still takes requests while its "
+        "probes say that it is not ready: as long as a load balancer takes to look.",
+    )
     shutdown_grace_s: PositiveFloat = Field(
         30.0, description="Seconds that requests in flight are given after SIGTERM."
+    )
+    otlp_endpoint: str | None = Field(
+        None,
+        description="Where traces go, over OTLP and gRPC, such as http://127.0.0.1:4317. Unset: "
+        "nowhere. Its headers and certificates: the variables OTEL_EXPORTER_OTLP_….",
     )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, JSON elsewhere."

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_no_module_shadows_a_dependency_or_the_standard_library() -> None:
 
 def test_the_stubs_are_those_of_the_contract(tmp_path: Path) -> None:
     outputs = ("--python_out", "--pyi_out", "--grpc_python_out")
-    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", "protocol"]
+    packages = sysconfig.get_path("purelib")
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", "protocol", "-I", packages]
     command += [f"{output}={tmp_path}" for output in outputs]
     subprocess.run([*command, "protocol/convoy/v1/classifier.proto"], cwd=ROOT, check=True)
     written = sorted((tmp_path / "convoy" / "v1").iterdir())

@@ -158,7 +158,8 @@ class Batcher:
             )
         request = Waiting(images, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
-        self._start_batches()
+        # Not at once: what is submitted in the same turn of the event loop goes along.
+        asyncio.get_running_loop().call_soon(self._start_batches)
         return await request.answer
 
     async def close(self) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
+import re
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import grpc
+import httpx
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,6 +25,7 @@ from convoy.v1 import classifier_pb2_grpc
 
 class Gateway(Protocol):
     grpc: str
+    operator: str
 
 
 @pytest.fixture
@@ -123,3 +129,99 @@ def test_health_is_told_of_the_server_and_the_service(channel: grpc.Channel) -> 
 def test_reflection_lists_the_services(channel: grpc.Channel) -> None:
     services = ProtoReflectionDescriptorDatabase(channel).get_services()
     assert {"convoy.v1.ImageClassifier", "grpc.health.v1.Health"} <= set(services)
+
+
+# ---------------------------------------------------------------- several images in one call
+
+
+def reason_of(error: Any) -> str:
+    info = error_details_pb2.ErrorInfo()
+    assert error.details[0].Unpack(info)
+    return str(info.reason)
+
+
+def test_a_batch_answers_each_in_its_place(stub: Any, digit: bytes) -> None:
+    requests = [
+        request_of(digit, request_id="first", top_k=1),
+        request_of(b"hello"),
+        request_of(digit, model="lenet4"),
+        request_of(digit, top_k=0),
+        request_of(digit, request_id="x" * 129),
+        request_of(digit, version="1"),
+    ]
+    results = stub.BatchClassify(pb.BatchClassifyRequest(requests=requests)).results
+    assert [result.WhichOneof("result") for result in results] == [
+        "response",
+        "error",
+        "error",
+        "error",
+        "error",
+        "response",
+    ]
+    assert results[0].request_id == results[0].response.request_id == "first"
+    assert [found.label for found in results[0].response.classes] == ["7"]
+    assert len(results[5].response.classes) == 5
+    assert [reason_of(result.error) for result in results[1:5]] == [
+        "IMAGE_FORMAT_UNSUPPORTED",
+        "MODEL_NOT_FOUND",
+        "MALFORMED_REQUEST",
+        "MALFORMED_REQUEST",
+    ]
+    assert [result.error.code for result in results[1:5]] == [3, 5, 3, 3]
+    assert all(result.request_id for result in results)
+
+
+def test_the_images_of_a_batch_go_through_the_network_together(stub: Any, digit: bytes) -> None:
+    requests = [request_of(digit) for _ in range(8)]
+    results = stub.BatchClassify(pb.BatchClassifyRequest(requests=requests)).results
+    assert {result.response.served.batch_size for result in results} == {8}
+
+
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_batch_without_requests_or_with_too_many_is_malformed(
+    stub: Any, digit: bytes, count: int
+) -> None:
+    requests = [request_of(digit) for _ in range(count)]
+    with pytest.raises(grpc.RpcError, match=f"the batch has {count} requests") as failure:
+        stub.BatchClassify(pb.BatchClassifyRequest(requests=requests))
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_stream_is_answered_in_its_order(stub: Any, digit: bytes) -> None:
+    contents = [digit, b"hello", digit] * 20
+    requests = (
+        request_of(content, request_id=str(number)) for number, content in enumerate(contents)
+    )
+    results = list(stub.StreamClassify(requests))
+    assert [result.request_id for result in results] == [str(n) for n in range(60)]
+    answers = [result.WhichOneof("result") for result in results]
+    assert answers == ["response", "error", "response"] * 20
+    assert results[0].response.classes[0].label == "7"
+
+
+def test_a_stream_answers_before_it_ends(stub: Any, digit: bytes) -> None:
+    """A conversation: the next request is made of the last answer."""
+    requests: queue.SimpleQueue[pb.ClassifyRequest | None] = queue.SimpleQueue()
+    results = stub.StreamClassify(iter(requests.get, None))
+    for number in range(3):
+        requests.put(request_of(digit, request_id=str(number)))
+        assert next(results).request_id == str(number)
+    requests.put(None)
+    assert list(results) == []
+
+
+def test_a_stream_that_is_left_is_given_up(stub: Any, digit: bytes, lenet_gateway: Gateway) -> None:
+    results = stub.StreamClassify(request_of(digit) for _ in itertools.count())
+    next(results)
+    results.cancel()
+    deadline_s = time.monotonic() + 10
+    while held(lenet_gateway):
+        assert time.monotonic() < deadline_s, "requests of a cancelled stream are held"
+        time.sleep(0.05)
+
+
+def held(gateway: Gateway) -> float:
+    text = httpx.get(f"{gateway.operator}/metrics").text
+    found = re.search(r"^convoy_in_flight (\S+)", text, re.MULTILINE)
+    assert found
+    return float(found[1])

@@ -39,6 +39,16 @@ class ImageClassifierStub:
                 request_serializer=convoy_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=convoy_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.BatchClassify = channel.unary_unary(
+                '/convoy.v1.ImageClassifier/BatchClassify',
+                request_serializer=convoy_dot_v1_dot_classifier__pb2.BatchClassifyRequest.SerializeToString,
+                response_deserializer=convoy_dot_v1_dot_classifier__pb2.BatchClassifyResponse.FromString,
+                _registered_method=True)
+        self.StreamClassify = channel.stream_stream(
+                '/convoy.v1.ImageClassifier/StreamClassify',
+                request_serializer=convoy_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=convoy_dot_v1_dot_classifier__pb2.ItemResult.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/convoy.v1.ImageClassifier/ListModels',
                 request_serializer=convoy_dot_v1_dot_classifier__pb2.ListModelsRequest.SerializeToString,
@@ -56,6 +66,21 @@ class ImageClassifierServicer:
 
     def Classify(self, request, context):
         """Labels and scores of one image. HTTP: POST /v1/models/{model}:classify
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchClassify(self, request, context):
+        """Several images in one call, answered in their order. A bad image fails alone: its result is an
+        error, its neighbours' are answers. HTTP: POST /v1/models/{model}:batchClassify
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamClassify(self, request_iterator, context):
+        """Requests as they come, results in the order of the requests, worked on side by side. Not over HTTP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -82,6 +107,16 @@ def add_ImageClassifierServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=convoy_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
                     response_serializer=convoy_dot_v1_dot_classifier__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'BatchClassify': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchClassify,
+                    request_deserializer=convoy_dot_v1_dot_classifier__pb2.BatchClassifyRequest.FromString,
+                    response_serializer=convoy_dot_v1_dot_classifier__pb2.BatchClassifyResponse.SerializeToString,
+            ),
+            'StreamClassify': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamClassify,
+                    request_deserializer=convoy_dot_v1_dot_classifier__pb2.ClassifyRequest.FromString,
+                    response_serializer=convoy_dot_v1_dot_classifier__pb2.ItemResult.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -121,6 +156,60 @@ class ImageClassifier:
             '/convoy.v1.ImageClassifier/Classify',
             convoy_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
             convoy_dot_v1_dot_classifier__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchClassify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/convoy.v1.ImageClassifier/BatchClassify',
+            convoy_dot_v1_dot_classifier__pb2.BatchClassifyRequest.SerializeToString,
+            convoy_dot_v1_dot_classifier__pb2.BatchClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamClassify(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/convoy.v1.ImageClassifier/StreamClassify',
+            convoy_dot_v1_dot_classifier__pb2.ClassifyRequest.SerializeToString,
+            convoy_dot_v1_dot_classifier__pb2.ItemResult.FromString,
             options,
             channel_credentials,
             insecure,
