@@ -43,9 +43,11 @@ class DrainRate:
         self._since_s = now_s
         self.in_flight -= images
 
-    def wait_s(self, images: int = 0) -> float | None:
-        """Until all that is in flight, and as many images more, are answered."""
-        return self.seconds_each and (self.in_flight + images) * self.seconds_each
+    def wait_s(self, images: int = 0) -> float:
+        """Until all that waits, and as many images more, are answered; 0 where nothing waits."""
+        if self.in_flight < BUSY_IMAGES or self.seconds_each is None:
+            return 0.0
+        return (self.in_flight + images) * self.seconds_each
 
 
 class Body:
@@ -140,7 +142,7 @@ class Admission:
     def _check_deadline(self, images: Mapping[str, int], timeout_s: float | None) -> None:
         for name, n in images.items():
             wait_s = self._by_model[name].wait_s(n)
-            if timeout_s is not None and wait_s is not None and wait_s > timeout_s:
+            if timeout_s is not None and wait_s > timeout_s:
                 raise Overloaded(
                     f"the answer would take {wait_s:.3f} s, and the deadline is in "
                     f"{timeout_s:.3f} s",

@@ -20,7 +20,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field
 
 from convoy.v1 import classifier_pb2 as pb
+from server import tracing
 from server.admission import Admission
+from server.auth import Keys, client_name
 from server.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -47,6 +49,7 @@ class Call:
 
     request: pb.ClassifyRequest
     deadline_s: float | None = None  # on the clock of time.monotonic()
+    content: bytes = field(init=False)  # of the image, read once: each reading copies it
     arrived_s: float = field(default_factory=time.monotonic)
     servable: Servable | None = None
     prepared: PreparedImage | None = None
@@ -54,6 +57,7 @@ class Call:
 
     def __post_init__(self) -> None:
         self.request.request_id = self.request.request_id or new_id()
+        self.content = self.request.image.content
 
     @contextlib.asynccontextmanager
     async def within_its_deadline(self) -> AsyncIterator[None]:
@@ -83,12 +87,14 @@ class Classifier:
         admission: Admission,
         metrics: Metrics,
         *,
+        keys: Keys | None,
         max_batch_requests: int,
     ) -> None:
         self._registry = registry
         self._pipeline = pipeline
         self._admission = admission
         self._metrics = metrics
+        self._keys = keys
         self._max_batch_requests = max_batch_requests
 
     async def classify(
@@ -100,7 +106,11 @@ class Classifier:
             ServingError: what was wrong, and nothing else.
         """
         call = Call(request, deadline_after(timeout_s))
-        with self._accounting(call), self._admitted([request], timeout_s):
+        with (
+            tracing.span("classify", model=request.model),
+            self._accounting(call),
+            self._admitted([request], timeout_s),
+        ):
             async with call.within_its_deadline():
                 await self._prepare(call)
                 return await self._infer(call)
@@ -115,15 +125,18 @@ class Classifier:
             ShuttingDown, Overloaded: the batch as a whole is refused.
         """
         calls = [Call(request, deadline_after(timeout_s)) for request in requests]
-        try:
-            self._check_size(calls)
-            with self._admitted(requests, timeout_s):
-                for step in (self._prepare, self._infer):
-                    await asyncio.gather(*(self._take(call, step) for call in calls))
-        except ServingError as error:
-            for call in calls:
-                self._log_refusal(call, error)
-            raise
+        with tracing.span("classify_batch", requests=len(calls)):
+            try:
+                self._check_size(calls)
+                with self._admitted(requests, timeout_s):
+                    for call in calls[1:]:  # the door has charged for one
+                        await self._take(call, self._charge)
+                    for step in (self._prepare, self._infer):
+                        await asyncio.gather(*(self._take(call, step) for call in calls))
+            except ServingError as error:
+                for call in calls:
+                    self._log_refusal(call, error)
+                raise
         return [item_of(call) for call in calls]
 
     async def classify_stream(
@@ -162,8 +175,10 @@ class Classifier:
         request.request_id = request.request_id or new_id()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - time.monotonic())
         try:
+            if self._keys:
+                self._keys.charge(client_name.get())
             with self._admission.body() as body:
-                body.add(request.ByteSize())
+                body.add(len(request.image.content))
                 response = await self.classify(request, timeout_s)
         except ServingError as error:
             return Item(request.request_id, error)
@@ -180,13 +195,18 @@ class Classifier:
         except ServingError as error:
             call.result = error
 
+    async def _charge(self, call: Call) -> None:
+        if self._keys:
+            self._keys.charge(client_name.get())
+
     async def _prepare(self, call: Call) -> None:
         check(call.request)
+        if self._keys:
+            self._keys.require(client_name.get(), call.request.model)
         call.servable = await self._registry.find(call.request.model, call.request.version)
         facts = call.servable.loaded.facts
-        call.prepared = await self._pipeline.prepare(
-            call.request.image.content, facts.preprocessing
-        )
+        with tracing.span("prepare", model=call.servable.model):
+            call.prepared = await self._pipeline.prepare(call.content, facts.preprocessing)
 
     async def _infer(self, call: Call) -> pb.ClassifyResponse:
         """A version let go between two steps is no fault of the client: resolve again, once."""
@@ -199,15 +219,23 @@ class Classifier:
             outcome = await self._outcome(call)
         response = response_to(call, outcome)
         call.result = response
-        self._metrics.answered(response)
+        self._metrics.answered(response, len(call.content))
         logger.info("classified", extra=access(call, "OK", response))
         return response
 
     async def _outcome(self, call: Call) -> Outcome:
         assert call.servable and call.prepared
-        return await self._pipeline.infer(call.servable.folder, call.prepared, call.deadline_s)
+        servable = call.servable
+        with tracing.span("infer", model=servable.model, version=servable.version) as step:
+            outcome = await self._pipeline.infer(servable.folder, call.prepared, call.deadline_s)
+            step.note(batch_size=outcome.inference.batch_size)
+        return outcome
 
     # ------------------------------------------------------------ what goes around them
+
+    def arriving(self, model: str = "") -> contextlib.AbstractContextManager[None]:
+        """Around what a door does before it has a request: those refusals count as well."""
+        return self._accounting(Call(pb.ClassifyRequest(model=model)))
 
     def _admitted(
         self, requests: Sequence[pb.ClassifyRequest], timeout_s: float | None
@@ -232,7 +260,7 @@ class Classifier:
             self._log_refusal(call, error)
             raise
         except asyncio.CancelledError:
-            self._metrics.refused(self._label(call), "CANCELLED")
+            self._refuse(call, "CANCELLED")
             logger.info("the client went away", extra=access(call, "CANCELLED"))
             raise
         except Exception as fault:
@@ -244,11 +272,13 @@ class Classifier:
             raise internal from fault
 
     def _log_refusal(self, call: Call, error: ServingError) -> None:
-        self._metrics.refused(self._label(call), error.reason)
+        self._refuse(call, error.reason)
         logger.info("%s", error.message, extra=access(call, error.reason))
 
-    def _label(self, call: Call) -> str:
-        return call.request.model if self._registry.knows(call.request.model) else ""
+    def _refuse(self, call: Call, reason: str) -> None:
+        # An unknown name is the client's to choose, so it must not become a label.
+        name = call.request.model if self._registry.knows(call.request.model) else ""
+        self._metrics.refused(name, reason, len(call.content))
 
 
 def new_id() -> str:
@@ -340,9 +370,12 @@ def access(
     request = call.request
     fields: dict[str, object] = {
         "request_id": request.request_id,
+        "client": client_name.get(),
+        "door": tracing.door(),
+        "trace_id": tracing.trace_id(),
         "model": request.model,
         "outcome": outcome,
-        "image_bytes": len(request.image.content),
+        "image_bytes": len(call.content),
         "total_ms": round((time.monotonic() - call.arrived_s) * 1e3, 2),
     }
     if response:
@@ -350,8 +383,11 @@ def access(
         fields |= {
             "version": response.version,
             "batch_size": response.served.batch_size,
+            "image": f"{response.image.format} {response.image.width}x{response.image.height}",
             "decode_ms": timing.decode_us / 1e3,
             "preprocess_ms": timing.preprocess_us / 1e3,
             "infer_ms": timing.infer_us / 1e3,
         }
-    return fields
+        if timing.HasField("queue_us"):
+            fields["queue_ms"] = timing.queue_us / 1e3
+    return {name: value for name, value in fields.items() if value != ""}

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import signal
-import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-import uvicorn
-from starlette.applications import Starlette
-
+from server.addresses import StartFailed, is_socket, listen
 from server.admission import Admission
+from server.auth import KeyMiddleware, Keys, check_exposure
 from server.classifier import Classifier
 from server.grpc_api import GrpcDoor
-from server.http_api import http_door, operator_door
+from server.http_api import answer_serving_error, http_door, operator_door
+from server.http_server import LAST_WORDS_S, HttpServer
 from server.metrics import Metrics
+from server.open_inference import (
+    OPEN_INFERENCE,
+    OpenInference,
+    add_open_inference,
+    open_inference_routes,
+)
 from server.pipeline import Pipeline
 from server.proof import prove
 from server.registry import Registry
@@ -32,16 +35,14 @@ from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import TritonCannotStart
 from server.settings import Settings
+from server.tls import Tls
+from server.triton_statistics import TritonStatistics
 
 logger = logging.getLogger(__name__)
 
 SHOW_READINESS_EVERY_S = 0.1
 # asyncio names what held the event loop for longer.
 SLOW_CALLBACK_S = 0.1
-
-
-# After the last answer is made, the time in which it may still leave.
-LAST_WORDS_S = 5.0
 
 GREETING = """\
 Convoy serves {where}
@@ -55,19 +56,20 @@ Try, in another shell:
   .venv/bin/convoy models --server {grpc}"""
 
 
-class StartFailed(Exception):
-    """The gateway cannot start; the message says why and what to do, in one sentence."""
-
-
 class Gateway:
     """Everything wired together; `run` is its whole life. To be made inside the event loop.
 
     Raises:
-        StartFailed: there is no repository.
+        StartFailed: there is no repository, keys or certificates cannot be read, or strangers
+            could ask without a key.
     """
 
     def __init__(self, settings: Settings) -> None:
+        check_exposure(settings)
         self._settings = settings
+        self._keys = Keys(settings.api_keys) if settings.api_keys else None
+        self._tls = tls_of(settings)
+        self._is_leaving = False
         self._created_s = time.monotonic()
         runner = build_runner(settings)
         self._runner = StagedRunner(runner, settings.staged) if settings.staged else runner
@@ -85,12 +87,18 @@ class Gateway:
             unload_grace_s=settings.unload_grace_s,
         )
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
-        self._metrics = Metrics(self._registry.list, lambda: self._admission.in_flight)
+        self._metrics = Metrics(
+            self._registry,
+            self._admission,
+            self.is_ready,
+            TritonStatistics(runner) if isinstance(runner, TritonRunner) else None,
+        )
         self._classifier = Classifier(
             self._registry,
             self._pipeline,
             self._admission,
             self._metrics,
+            keys=self._keys,
             max_batch_requests=settings.max_batch_requests,
         )
 
@@ -107,10 +115,13 @@ class Gateway:
             # A second signal sets what is set already, and does not cut the drain short.
             loop.add_signal_handler(number, stop.set)
         doors = await self._open_doors()
+        renewal = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, renewal.set)
         print(self._greeting(doors), flush=True)
         background = [
             asyncio.create_task(self._serve_models()),
             asyncio.create_task(self._show_readiness(doors)),
+            asyncio.create_task(self._renew(doors, renewal)),
         ]
         try:
             await first_of(asyncio.create_task(stop.wait()), *background)
@@ -128,18 +139,34 @@ class Gateway:
         await prove(self._pipeline, folder, model)
 
     def is_ready(self) -> bool:
-        return not self._admission.is_draining and self._registry.is_ready()
+        return not self._is_leaving and self._registry.is_ready()
 
     async def _open_doors(self) -> Doors:
         settings = self._settings
-        door = http_door(
-            self._classifier, self._registry, self.is_ready, settings.max_request_bytes
+        open_inference = OpenInference(
+            self._classifier,
+            self._registry,
+            self._admission,
+            self.is_ready,
+            keys=self._keys,
+            max_request_bytes=settings.max_request_bytes,
+            max_batch_requests=settings.max_batch_requests,
         )
-        http = HttpServer(door, settings.http_address, "--http-address")
+        door = http_door(
+            self._classifier,
+            self._registry,
+            self.is_ready,
+            settings.max_request_bytes,
+            open_inference_routes(open_inference),
+        )
+        guarded = KeyMiddleware(door, self._keys, answer_serving_error) if self._keys else door
+        certificate = self._tls.http if self._tls else None
+        http = HttpServer(guarded, settings.http_address, "--http-address", settings, certificate)
         operator = HttpServer(
-            operator_door(self._registry, self._metrics, self.is_ready),
+            operator_door(self._registry, self._metrics, self._admission, settings, self.is_ready),
             settings.metrics_address,
             "--metrics-address",
+            settings,
         )
         # gRPC opens its port itself, and tells standard error if it cannot: so we look first.
         listen(settings.grpc_address, "--grpc-address").close()
@@ -147,8 +174,10 @@ class Gateway:
             self._classifier,
             self._registry,
             self._admission,
-            address=settings.grpc_address,
-            max_request_bytes=settings.max_request_bytes,
+            settings,
+            keys=self._keys,
+            tls=self._tls,
+            more_services={OPEN_INFERENCE: partial(add_open_inference, open_inference)},
         )
         await grpc_door.start()
         return Doors(http, operator, grpc_door)
@@ -181,10 +210,22 @@ class Gateway:
                     logger.info("ready in %.1f s", time.monotonic() - self._created_s)
             await asyncio.sleep(SHOW_READINESS_EVERY_S)
 
+    async def _renew(self, doors: Doors, renewal: asyncio.Event) -> None:
+        """On SIGHUP: keys and certificates anew, and no connection dropped."""
+        while await renewal.wait():
+            renewal.clear()
+            if self._keys:
+                await asyncio.to_thread(self._keys.reload)
+            if self._tls:
+                await asyncio.to_thread(self._tls.reload)
+                await doors.http.renew(self._tls.http)
+
     async def _drain(self, doors: Doors) -> None:
         """Not ready first; then what is in flight finishes; then the ports close."""
-        self._admission.drain()
+        self._is_leaving = True
         await doors.grpc.show_readiness(False)
+        await asyncio.sleep(self._settings.not_ready_s)
+        self._admission.drain()
         grace_s = self._settings.shutdown_grace_s
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._admission.drained(), grace_s)
@@ -206,39 +247,17 @@ class Doors:
         return asked if is_socket(asked) else f"{asked.rpartition(':')[0]}:{self.grpc.port}"
 
 
-class UvicornServer(uvicorn.Server):
-    """Signals are the gateway's; uvicorn would end on the second one."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class HttpServer:
-    """One application on one port, open from the start."""
-
-    def __init__(self, application: Starlette, address: str, flag: str) -> None:
-        self._socket = listen(address, flag)
-        host = address.rpartition(":")[0]
-        port = self._socket.getsockname()[1]
-        self.url = address if is_socket(address) else f"http://{host}:{port}"
-        config = uvicorn.Config(
-            application,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=int(LAST_WORDS_S),
-        )
-        self._server = UvicornServer(config)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-
-    async def stop(self) -> None:
-        self._server.should_exit = True
-        await self._task
-        if is_socket(self.url):
-            remove_socket(self.url.removeprefix("unix:"))
+def tls_of(settings: Settings) -> Tls | None:
+    """
+    Raises:
+        StartFailed: a part is missing, or cannot be read.
+    """
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate and key:
+        return Tls(certificate, key, settings.tls_client_ca)
+    if certificate or key or settings.tls_client_ca:
+        raise StartFailed("TLS needs both --tls-certificate and --tls-key; a client CA needs them")
+    return None
 
 
 def build_runner(settings: Settings) -> Runner:
@@ -254,7 +273,9 @@ def build_runner(settings: Settings) -> Runner:
             "or build a model with python export/build.py lenet5"
         )
     if settings.runner == "triton-local":
-        return TritonLocalRunner(settings.repository, cache_path=settings.cache)
+        return TritonLocalRunner(
+            settings.repository, cache_path=settings.cache, otlp_endpoint=settings.otlp_endpoint
+        )
     return InProcessRunner(settings.repository)
 
 
@@ -264,45 +285,6 @@ def where_models_run(settings: Settings) -> str:
     if settings.runner == "triton-local":
         return f"{settings.repository} with a Triton of its own"
     return f"{settings.repository} in process"
-
-
-def is_socket(address: str) -> bool:
-    return address.startswith("unix:")
-
-
-def listen(address: str, flag: str) -> socket.socket:
-    """
-    Raises:
-        StartFailed: most likely because another program listens there.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        if is_socket(address):
-            return listen_on_socket(port)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family)
-    except OSError as error:
-        raise StartFailed(
-            f"{flag} {address} cannot be listened on ({error.strerror}): stop the program that "
-            "does, or give a free port (0 takes any)"
-        ) from error
-
-
-def remove_socket(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
-
-
-def listen_on_socket(path: str) -> socket.socket:
-    """A gateway that was killed leaves its socket's file, which nobody answers any more."""
-    taken = socket.socket(socket.AF_UNIX)
-    with taken, contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
-        taken.connect(path)
-        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-    remove_socket(path)
-    door = socket.socket(socket.AF_UNIX)
-    door.bind(path)
-    door.listen()
-    return door
 
 
 async def first_of(*tasks: asyncio.Task[object]) -> None:

@@ -6,23 +6,27 @@ One port carries convoy.v1.ImageClassifier, grpc.health.v1 and server reflection
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
+from server import tracing
 from server.admission import Admission
+from server.auth import KeyInterceptor, Keys
 from server.classifier import Classifier, Item
 from server.errors import ImageTooLarge, ServingError
+from server.limits import grpc_limits
 from server.registry import Registry
+from server.settings import Settings
 from server.status import status_of
+from server.tls import Tls
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 # Requests a little over the limit must reach us, so that we answer them and not gRPC.
@@ -49,14 +53,14 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     async def Classify(  # noqa: N802
         self, request: pb.ClassifyRequest, context: Context
     ) -> pb.ClassifyResponse:
-        async with self._answering(context, request):
+        async with self._answering(context, [request]):
             return await self._classifier.classify(request, context.time_remaining())
         raise AssertionError("unreachable: abort raises")
 
     async def BatchClassify(  # noqa: N802
         self, request: pb.BatchClassifyRequest, context: Context
     ) -> pb.BatchClassifyResponse:
-        async with self._answering(context, request):
+        async with self._answering(context, request.requests):
             items = await self._classifier.classify_batch(
                 request.requests, context.time_remaining()
             )
@@ -66,6 +70,7 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     async def StreamClassify(  # noqa: N802
         self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
     ) -> AsyncIterator[pb.ItemResult]:
+        tracing.arrived("grpc", dict(context.invocation_metadata() or ()))
         items = self._classifier.classify_stream(requests, context.time_remaining())
         async with contextlib.aclosing(items):
             async for item in items:
@@ -82,12 +87,18 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
         raise AssertionError("unreachable: abort raises")
 
     @asynccontextmanager
-    async def _answering(self, context: Context, request: Message) -> AsyncIterator[None]:
-        """Holds the request's bytes until it is answered."""
+    async def _answering(
+        self, context: Context, requests: Sequence[pb.ClassifyRequest]
+    ) -> AsyncIterator[None]:
+        """Holds the images' bytes until all are answered."""
+        tracing.arrived("grpc", dict(context.invocation_metadata() or ()))
         async with translating_errors(context):
-            check_size(request, self._max_request_bytes)
             with self._admission.body() as body:
-                body.add(request.ByteSize())
+                with self._classifier.arriving():
+                    # Not the message's ByteSize, for which it would be written out.
+                    n_bytes = sum(len(request.image.content) for request in requests)
+                    check_size(n_bytes, self._max_request_bytes)
+                    body.add(n_bytes)
                 yield
 
 
@@ -99,17 +110,22 @@ class GrpcDoor:
         classifier: Classifier,
         registry: Registry,
         admission: Admission,
+        settings: Settings,
         *,
-        address: str,
-        max_request_bytes: int,
+        keys: Keys | None,
+        tls: Tls | None,
+        more_services: Mapping[str, Callable[[grpc.aio.Server], None]],
     ) -> None:
+        max_request_bytes = settings.max_request_bytes
         self._server = grpc.aio.server(
+            interceptors=[KeyInterceptor(keys)] if keys else [],
             options=[
                 ("grpc.max_receive_message_length", max_request_bytes + SLACK_BYTES),
                 ("grpc.max_send_message_length", -1),
                 # Two gateways on one port would share its connections in silence.
                 ("grpc.so_reuseport", 0),
-            ]
+                *grpc_limits(settings),
+            ],
         )
         servicer = ImageClassifier(classifier, registry, admission, max_request_bytes)
         classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]
@@ -118,9 +134,15 @@ class GrpcDoor:
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (SERVICE, *more_services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        self.port = self._server.add_insecure_port(address)
+        for add_to in more_services.values():
+            add_to(self._server)
+        self.port = (
+            self._server.add_secure_port(settings.grpc_address, tls.grpc_credentials())
+            if tls
+            else self._server.add_insecure_port(settings.grpc_address)
+        )
 
     async def start(self) -> None:
         await self.show_readiness(False)
@@ -136,10 +158,10 @@ class GrpcDoor:
         await self._server.stop(grace_s)
 
 
-def check_size(request: Message, max_request_bytes: int) -> None:
-    if request.ByteSize() > max_request_bytes:
+def check_size(n_bytes: int, max_request_bytes: int) -> None:
+    if n_bytes > max_request_bytes:
         raise ImageTooLarge(
-            f"the request has {request.ByteSize()} bytes, at most {max_request_bytes} are allowed"
+            f"the request has {n_bytes} bytes, at most {max_request_bytes} are allowed"
         )
 
 

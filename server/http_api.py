@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import json_format
@@ -25,10 +25,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from convoy.v1 import classifier_pb2 as pb
+from server import tracing
+from server.admission import Admission
 from server.classifier import Classifier
 from server.errors import GRPC_STATUS, HTTP_STATUS, ImageTooLarge, MalformedRequest, ServingError
-from server.metrics import Metrics
+from server.metrics import Metrics, metrics_route
 from server.registry import Registry
+from server.settings import Settings
+from server.statusz import statusz_route
 
 # Parsing JSON above this size would hold the event loop for more than 2 ms.
 LARGE_BODY_BYTES = 256 << 10
@@ -49,10 +53,12 @@ def http_door(
     registry: Registry,
     is_ready: Callable[[], bool],
     max_request_bytes: int,
+    more_routes: Sequence[Route] = (),
 ) -> Starlette:
     """The application that clients see."""
 
     async def classify(request: Request) -> Response:
+        tracing.arrived("http", request.headers)
         message = await read_request(request, max_request_bytes)
         message.model = request.path_params["model"]
         message.request_id = message.request_id or request.headers.get("x-request-id", "")
@@ -74,6 +80,7 @@ def http_door(
             Route("/v1/models", list_models),
             Route("/v1/models/{model:model}:classify", classify, methods=["POST"]),
             Route("/v1/models/{model:model}", get_model),
+            *more_routes,
             *probes(registry, is_ready),
         ],
         exception_handlers={
@@ -84,13 +91,21 @@ def http_door(
     )
 
 
-def operator_door(registry: Registry, metrics: Metrics, is_ready: Callable[[], bool]) -> Starlette:
+def operator_door(
+    registry: Registry,
+    metrics: Metrics,
+    admission: Admission,
+    settings: Settings,
+    is_ready: Callable[[], bool],
+) -> Starlette:
     """The application that only the operator sees, on a port of its own."""
-
-    async def show_metrics(request: Request) -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return Starlette(routes=[Route("/metrics", show_metrics), *probes(registry, is_ready)])
+    return Starlette(
+        routes=[
+            metrics_route(metrics),
+            statusz_route(registry, metrics, admission, settings, is_ready),
+            *probes(registry, is_ready),
+        ]
+    )
 
 
 def probes(registry: Registry, is_ready: Callable[[], bool]) -> list[Route]:

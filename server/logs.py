@@ -1,26 +1,93 @@
-"""How log lines look: text for people at a terminal, one JSON object a line elsewhere."""
+"""How log lines look and leave: text for people at a terminal, one JSON object a line elsewhere.
+
+A line is made where it is logged, and written by a thread of its own: a standard error that is
+slow, stopped or full loses lines, which are counted, and holds up nothing else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import queue
+import re
 import sys
+import textwrap
+import threading
 import time
-from typing import Literal
+from typing import Any, Literal
 
 # What a record always has; anything else came through `extra` and is part of the message.
 STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+# Ends of lines, escape sequences of terminals, and marks that turn the direction of writing.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+STANDARD_ERROR = 2
+# With 500 bytes a line, 5 MB wait for a reader that has stopped.
+MOST_WAITING_LINES = 10_000
+LAST_WORDS_S = 1.0
+END = b""
 
 
 def set_up(log_format: Literal["auto", "text", "json"], level: str) -> None:
     is_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    handler = logging.StreamHandler()
+    handler = LineHandler(STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # It tells of its own start and end; the gateway tells of its.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Each batch that a collector does not take is one line, and not one a span.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     # What is wrong with an image is told to the client who sent it.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def lost_lines() -> int:
+    """Lines that could not be written, or found too many others waiting, since the start."""
+    handlers = logging.getLogger().handlers
+    return sum(handler.lost_lines for handler in handlers if isinstance(handler, LineHandler))
+
+
+class LineHandler(logging.Handler):
+    """Writes whole lines to a file descriptor; never blocks or fails whoever logs.
+
+    Not the standard library's QueueListener, whose stop waits for its reader without end.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._waiting = queue.Queue[bytes](MOST_WAITING_LINES)
+        self._is_line_cut = False
+        self.lost_lines = 0
+        self._writer = threading.Thread(target=self._write_lines, name="log", daemon=True)
+        self._writer.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._waiting.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        except Exception:  # too many wait, or the record's arguments do not fit its message
+            self.lost_lines += 1
+
+    def close(self) -> None:
+        """Writes what waits, within a second. The logging module calls it when the process ends."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(END)
+            self._writer.join(LAST_WORDS_S)
+        super().close()
+
+    def _write_lines(self) -> None:
+        while (line := self._waiting.get()) != END:
+            try:
+                self._write(line)
+            except OSError:
+                self.lost_lines += 1
+
+    def _write(self, line: bytes) -> None:
+        rest = b"\n" + line if self._is_line_cut else line
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+            self._is_line_cut = bool(rest)
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, object]:
@@ -43,9 +110,19 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
+    """A line a record; what clients wrote can neither end it nor move a terminal's cursor."""
+
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = " ".join(f"{name}={value}" for name, value in extra_fields(record).items())
-        return f"{super().format(record)}  {fields}".rstrip()
+        return escaped(f"{super().formatMessage(record)}  {fields}".rstrip())
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        lines = super().formatException(ei).split("\n")
+        return textwrap.indent("\n".join(map(escaped, lines)), "    ")
+
+
+def escaped(text: str) -> str:
+    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

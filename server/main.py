@@ -18,8 +18,9 @@ def serve(context: typer.Context) -> None:
     """Serve the models of a repository over gRPC and HTTP."""
     import asyncio
 
-    from server import configuration, logs
-    from server.gateway import Gateway, StartFailed
+    from server import configuration, logs, tracing
+    from server.addresses import StartFailed
+    from server.gateway import Gateway
 
     async def run() -> None:
         await Gateway(settings).run()
@@ -35,6 +36,8 @@ def serve(context: typer.Context) -> None:
         return
     logs.set_up(settings.log_format, settings.log_level)
     configured.warn_of_unknown_variables()
+    if settings.otlp_endpoint:
+        tracing.set_up(settings.otlp_endpoint)
     try:
         asyncio.run(run())
     except StartFailed as error:

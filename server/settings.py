@@ -51,6 +51,12 @@ def staging_folder(name: str) -> str:
     return name
 
 
+def web_address(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return address
+
+
 def comma_separated(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
@@ -197,9 +203,9 @@ class Settings(BaseSettings):
     shutdown_grace_s: PositiveFloat = Field(
         30.0, description="Seconds that requests in flight are given after SIGTERM."
     )
-    otlp_endpoint: str | None = Field(
+    otlp_endpoint: Annotated[str, AfterValidator(web_address)] | None = Field(
         None,
-        description="Where traces go, over OTLP and gRPC, such as http://127.0.0.1:4317. Unset: "
+        description="Where traces go, over OTLP and HTTP, such as http://127.0.0.1:4318. Unset: "
         "nowhere. Its headers and certificates: the variables OTEL_EXPORTER_OTLP_….",
     )
     log_format: Literal["auto", "text", "json"] = Field(

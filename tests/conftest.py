@@ -109,7 +109,7 @@ def large_repository(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: P
 def tritonserver() -> Path:
     """Where the wheel's server lies; tests that need it are skipped where it cannot be had."""
     try:
-        return install(default_cache_path())
+        return install(Path(os.environ["CONVOY_CACHE"]))
     except TritonCannotStart as error:
         pytest.skip(f"needs the tritonserver wheel: {error}")
 
@@ -132,7 +132,7 @@ def triton_of_nobody(repository: Path) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = TritonLocalRunner(repository)
+    server = TritonLocalRunner(repository, cache_path=Path(os.environ["CONVOY_CACHE"]))
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
         yield server.address

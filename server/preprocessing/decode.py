@@ -120,8 +120,7 @@ def _format_of(content: bytes) -> str:
         if beginning.match(content):
             return name
     raise ImageFormatUnsupported(
-        f"The image is in none of the formats {', '.join(FORMATS)} "
-        f"(it begins with {content[:12]!r}): convert it to one of them"
+        f"The image is in none of the formats {', '.join(FORMATS)}: convert it to one of them"
     )
 
 

@@ -1,8 +1,9 @@
 """The runner of a laptop: ONNX Runtime in the gateway's own process, from Triton's repository.
 
 It honours what Triton would of `config.pbtxt`: `instance_group` (how many batches are computed at
-once), `max_batch_size`, and `dynamic_batching` as "take what waits": an instance that becomes free
-takes the oldest waiting images, up to the maximum, and never waits for more.
+once; KIND_CPU keeps a version off the GPU), `max_batch_size`, and `dynamic_batching` as "take what
+waits": an instance that becomes free takes the oldest waiting images, up to the maximum, and never
+waits for more.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
 from server.runners.base import FOLDER_NAME, Inference, LoadedModel, LoadFailed, facts_of
+from server.runners.session import Images, Network, open_network
 
-Images = npt.NDArray[np.uint8]
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILE = "1/model.onnx"
+# ONNX Runtime's warnings are of its own choices: that shapes are computed on the CPU, for one.
+ERRORS = 3
 
 
 class InProcessRunner:
@@ -42,9 +45,9 @@ class InProcessRunner:
     async def load(self, name: str) -> LoadedModel:
         if name not in self._loaded:
             path = self._repository_path / name
-            config, session = await asyncio.to_thread(open_version, path)
-            self._batchers[name] = Batcher(session, config)
-            self._loaded[name] = LoadedModel(facts_of(config), "onnxruntime", device_of(session))
+            config, network = await asyncio.to_thread(open_version, path)
+            self._batchers[name] = Batcher(network, config)
+            self._loaded[name] = LoadedModel(facts_of(config), "onnxruntime", network.device)
         return self._loaded[name]
 
     async def unload(self, name: str) -> None:
@@ -73,7 +76,7 @@ def list_folders(repository_path: Path) -> list[str]:
     return [path.name for path in repository_path.iterdir() if FOLDER_NAME.fullmatch(path.name)]
 
 
-def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, ort.InferenceSession]:
+def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, Network]:
     """Reads a version's folder, off the event loop.
 
     Raises:
@@ -84,15 +87,19 @@ def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, ort.Inferenc
     # Idle threads that spin would take the cores from decoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = thread_count(config)
+    options.log_severity_level = ERRORS
     try:
-        session = ort.InferenceSession(
-            path / MODEL_FILE, options, providers=ort.get_available_providers()
+        network = open_network(
+            path / MODEL_FILE,
+            options,
+            max(1, config.max_batch_size),
+            may_use_gpu=may_use_gpu(config),
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = str(error).replace(str(path), path.name).splitlines()[0]
         raise LoadFailed(f"{path.name}/{MODEL_FILE} cannot be loaded: {reason}") from error
-    check_contract(session, path.name)
-    return config, session
+    check_contract(network.any_session, path.name)
+    return config, network
 
 
 def read_config(config_path: Path) -> model_config_pb2.ModelConfig:
@@ -126,8 +133,9 @@ def check_contract(session: ort.InferenceSession, name: str) -> None:
         )
 
 
-def device_of(session: ort.InferenceSession) -> str:
-    return "gpu" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+def may_use_gpu(config: model_config_pb2.ModelConfig) -> bool:
+    kinds = {group.kind for group in config.instance_group}
+    return kinds != {model_config_pb2.ModelInstanceGroup.KIND_CPU}
 
 
 @dataclass
@@ -142,8 +150,8 @@ class Waiting:
 class Batcher:
     """Computes the images of one version, those of several requests together."""
 
-    def __init__(self, session: ort.InferenceSession, config: model_config_pb2.ModelConfig) -> None:
-        self._session = session
+    def __init__(self, network: Network, config: model_config_pb2.ModelConfig) -> None:
+        self._network = network
         self._max_batch_size = max(1, config.max_batch_size)
         self._shares_batches = config.HasField("dynamic_batching")
         self._idle_instances = sum(group.count or 1 for group in config.instance_group) or 1
@@ -193,7 +201,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         started_s = time.perf_counter()
         try:
-            outputs = await loop.run_in_executor(
+            probabilities = await loop.run_in_executor(
                 self._threads, self._run, [request.images for request in batch]
             )
         except Exception as error:
@@ -201,24 +209,17 @@ class Batcher:
                 if not request.answer.done():
                     request.answer.set_exception(InferenceFailed(f"the model failed: {error}"))
         else:
-            self._answer(batch, *outputs, started_s)
+            self._answer(batch, probabilities, started_s)
         finally:
             self._idle_instances += 1
             self._start_batches()
 
-    def _run(self, images: list[Images]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    def _run(self, images: list[Images]) -> npt.NDArray[np.float32]:
         together = images[0] if len(images) == 1 else np.concatenate(images)
-        probabilities, batch_size = self._session.run(
-            ["probabilities", "batch_size"], {"image": together}
-        )
-        return probabilities, batch_size
+        return self._network.probabilities(together)
 
     def _answer(
-        self,
-        batch: Sequence[Waiting],
-        probabilities: npt.NDArray[np.float32],
-        batch_size: npt.NDArray[np.int32],
-        started_s: float,
+        self, batch: Sequence[Waiting], probabilities: npt.NDArray[np.float32], started_s: float
     ) -> None:
         compute_us = int((time.perf_counter() - started_s) * 1e6)
         first = 0
@@ -227,8 +228,6 @@ class Batcher:
             queue_us = int((started_s - request.since_s) * 1e6)
             if not request.answer.done():
                 request.answer.set_result(
-                    Inference(
-                        probabilities[first:last], int(batch_size[first, 0]), queue_us, compute_us
-                    )
+                    Inference(probabilities[first:last], len(probabilities), queue_us, compute_us)
                 )
             first = last

@@ -15,10 +15,11 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import model_config_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from server import tracing
 from server.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 _TRITON_VERSION = "1"
 _OUTPUTS = [InferRequestedOutput("probabilities"), InferRequestedOutput("batch_size")]
 _RETRY_AFTER_S = 1.0  # the gateway looks at its runners each second
+_STATISTICS_TIMEOUT_S = 1.0  # a Triton that hangs must not hold up Prometheus
 
 # They replace tritonclient's own, the message limits included.
 _CHANNEL_OPTIONS = [
@@ -113,7 +115,9 @@ class TritonRunner:
         try:
             # To the microsecond; gRPC's own deadlines are looked at each millisecond or later.
             async with asyncio.timeout(timeout_s):
-                result = await self._client.infer(name, [image], _TRITON_VERSION, _OUTPUTS)
+                result = await self._client.infer(
+                    name, [image], _TRITON_VERSION, _OUTPUTS, headers=tracing.headers()
+                )
         except TimeoutError as error:
             raise DeadlineExceeded(f"{name} did not answer within {timeout_s:.3f} s") from error
         except InferenceServerException as error:
@@ -122,6 +126,20 @@ class TritonRunner:
                 self._dead.add(name)
             raise self._infer_error(name, error) from error
         return Inference(result.as_numpy("probabilities"), int(result.as_numpy("batch_size")[0, 0]))
+
+    async def statistics(self) -> list[service_pb2.ModelStatistics]:
+        """What Triton has counted of each loaded version; beyond the seam, for /metrics alone.
+
+        Raises:
+            RunnerUnavailable: Triton does not answer within a second.
+        """
+        try:
+            answer = await self._client.get_inference_statistics(
+                client_timeout=_STATISTICS_TIMEOUT_S
+            )
+        except InferenceServerException as error:
+            raise self._unavailable(error) from error
+        return list(answer.model_stats)
 
     async def close(self) -> None:
         await self._client.close()

@@ -112,6 +112,13 @@ def test_an_idle_gateway_does_not_take_its_leisure_for_slowness(
         pass
 
 
+def test_a_short_deadline_is_not_refused_where_nothing_waits(tick: Callable[[float], None]) -> None:
+    with measured(tick, seconds_each=0.5) as admission:
+        pass
+    with admission.request(ONE, 0.01):
+        assert admission.in_flight == 1
+
+
 async def test_draining_takes_nothing_new_and_waits_for_what_is_there() -> None:
     admission = Admission(max_in_flight=2, max_in_flight_bytes=1000)
     with admission.request(ONE):

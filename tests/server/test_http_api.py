@@ -154,7 +154,7 @@ def test_an_unknown_model_is_answered_with_the_nearest(
 
 
 def test_an_unknown_route_or_method_is_a_problem_too(lenet_gateway: Gateway, url: str) -> None:
-    assert problem(httpx.get(f"{lenet_gateway.http}/v2")) == (404, "")
+    assert problem(httpx.get(f"{lenet_gateway.http}/v9")) == (404, "")
     assert problem(httpx.get(url)) == (405, "")
 
 
@@ -179,7 +179,7 @@ def test_probes_and_metrics(lenet_gateway: Gateway, url: str, digit: bytes) -> N
         assert httpx.get(f"{base}/readyz").text == "ready\n"
     httpx.post(url, content=digit)
     metrics = httpx.get(f"{lenet_gateway.operator}/metrics").text
-    assert 'convoy_requests_total{model="lenet5",reason="OK"}' in metrics
+    assert 'convoy_requests_total{door="http",model="lenet5",reason="OK"}' in metrics
     assert 'convoy_model_ready{model="lenet5",version="1"} 1.0' in metrics
     assert httpx.get(f"{lenet_gateway.http}/metrics").status_code == 404
 

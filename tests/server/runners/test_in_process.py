@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded
-from server.runners.base import LoadFailed
+from server.runners.base import Inference, LoadFailed
 from server.runners.in_process import InProcessRunner
 
 MakeVersion = Callable[[Path], None]
@@ -49,14 +49,28 @@ async def batch_sizes(runner: InProcessRunner, requests: int, images: int = 1) -
     return [answer.batch_size for answer in answers]
 
 
+async def one_that_is_computed(runner: InProcessRunner) -> asyncio.Task[Inference]:
+    request = asyncio.create_task(runner.infer(NAME, IMAGE))
+    for _ in range(3):  # submitted, its batch taken, and handed to a thread
+        await asyncio.sleep(0)
+    return request
+
+
 async def test_a_free_instance_takes_what_waits(runner: InProcessRunner) -> None:
     await runner.load(NAME)
-    assert await batch_sizes(runner, requests=16) == [1] + 8 * [8] + 7 * [7]
+    assert await batch_sizes(runner, requests=20) == 16 * [8] + 4 * [4]
+
+
+async def test_what_comes_while_an_instance_is_busy_waits_for_it(runner: InProcessRunner) -> None:
+    await runner.load(NAME)
+    first = await one_that_is_computed(runner)
+    assert await batch_sizes(runner, requests=3) == 3 * [3]
+    assert (await first).batch_size == 1
 
 
 async def test_requests_of_several_images_are_never_split(runner: InProcessRunner) -> None:
     await runner.load(NAME)
-    assert await batch_sizes(runner, requests=4, images=3) == [3, 6, 6, 3]
+    assert await batch_sizes(runner, requests=5, images=3) == [6, 6, 6, 6, 3]
 
 
 async def test_without_dynamic_batching_each_request_goes_alone(
@@ -75,13 +89,20 @@ async def test_each_instance_computes_a_batch_of_its_own(
 
     edit_config(tmp_path, two_instances)
     await runner.load(NAME)
-    assert (await batch_sizes(runner, requests=10))[:2] == [1, 1]
+    both = asyncio.gather(*(runner.infer(NAME, np.repeat(IMAGE, 5, axis=0)) for _ in range(2)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    # With one instance it would go along with the second five.
+    assert await batch_sizes(runner, requests=1, images=3) == [3]
+    assert [answer.batch_size for answer in await both] == [5, 5]
 
 
 async def test_what_nobody_awaits_any_more_is_not_computed(runner: InProcessRunner) -> None:
     await runner.load(NAME)
-    requests = [asyncio.create_task(runner.infer(NAME, IMAGE)) for _ in range(6)]
-    await asyncio.sleep(0)  # the first is being computed, five wait
+    first = await one_that_is_computed(runner)
+    waiting = [asyncio.create_task(runner.infer(NAME, IMAGE)) for _ in range(5)]
+    await asyncio.sleep(0)
+    requests = [first, *waiting]
     for request in requests[1:4]:
         request.cancel()
     answers = await asyncio.gather(*requests, return_exceptions=True)

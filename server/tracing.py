@@ -1,0 +1,128 @@
+"""Where a request comes from: its door and its trace; and OpenTelemetry spans, if they are wanted.
+
+    classify                       the request, under the client's span
+    ├── prepare
+    └── infer                      Triton's own span comes under it
+
+Spans go out by OTLP over HTTP, which Triton speaks too. The packages that make them are imported by
+`set_up` alone: who does not trace does not wait for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from server.errors import ServingError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+# https://www.w3.org/TR/trace-context/: version, trace, span, flags.
+TRACEPARENT = re.compile(
+    r"[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})"
+)
+# A collector that does not answer holds up the gateway's end for this long.
+EXPORT_TIMEOUT_S = 2.0
+
+_door: ContextVar[str] = ContextVar("door", default="")
+_client_headers: ContextVar[Mapping[str, str]] = ContextVar("client_headers", default={})  # noqa: B039
+_tracer: Tracer | None = None
+
+
+def set_up(endpoint: str) -> None:
+    """Sends spans to `endpoint`, such as http://localhost:4318, until the process ends.
+
+    The SDK's own environment variables hold as well: OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ….
+    """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    global _tracer  # noqa: PLW0603 - there is one a process, as there is one log
+    ours = Resource({"service.name": "convoy", "service.version": version("convoy-serving")})
+    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    _tracer = provider.get_tracer("convoy")
+
+
+def arrived(door: str, headers: Mapping[str, Any]) -> None:
+    """To be told by a door of each request, in the task that serves it."""
+    _door.set(door)
+    if TRACEPARENT.fullmatch(str(headers.get("traceparent", ""))):
+        _client_headers.set(headers)
+
+
+def door() -> str:
+    """The door that the request of this task came through; empty for the gateway's own proofs."""
+    return _door.get()
+
+
+def trace_id() -> str:
+    """32 hexadecimal digits, or nothing where neither the client nor the gateway traces."""
+    found = TRACEPARENT.fullmatch(_traceparent())
+    return found["trace"] if found else ""
+
+
+def headers() -> dict[str, str]:
+    """What puts Triton's spans under ours, or under the client's where we do not trace.
+
+    Triton traces whatever has such a header, sampled or not: so what is not sampled has none.
+    """
+    found = TRACEPARENT.fullmatch(_traceparent())
+    is_sampled = found and int(found["flags"], 16) & 1
+    return {"traceparent": found[0]} if found and is_sampled else {}
+
+
+def _traceparent() -> str:
+    if _tracer is None:
+        return str(_client_headers.get().get("traceparent", ""))
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent", "")
+
+
+class Span:
+    """What can be said of a step while it lasts; costs nothing where nobody traces."""
+
+    def __init__(self, recording: Any = None) -> None:
+        self._recording = recording
+
+    def note(self, **facts: str | int) -> None:
+        if self._recording:
+            self._recording.set_attributes({f"convoy.{name}": fact for name, fact in facts.items()})
+
+
+NO_SPAN = Span()
+
+
+@contextmanager
+def span(name: str, **facts: str | int) -> Iterator[Span]:
+    """A step; the outermost one of a task is the request, under the client's span."""
+    if _tracer is None:
+        yield NO_SPAN
+        return
+    from opentelemetry.trace import SpanKind, get_current_span
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    if get_current_span().get_span_context().is_valid:
+        context, kind = None, SpanKind.INTERNAL
+    else:
+        context = TraceContextTextMapPropagator().extract(_client_headers.get())
+        kind = SpanKind.SERVER
+    with _tracer.start_as_current_span(name, context, kind, record_exception=False) as recording:
+        step = Span(recording)
+        step.note(**facts)
+        try:
+            yield step
+        except ServingError as error:
+            step.note(reason=error.reason)
+            raise
