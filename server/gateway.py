@@ -67,7 +67,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         check_exposure(settings)
         self._settings = settings
-        self._keys = Keys(settings.api_keys) if settings.api_keys else None
+        self._keys = Keys(settings.api_keys, self._note_refusal) if settings.api_keys else None
         self._tls = tls_of(settings)
         self._is_leaving = False
         self._created_s = time.monotonic()
@@ -134,6 +134,9 @@ class Gateway:
             logger.info("stopped")
 
     # ------------------------------------------------------------ what it is made of
+
+    def _note_refusal(self, reason: str) -> None:
+        self._metrics.refused("", reason)
 
     async def _prove(self, folder: str, model: LoadedModel) -> None:
         await prove(self._pipeline, folder, model)

@@ -22,6 +22,7 @@ from server.admission import Admission
 from server.auth import KeyInterceptor, Keys
 from server.classifier import Classifier, Item
 from server.errors import ImageTooLarge, ServingError
+from server.grpc_faults import FaultInterceptor
 from server.limits import grpc_limits
 from server.registry import Registry
 from server.settings import Settings
@@ -118,7 +119,8 @@ class GrpcDoor:
     ) -> None:
         max_request_bytes = settings.max_request_bytes
         self._server = grpc.aio.server(
-            interceptors=[KeyInterceptor(keys)] if keys else [],
+            # Keys first: what a stranger sends is not read.
+            interceptors=[*([KeyInterceptor(keys)] if keys else []), FaultInterceptor()],
             options=[
                 ("grpc.max_receive_message_length", max_request_bytes + SLACK_BYTES),
                 ("grpc.max_send_message_length", -1),

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
         64, description="Most requests in one batch call; all are held until the last is answered."
     )
     max_connections: PositiveInt = Field(
-        1000, description="Connections to the HTTP door at once; more are closed. One costs a file."
+        1000, description="Connections to each door at once; more are closed. One costs a file."
     )
     max_concurrent_streams: PositiveInt = Field(
         100, description="Calls at once over one gRPC connection; the client waits with more."
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
         20.0, description="Seconds between two pieces of a body before the client is given up."
     )
     min_body_bytes_per_s: PositiveInt = Field(
-        1 << 10,
+        8 << 10,
         description="A body that comes slower than this, on the whole, is given up.",
     )
     decode_threads: PositiveInt = Field(

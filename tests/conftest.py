@@ -234,6 +234,18 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         yield start
 
 
+@pytest.fixture(scope="module")
+def serve_together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    """As `serve`, for gateways that the tests of a file share."""
+    with contextlib.ExitStack() as running:
+
+        def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningGateway:
+            log_path = tmp_path_factory.mktemp("shared") / "gateway.log"
+            return running.enter_context(serving(log_path, *arguments, environment=environment))
+
+        yield start
+
+
 @pytest.fixture(scope="session", params=RUNNERS)
 def gateway(
     request: pytest.FixtureRequest, large_repository: Path, tmp_path_factory: pytest.TempPathFactory

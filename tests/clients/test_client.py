@@ -9,6 +9,7 @@ from typing import Protocol
 import pytest
 
 from convoy import Client, errors
+from convoy.client import Classification
 
 
 class Gateway(Protocol):
@@ -32,6 +33,15 @@ def test_a_digit_is_classified_from_bytes_and_from_a_file(
     assert (answer.model, answer.version, answer.request_id) == ("lenet5", "1", "one")
     assert (answer.weights, answer.precision, answer.batch_size) == ("digits", "fp32", 1)
     assert client.classify(path, model="lenet5").classes[:3] == answer.classes
+
+
+def test_a_batch_gives_each_its_answer_or_its_error(client: Client, digit: bytes) -> None:
+    seven, text, again = client.classify_batch([digit, b"hello", digit], model="lenet5", top_k=1)
+    assert isinstance(seven, Classification) and isinstance(again, Classification)
+    assert (seven.best.label, len(seven.classes)) == ("7", 1)
+    assert seven.best == again.best
+    assert isinstance(text, errors.BadImage) and text.reason == "IMAGE_FORMAT_UNSUPPORTED"
+    assert client.classify_batch([], model="lenet5") == []
 
 
 def test_models_are_listed_and_told(client: Client) -> None:

@@ -34,7 +34,8 @@ Server = Annotated[
     str,
     typer.Option(
         envvar="CONVOY_SERVER",
-        help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP.",
+        help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP; grpcs:// and https:// "
+        "for the same over TLS, trusting the file that CONVOY_CA names. CONVOY_API_KEY is the key.",
     ),
 ]
 TimeoutS = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait.")]
@@ -60,7 +61,12 @@ def classify(
         convoy classify *.jpg --model resnet152 --server http://localhost:8080 --json
     """
     failed = False
-    with Client(server, timeout_s=timeout_s) as client:
+    try:
+        client = Client(server, timeout_s=timeout_s)
+    except ConvoyError as error:
+        complain(f"{server}: {error}")
+        raise typer.Exit(1) from error
+    with client:
         for path in images:
             try:
                 answer = client.classify(path, model=model, version=version, top_k=top_k)

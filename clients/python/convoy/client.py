@@ -2,7 +2,8 @@
 
 from convoy import Client
 
-with Client("localhost:8081") as client:              # gRPC; "http://localhost:8080" for HTTP
+# gRPC; "http://localhost:8080" for HTTP, "grpcs://…" and "https://…" for the same over TLS
+with Client("localhost:8081") as client:
     answer = client.classify("photo.jpg", model="resnet152")
     print(answer.best.label, answer.best.score)
 """
@@ -10,12 +11,21 @@ with Client("localhost:8081") as client:              # gRPC; "http://localhost:
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from convoy.errors import BadImage
-from convoy.transports import GrpcTransport, HttpTransport, Transport
+from convoy.errors import BadImage, ConvoyError, InvalidRequest
+from convoy.transports import (
+    GrpcTransport,
+    HttpTransport,
+    PathLike,
+    Tls,
+    Transport,
+    from_status,
+)
 from convoy.v1 import classifier_pb2 as pb
 
 DEFAULT_SERVER = "localhost:8081"
@@ -57,19 +67,39 @@ class Classification:
 class Client:
     """A connection to a gateway; usable from several threads, to be closed at the end.
 
+    ca: PEM file of the authorities to trust; unset: CONVOY_CA, then those that are built in.
+    certificate, key: PEM files, where the gateway asks for a certificate (mutual TLS).
+    api_key: unset: CONVOY_API_KEY, then none.
+
     Every method raises a ConvoyError (`convoy.errors`), the same over both wires.
+
+    Raises:
+        InvalidRequest: a file cannot be read, or is given where there is no TLS.
     """
 
     def __init__(
-        self, server: str = DEFAULT_SERVER, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        server: str = DEFAULT_SERVER,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        api_key: str | None = None,
+        ca: PathLike | None = None,
+        certificate: PathLike | None = None,
+        key: PathLike | None = None,
     ) -> None:
         is_http = server.startswith(("http://", "https://"))
-        self._transport: Transport = HttpTransport(server) if is_http else GrpcTransport(server)
+        is_tls = server.startswith(("https://", "grpcs://"))
+        if (ca or certificate or key) and not is_tls:
+            raise InvalidRequest(f"{server} is no TLS: say https:// or grpcs:// before it")
+        tls = Tls(ca or os.environ.get("CONVOY_CA"), certificate, key) if is_tls else None
+        secret = os.environ.get("CONVOY_API_KEY", "") if api_key is None else api_key
+        transport = HttpTransport if is_http else GrpcTransport
+        self._transport: Transport = transport(server, tls, secret)
         self._timeout_s = timeout_s
 
     def classify(
         self,
-        image: bytes | str | os.PathLike[str],
+        image: bytes | PathLike,
         *,
         model: str,
         version: str = "",
@@ -78,16 +108,42 @@ class Client:
         request_id: str = "",
     ) -> Classification:
         """Labels and scores of an encoded image, given as its bytes or as the path of its file."""
-        content = image if isinstance(image, bytes) else read_image(Path(image))
-        request = pb.ClassifyRequest(
+        request = to_request(
+            image,
             model=model,
             version=version,
-            image=pb.Image(content=content),
             top_k=top_k,
             min_score=min_score,
             request_id=request_id,
         )
         return to_classification(self._transport.classify(request, self._timeout_s))
+
+    def classify_batch(
+        self,
+        images: Iterable[bytes | PathLike],
+        *,
+        model: str,
+        version: str = "",
+        top_k: int | None = None,
+        min_score: float | None = None,
+    ) -> list[Classification | ConvoyError]:
+        """Several images in one call; of each, in their order, its classification or its error.
+
+        Raises:
+            ConvoyError: the batch as a whole is refused: there are more than the gateway takes at
+                once, say, or it cannot be reached.
+        """
+        options = {"version": version, "top_k": top_k, "min_score": min_score}
+        requests = [to_request(image, model=model, **options) for image in images]
+        if not requests:
+            return []
+        results = self._transport.classify_batch(requests, self._timeout_s).results
+        return [
+            to_classification(result.response)
+            if result.WhichOneof("result") == "response"
+            else from_status(result.error)
+            for result in results
+        ]
 
     def models(self) -> list[pb.Model]:
         """Every version that the gateway knows, without labels, golden images and reports."""
@@ -111,6 +167,15 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def to_request(image: bytes | PathLike, **fields: Any) -> pb.ClassifyRequest:
+    """
+    Raises:
+        BadImage: there is no such file.
+    """
+    content = image if isinstance(image, bytes) else read_image(Path(image))
+    return pb.ClassifyRequest(image=pb.Image(content=content), **fields)
 
 
 def read_image(path: Path) -> bytes:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+import os
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import grpc
 import httpx
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from convoy import errors
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
 
+CODE_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 Answer = TypeVar("Answer", bound=Message)
+PathLike: TypeAlias = str | os.PathLike[str]
 
 GRPC_OPTIONS = [
     # A model's facts, labels and golden images included; gRPC's own limit is 4 MiB.
@@ -32,6 +38,10 @@ HTTP_PATIENCE_S = 1.0
 class Transport(Protocol):
     def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse: ...
 
+    def classify_batch(
+        self, requests: Sequence[pb.ClassifyRequest], timeout_s: float
+    ) -> pb.BatchClassifyResponse: ...
+
     def list_models(self, timeout_s: float) -> pb.ListModelsResponse: ...
 
     def get_model(self, request: pb.GetModelRequest, timeout_s: float) -> pb.Model: ...
@@ -39,52 +49,116 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Tls:
+    """Whom to trust (None: the authorities that are built in), and what to show them; PEM files."""
+
+    ca: PathLike | None = None
+    certificate: PathLike | None = None
+    key: PathLike | None = None
+
+    def for_grpc(self) -> grpc.ChannelCredentials:
+        ca, certificate, key = self._read()
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    def for_http(self) -> ssl.SSLContext:
+        self._read()  # ssl would not name a file that is not there
+        ca = self.ca
+        try:
+            context = ssl.create_default_context(cafile=ca) if ca else httpx.create_ssl_context()
+            if self.certificate:
+                context.load_cert_chain(self.certificate, self.key)
+        except ssl.SSLError as error:
+            raise errors.InvalidRequest(f"not PEM files of what they should be: {error}") from error
+        return context
+
+    def _read(self) -> list[bytes | None]:
+        if bool(self.certificate) != bool(self.key):
+            raise errors.InvalidRequest("a certificate and its key are given together")
+        paths = (self.ca, self.certificate, self.key)
+        try:
+            return [Path(path).read_bytes() if path else None for path in paths]
+        except OSError as error:
+            raise errors.InvalidRequest(f"{error.filename}: {error.strerror}") from error
+
+
 class GrpcTransport:
-    def __init__(self, target: str) -> None:
-        self._channel = grpc.insecure_channel(target, options=GRPC_OPTIONS)
+    def __init__(self, server: str, tls: Tls | None, api_key: str) -> None:
+        target = server.removeprefix("grpcs://")
+        self._channel = (
+            grpc.secure_channel(target, tls.for_grpc(), options=GRPC_OPTIONS)
+            if tls
+            else grpc.insecure_channel(target, options=GRPC_OPTIONS)
+        )
         self._stub = classifier_pb2_grpc.ImageClassifierStub(self._channel)  # type: ignore[no-untyped-call]
+        self._metadata = tuple(authorization(api_key).items())
 
     def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse:
-        answer: pb.ClassifyResponse = call(self._stub.Classify, request, timeout_s)
+        answer: pb.ClassifyResponse = self._call(self._stub.Classify, request, timeout_s)
+        return answer
+
+    def classify_batch(
+        self, requests: Sequence[pb.ClassifyRequest], timeout_s: float
+    ) -> pb.BatchClassifyResponse:
+        batch = pb.BatchClassifyRequest(requests=requests)
+        answer: pb.BatchClassifyResponse = self._call(self._stub.BatchClassify, batch, timeout_s)
         return answer
 
     def list_models(self, timeout_s: float) -> pb.ListModelsResponse:
-        answer: pb.ListModelsResponse = call(
+        answer: pb.ListModelsResponse = self._call(
             self._stub.ListModels, pb.ListModelsRequest(), timeout_s
         )
         return answer
 
     def get_model(self, request: pb.GetModelRequest, timeout_s: float) -> pb.Model:
-        answer: pb.Model = call(self._stub.GetModel, request, timeout_s)
+        answer: pb.Model = self._call(self._stub.GetModel, request, timeout_s)
         return answer
 
     def close(self) -> None:
         self._channel.close()
 
+    def _call(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
 
-def call(method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
-    try:
-        return method(request, timeout=timeout_s)
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from error
+
+def authorization(api_key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def from_rpc_error(error: grpc.RpcError) -> errors.ConvoyError:
     assert isinstance(error, grpc.Call)  # what a stub raises is both
-    reason, retry_after_s = "", None
     status = rpc_status.from_call(error)
-    for detail in status.details if status else []:
+    reason, retry_after_s = details_of(status) if status else ("", None)
+    return errors.from_code(error.code().name, error.details() or "", reason, retry_after_s)
+
+
+def from_status(status: status_pb2.Status) -> errors.ConvoyError:
+    """The error of one request of several."""
+    return errors.from_code(CODE_NAMES[status.code], status.message, *details_of(status))
+
+
+def details_of(status: status_pb2.Status) -> tuple[str, float | None]:
+    """The gateway's reason, and the seconds after which another try may succeed."""
+    reason, retry_after_s = "", None
+    for detail in status.details:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
         if detail.Unpack(info):
             reason = info.reason
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
-    return errors.from_code(error.code().name, error.details() or "", reason, retry_after_s)
+    return reason, retry_after_s
 
 
 class HttpTransport:
-    def __init__(self, base_url: str) -> None:
-        self._http = httpx.Client(base_url=base_url)
+    def __init__(self, base_url: str, tls: Tls | None, api_key: str) -> None:
+        self._http = httpx.Client(
+            base_url=base_url,
+            verify=tls.for_http() if tls else True,
+            headers=authorization(api_key),
+        )
 
     def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse:
         fields = json_format.MessageToDict(request, preserving_proto_field_name=True)
@@ -100,6 +174,19 @@ class HttpTransport:
                 "content-type": "application/octet-stream",
                 "x-request-timeout-ms": str(timeout_s * 1e3),
             },
+        )
+
+    def classify_batch(
+        self, requests: Sequence[pb.ClassifyRequest], timeout_s: float
+    ) -> pb.BatchClassifyResponse:
+        batch = pb.BatchClassifyRequest(requests=requests)
+        return self._send(
+            pb.BatchClassifyResponse(),
+            "POST",
+            f"/v1/models/{quote(requests[0].model, safe='')}:batchClassify",
+            timeout_s,
+            json=json_format.MessageToDict(batch, preserving_proto_field_name=True),
+            headers={"x-request-timeout-ms": str(timeout_s * 1e3)},
         )
 
     def list_models(self, timeout_s: float) -> pb.ListModelsResponse:
