@@ -45,6 +45,8 @@ format: .venv/dev.done ## format and mend what can be mended
 protocol: .venv/dev.done ## write the stubs anew from protocol/
 	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --python_out clients/python \
 	    --pyi_out clients/python --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
+	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --include_source_info \
+	    --descriptor_set_out=server/contract.binpb protocol/convoy/v1/classifier.proto
 
 docs: .venv/dev.done ## write docs/commands.md and docs/models.md anew, from what they describe
 	$(BIN)/python docs/write_commands.py

@@ -233,9 +233,11 @@ class Classifier:
 
     # ------------------------------------------------------------ what goes around them
 
-    def arriving(self, model: str = "") -> contextlib.AbstractContextManager[None]:
+    def arriving(
+        self, model: str = "", request_id: str = ""
+    ) -> contextlib.AbstractContextManager[None]:
         """Around what a door does before it has a request: those refusals count as well."""
-        return self._accounting(Call(pb.ClassifyRequest(model=model)))
+        return self._accounting(Call(pb.ClassifyRequest(model=model, request_id=request_id)))
 
     def _admitted(
         self, requests: Sequence[pb.ClassifyRequest], timeout_s: float | None
@@ -310,6 +312,14 @@ def check(request: pb.ClassifyRequest) -> None:
         raise MalformedRequest("model is empty; name one, such as lenet5", field="model")
     if not request.HasField("image"):
         raise MalformedRequest("image is missing; its content is a file's bytes", field="image")
+    check_options(request)
+
+
+def check_options(request: pb.ClassifyRequest) -> None:
+    """
+    Raises:
+        MalformedRequest: an option is out of its range.
+    """
     if request.HasField("top_k") and request.top_k < 1:
         raise MalformedRequest(f"top_k is {request.top_k}, must be at least 1", field="top_k")
     if request.HasField("min_score") and not 0 <= request.min_score <= 1:

@@ -13,10 +13,10 @@ from functools import partial
 
 from server.addresses import StartFailed, is_socket, listen
 from server.admission import Admission
-from server.auth import KeyMiddleware, Keys, check_exposure
+from server.auth import Keys, check_exposure
 from server.classifier import Classifier
 from server.grpc_api import GrpcDoor
-from server.http_api import answer_serving_error, http_door, operator_door
+from server.http_api import http_door, operator_door
 from server.http_server import LAST_WORDS_S, HttpServer
 from server.metrics import Metrics
 from server.open_inference import (
@@ -158,13 +158,14 @@ class Gateway:
         door = http_door(
             self._classifier,
             self._registry,
+            self._admission,
             self.is_ready,
-            settings.max_request_bytes,
-            open_inference_routes(open_inference),
+            settings,
+            keys=self._keys,
+            more_routes=open_inference_routes(open_inference),
         )
-        guarded = KeyMiddleware(door, self._keys, answer_serving_error) if self._keys else door
         certificate = self._tls.http if self._tls else None
-        http = HttpServer(guarded, settings.http_address, "--http-address", settings, certificate)
+        http = HttpServer(door, settings.http_address, "--http-address", settings, certificate)
         operator = HttpServer(
             operator_door(self._registry, self._metrics, self._admission, settings, self.is_ready),
             settings.metrics_address,

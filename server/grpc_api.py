@@ -20,13 +20,13 @@ from convoy.v1 import classifier_pb2_grpc
 from server import tracing
 from server.admission import Admission
 from server.auth import KeyInterceptor, Keys
-from server.classifier import Classifier, Item
+from server.classifier import Classifier
 from server.errors import ImageTooLarge, ServingError
 from server.grpc_faults import FaultInterceptor
 from server.limits import grpc_limits
 from server.registry import Registry
 from server.settings import Settings
-from server.status import status_of
+from server.status import result_of, status_of
 from server.tls import Tls
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
@@ -165,12 +165,6 @@ def check_size(n_bytes: int, max_request_bytes: int) -> None:
         raise ImageTooLarge(
             f"the request has {n_bytes} bytes, at most {max_request_bytes} are allowed"
         )
-
-
-def result_of(item: Item) -> pb.ItemResult:
-    if isinstance(item.result, ServingError):
-        return pb.ItemResult(request_id=item.request_id, error=status_of(item.result))
-    return pb.ItemResult(request_id=item.request_id, response=item.result)
 
 
 @asynccontextmanager

@@ -1,42 +1,62 @@
 """The HTTP door: translates requests, answers and errors, and nothing else.
 
-JSON is the messages of the contract in snake_case; errors are RFC 9457 problem documents. An image
-comes as the raw body (whatever content type the client puts), as the multipart part `image`, or as
-base64 in JSON; with the first two, the other fields are query parameters of the same names.
+JSON is the messages of the contract in snake_case; errors are RFC 9457 problem documents. What a
+request may look like is in `http_requests`; `openapi` describes it all to clients.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
-from starlette.datastructures import UploadFile
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as AsgiMessage
 
 from convoy.v1 import classifier_pb2 as pb
 from server import tracing
-from server.admission import Admission
+from server.admission import Admission, Body
+from server.auth import KeyMiddleware, Keys
 from server.classifier import Classifier
-from server.errors import GRPC_STATUS, HTTP_STATUS, ImageTooLarge, MalformedRequest, ServingError
+from server.docs_page import docs_routes
+from server.errors import (
+    GRPC_STATUS,
+    HTTP_STATUS,
+    DeadlineExceeded,
+    InternalError,
+    ServingError,
+)
+from server.http_requests import (
+    check_query,
+    left_s,
+    read_batch,
+    read_request,
+    request_id_of,
+    while_somebody_waits,
+)
 from server.metrics import Metrics, metrics_route
 from server.registry import Registry
 from server.settings import Settings
+from server.status import result_of
 from server.statusz import statusz_route
 
-# Parsing JSON above this size would hold the event loop for more than 2 ms.
-LARGE_BODY_BYTES = 256 << 10
 CLIENT_CLOSED_REQUEST = 499
+# Writing more as JSON would hold the event loop for more than 2 ms.
+LARGE_ANSWER_BYTES = 2 << 10
+# What clients of the contract read where no ServingError has been raised.
+CODES = {400: "INVALID_ARGUMENT", 404: "UNIMPLEMENTED", 405: "UNIMPLEMENTED"}
 
 
 class ModelName(StringConvertor):
@@ -51,44 +71,38 @@ register_url_convertor("model", ModelName())
 def http_door(
     classifier: Classifier,
     registry: Registry,
+    admission: Admission,
     is_ready: Callable[[], bool],
-    max_request_bytes: int,
+    settings: Settings,
+    *,
+    keys: Keys | None = None,
     more_routes: Sequence[Route] = (),
-) -> Starlette:
-    """The application that clients see."""
-
-    async def classify(request: Request) -> Response:
-        tracing.arrived("http", request.headers)
-        message = await read_request(request, max_request_bytes)
-        message.model = request.path_params["model"]
-        message.request_id = message.request_id or request.headers.get("x-request-id", "")
-        answer = await classifier.classify(message, timeout_of(request.headers))
-        return JSONResponse(to_json(answer), headers={"x-request-id": answer.request_id})
-
-    async def list_models(request: Request) -> Response:
-        models = registry.list()
-        return JSONResponse(await asyncio.to_thread(to_json, pb.ListModelsResponse(models=models)))
-
-    async def get_model(request: Request) -> Response:
-        model = registry.describe(
-            request.path_params["model"], request.query_params.get("version", "")
-        )
-        return JSONResponse(await asyncio.to_thread(to_json, model))
-
-    return Starlette(
+) -> ASGIApp:
+    """The application that clients see; `more_routes` are those of another contract."""
+    endpoints = Endpoints(classifier, registry, admission, settings)
+    door = Starlette(
         routes=[
-            Route("/v1/models", list_models),
-            Route("/v1/models/{model:model}:classify", classify, methods=["POST"]),
-            Route("/v1/models/{model:model}", get_model),
-            *more_routes,
+            Route("/v1/models", endpoints.list_models),
+            Route("/v1/models/{model:model}:classify", endpoints.classify, methods=["POST"]),
+            Route(
+                "/v1/models/{model:model}:batchClassify", endpoints.batch_classify, methods=["POST"]
+            ),
+            Route("/v1/models/{model:model}", endpoints.get_model),
             *probes(registry, is_ready),
+            *docs_routes(registry, needs_key=keys is not None),
+            *more_routes,
         ],
         exception_handlers={
             ServingError: answer_serving_error,
             HTTPException: answer_http_exception,
             ClientDisconnect: answer_nobody,
+            Exception: answer_fault,
         },
     )
+    # A redirection would repeat the host that the client claims to have asked.
+    door.router.redirect_slashes = False
+    guarded = KeyMiddleware(door, keys, answer_serving_error) if keys else door
+    return Accompanied(guarded)
 
 
 def operator_door(
@@ -120,107 +134,146 @@ def probes(registry: Registry, is_ready: Callable[[], bool]) -> list[Route]:
     return [Route("/livez", live), Route("/readyz", ready)]
 
 
-# ---------------------------------------------------------------- requests
+# ---------------------------------------------------------------- the contract
 
 
-async def read_request(request: Request, max_request_bytes: int) -> pb.ClassifyRequest:
-    """
-    Raises:
-        MalformedRequest, ImageTooLarge: what the body or the query parameters are not.
-    """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "application/json":
-        return await parse_json(await read_body(request, max_request_bytes))
-    message = parse_query(request.query_params)
-    if content_type == "multipart/form-data":
-        message.image.content = await read_multipart(request, max_request_bytes)
-    else:
-        message.image.content = await read_body(request, max_request_bytes)
-    return message
+class Endpoints:
+    """The methods of the contract."""
 
+    def __init__(
+        self,
+        classifier: Classifier,
+        registry: Registry,
+        admission: Admission,
+        settings: Settings,
+    ) -> None:
+        self._classifier = classifier
+        self._registry = registry
+        self._admission = admission
+        self._settings = settings
 
-async def bounded(request: Request, max_request_bytes: int) -> AsyncGenerator[bytes, None]:
-    """The body as it comes; stops reading as soon as it is too long, or says that it will be."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_request_bytes:
-        raise body_too_large(announced, max_request_bytes)
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_request_bytes:
-            raise body_too_large(f"{received} or more", max_request_bytes)
-        yield chunk
+    async def classify(self, request: Request) -> Response:
+        with self._admission.body() as body:
+            async with self._arriving(request):
+                message = await read_request(request, body, self._settings.max_request_bytes)
+            message.request_id = message.request_id or request_id_of(request)
+            try:
+                answering = self._classifier.classify(message, left_s(request))
+                answer = await while_somebody_waits(request, answering)
+            finally:  # also where the classifier has put another in the place of a bad one
+                request.state.request_id = message.request_id
+        request.state.stages = stages_of(answer.timing)
+        return await answer_with(answer)
 
-
-def body_too_large(size: str, max_request_bytes: int) -> ImageTooLarge:
-    return ImageTooLarge(f"the body has {size} bytes, at most {max_request_bytes} are allowed")
-
-
-async def read_body(request: Request, max_request_bytes: int) -> bytes:
-    return b"".join([chunk async for chunk in bounded(request, max_request_bytes)])
-
-
-class InMemoryParser(MultiPartParser):
-    """Starlette's parser, whose parts never go to disk: the body that holds them is bounded."""
-
-    spool_max_size = sys.maxsize
-
-
-async def read_multipart(request: Request, max_request_bytes: int) -> bytes:
-    stream = bounded(request, max_request_bytes)
-    try:
-        form = await InMemoryParser(request.headers, stream, max_files=1, max_fields=0).parse()
-    except MultiPartException as error:
-        raise MalformedRequest(f"multipart body: {error.message}", field="image") from error
-    part = form.get("image")
-    if not isinstance(part, UploadFile):
-        raise MalformedRequest(
-            "the multipart body has no file named image; curl writes one with -F image=@photo.jpg",
-            field="image",
+    async def batch_classify(self, request: Request) -> Response:
+        with self._admission.body() as body:
+            async with self._arriving(request):
+                messages = await self._read_batch(request, body)
+            answering = self._classifier.classify_batch(messages, left_s(request))
+            items = await while_somebody_waits(request, answering)
+        return await answer_with(
+            pb.BatchClassifyResponse(results=[result_of(item) for item in items])
         )
-    return await part.read()
+
+    async def list_models(self, request: Request) -> Response:
+        check_query(request.query_params, [])
+        return await answer_with(pb.ListModelsResponse(models=self._registry.list()))
+
+    async def get_model(self, request: Request) -> Response:
+        check_query(request.query_params, ["version"])
+        model = self._registry.describe(
+            request.path_params["model"], request.query_params.get("version", "")
+        )
+        return await answer_with(model)
+
+    async def _read_batch(self, request: Request, body: Body) -> Sequence[pb.ClassifyRequest]:
+        settings = self._settings
+        return await read_batch(
+            request, body, settings.max_request_bytes, settings.max_batch_requests
+        )
+
+    @contextlib.asynccontextmanager
+    async def _arriving(self, request: Request) -> AsyncIterator[None]:
+        """What fails before the classifier has the request is counted and logged like the rest."""
+        try:
+            with self._classifier.arriving(request.path_params["model"], request_id_of(request)):
+                async with in_time(request):
+                    yield
+        except asyncio.CancelledError as cancelled:
+            if isinstance(cancelled.__cause__, ClientDisconnect):
+                raise cancelled.__cause__ from None
+            raise
 
 
-async def parse_json(body: bytes) -> pb.ClassifyRequest:
-    if len(body) > LARGE_BODY_BYTES:
-        return await asyncio.to_thread(parse, body)
-    return parse(body)
-
-
-def parse(body: bytes) -> pb.ClassifyRequest:
+@contextlib.asynccontextmanager
+async def in_time(request: Request) -> AsyncIterator[None]:
+    """Raises what the classifier knows: DeadlineExceeded; CancelledError if the client left."""
     try:
-        return json_format.Parse(body, pb.ClassifyRequest())
-    except (json_format.ParseError, ValueError, RecursionError) as error:
-        raise MalformedRequest(f"the JSON body is not a ClassifyRequest: {error}") from error
-
-
-def parse_query(query: Mapping[str, str]) -> pb.ClassifyRequest:
-    try:
-        return json_format.ParseDict(dict(query), pb.ClassifyRequest())
-    except json_format.ParseError as error:
-        raise MalformedRequest(f"query parameters: {error}") from error
-
-
-def timeout_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the client waits; None: it does not say."""
-    text = headers.get("x-request-timeout-ms")
-    if text is None:
-        return None
-    try:
-        timeout_s = float(text) / 1e3
-    except ValueError:
-        timeout_s = math.nan
-    if not 0 < timeout_s < math.inf:
-        raise MalformedRequest(f"X-Request-Timeout-Ms is {text!r}, must be a number above 0")
-    return timeout_s
+        async with asyncio.timeout(left_s(request)):
+            yield
+    except TimeoutError as late:
+        message = "the deadline passed before the whole request was here"
+        raise DeadlineExceeded(message) from late
+    except ClientDisconnect as gone:
+        raise asyncio.CancelledError from gone
 
 
 # ---------------------------------------------------------------- answers
 
 
-def to_json(message: Message) -> dict[str, Any]:
-    return json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+class Accompanied:
+    """Every answer, errors included, says which request it is to and how long it took."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        request.state.arrived_s = time.monotonic()
+        request.state.stages = {}
+        tracing.arrived("http", request.headers)
+
+        async def send_accompanied(message: AsgiMessage) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = in_a_header(request_id_of(request))
+                headers["server-timing"] = server_timing(request)
+            await send(message)
+
+        await self._application(scope, receive, send_accompanied)
+
+
+def in_a_header(request_id: str) -> str:
+    """A request may have an id that no header can carry, or that would end it."""
+    return re.sub(r"[^!-~]", "?", request_id)
+
+
+def server_timing(request: Request) -> str:
+    total_ms = (time.monotonic() - request.state.arrived_s) * 1e3
+    durations_ms = {**request.state.stages, "total": total_ms}
+    return ", ".join(f"{name};dur={ms:.3f}" for name, ms in durations_ms.items())
+
+
+def stages_of(timing: pb.Timing) -> dict[str, float]:
+    """Milliseconds of each stage that was measured; the total is the door's own."""
+    return {
+        field.name.removesuffix("_us"): microseconds / 1e3
+        for field, microseconds in timing.ListFields()
+        if field.name != "total_us"
+    }
+
+
+async def answer_with(message: Message) -> Response:
+    if message.ByteSize() > LARGE_ANSWER_BYTES:
+        return await asyncio.to_thread(as_json, message)
+    return as_json(message)
+
+
+def as_json(message: Message) -> Response:
+    return JSONResponse(
+        json_format.MessageToDict(
+            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
     )
 
 
@@ -230,14 +283,26 @@ async def answer_serving_error(request: Request, error: Exception) -> Response:
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     code = GRPC_STATUS[error.reason].name
-    return problem(HTTP_STATUS[error.reason], code, error.reason, error.message, headers)
+    status, request_id = HTTP_STATUS[error.reason], request_id_of(request)
+    return problem(status, code, error.reason, error.message, headers, request_id)
 
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route (404), or not that method (405)."""
     assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and request.method == "OPTIONS":
+        return Response(status_code=204, headers=headers)
     detail = f"{request.method} {request.url.path}: {error.detail}"
-    return problem(error.status_code, "UNIMPLEMENTED", "", detail, dict(error.headers or {}))
+    code = CODES.get(error.status_code, "UNKNOWN")
+    return problem(error.status_code, code, "", detail, headers, request_id_of(request))
+
+
+async def answer_fault(request: Request, error: Exception) -> Response:
+    """Starlette raises it again when this is sent, and uvicorn writes it in the log."""
+    return await answer_serving_error(
+        request, InternalError("the gateway failed; its log has the reason")
+    )
 
 
 async def answer_nobody(request: Request, error: Exception) -> Response:
@@ -245,7 +310,12 @@ async def answer_nobody(request: Request, error: Exception) -> Response:
 
 
 def problem(
-    status: int, code: str, reason: str, detail: str, headers: Mapping[str, str]
+    status: int,
+    code: str,
+    reason: str,
+    detail: str,
+    headers: Mapping[str, str],
+    request_id: str = "",
 ) -> Response:
     """RFC 9457; `error` repeats the detail for clients of other servers."""
     body = {
@@ -254,6 +324,7 @@ def problem(
         "detail": detail,
         "code": code,
         "reason": reason,
+        "request_id": request_id,
         "error": detail,
     }
     return JSONResponse(body, status, headers, media_type="application/problem+json")

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from convoy.v1 import classifier_pb2 as pb
 from server.errors import DOMAIN, GRPC_STATUS, ServingError
+
+if TYPE_CHECKING:
+    from server.classifier import Item
+
+
+def result_of(item: Item) -> pb.ItemResult:
+    if isinstance(item.result, ServingError):
+        return pb.ItemResult(request_id=item.request_id, error=status_of(item.result))
+    return pb.ItemResult(request_id=item.request_id, response=item.result)
 
 
 def status_of(error: ServingError) -> status_pb2.Status:

@@ -173,7 +173,14 @@ class RunningGateway:
             time.sleep(0.05)
 
     def log(self) -> str:
-        return self.log_path.read_text()
+        """What was logged. A thread of its own writes the lines, a moment later."""
+        before, text = "", self.log_path.read_text()
+        for _ in range(5):
+            time.sleep(0.05)
+            before, text = text, self.log_path.read_text()
+            if text == before:
+                break
+        return text
 
     def stop(self, timeout_s: float = 60.0) -> int:
         self.process.send_signal(signal.SIGTERM)

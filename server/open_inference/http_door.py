@@ -19,7 +19,8 @@ from tritonclient.grpc import service_pb2
 from server import tracing
 from server.admission import Body
 from server.errors import MalformedRequest
-from server.http_api import answer_nobody, body_too_large, bounded, timeout_of
+from server.http_api import answer_nobody
+from server.http_requests import body_too_large, bounded, timeout_of
 from server.open_inference import facts
 from server.open_inference.inference import VALUE_BYTES, Answer, OpenInference, aside
 from server.open_inference.tensors import INPUT, OUTPUTS, check_content_type, decode
@@ -170,11 +171,7 @@ async def read_body(request: Request, body: Body, max_request_bytes: int) -> byt
     Raises:
         MalformedRequest, ImageTooLarge, Overloaded: it cannot be read, or there is no room for it.
     """
-    chunks = []
-    async for chunk in bounded(request, max_request_bytes):
-        body.add(len(chunk))
-        chunks.append(chunk)
-    content = b"".join(chunks)
+    content = b"".join([chunk async for chunk in bounded(request, body, max_request_bytes)])
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return content

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -16,6 +23,7 @@ class Gateway(Protocol):
     operator: str
 
     def log(self) -> str: ...
+    def wait_for(self, is_so: Callable[[], bool]) -> None: ...
 
 
 @pytest.fixture
@@ -28,6 +36,7 @@ def problem(response: httpx.Response) -> tuple[int, str]:
     body = response.json()
     assert body["status"] == response.status_code
     assert body["detail"] == body["error"]
+    assert body["request_id"] and body["request_id"] == response.headers["x-request-id"]
     assert "Traceback" not in body["detail"] and "/" + "server" not in body["detail"]
     return response.status_code, body["reason"]
 
@@ -71,6 +80,124 @@ def test_multipart_and_json_give_the_same_answer_as_raw_bytes(url: str, digit: b
 def test_classes_below_min_score_are_left_out(url: str, digit: bytes) -> None:
     answer = httpx.post(url, params={"min_score": 0.5, "top_k": 10}, content=digit).json()
     assert [found["label"] for found in answer["classes"]] == ["7"]
+
+
+def test_options_of_the_body_count_before_those_of_the_query(url: str, digit: bytes) -> None:
+    as_json = {"image": {"content": base64.b64encode(digit).decode()}, "top_k": 2}
+    answer = httpx.post(url, params={"top_k": 3, "request_id": "of-query"}, json=as_json).json()
+    assert (len(answer["classes"]), answer["request_id"]) == (2, "of-query")
+
+
+def test_a_body_may_name_the_model_of_the_path_and_no_other(url: str, digit: bytes) -> None:
+    as_json = {"image": {"content": base64.b64encode(digit).decode()}, "model": "lenet5"}
+    assert httpx.post(url, json=as_json).is_success
+    refused = httpx.post(url, json={**as_json, "model": "resnet152"})
+    assert problem(refused) == (400, "MALFORMED_REQUEST")
+    assert "'resnet152'" in refused.json()["detail"]
+
+
+def test_a_compressed_body_is_refused_by_name(url: str, digit: bytes) -> None:
+    refused = httpx.post(url, content=digit, headers={"content-encoding": "gzip"})
+    assert problem(refused) == (400, "MALFORMED_REQUEST")
+    assert "gzip" in refused.json()["detail"]
+
+
+# ---------------------------------------------------------------- several images
+
+
+@pytest.fixture
+def batch_url(lenet_gateway: Gateway) -> str:
+    return f"{lenet_gateway.http}/v1/models/lenet5:batchClassify"
+
+
+def test_a_batch_is_answered_in_order_and_a_bad_image_fails_alone(
+    batch_url: str, digit: bytes
+) -> None:
+    good = {"image": {"content": base64.b64encode(digit).decode()}, "top_k": 1}
+    bad = {"image": {"content": base64.b64encode(digit[:900]).decode()}, "request_id": "half"}
+    answer = httpx.post(batch_url, json={"requests": [good, bad, {**good, "top_k": 2}]})
+    first, second, third = answer.json()["results"]
+    assert [len(found["response"]["classes"]) for found in (first, third)] == [1, 2]
+    assert first["response"]["classes"][0]["label"] == "7"
+    assert first["request_id"] == first["response"]["request_id"] != third["request_id"]
+    assert (second["request_id"], second["error"]["code"]) == ("half", 3)
+    assert "truncated" in second["error"]["message"] or "decode" in second["error"]["message"]
+    (info,) = second["error"]["details"]
+    assert (info["reason"], info["domain"]) == ("IMAGE_DECODE_FAILED", "convoy.v1")
+
+
+def test_the_parts_of_a_form_are_a_batch_with_the_options_of_the_query(
+    batch_url: str, digit: bytes
+) -> None:
+    parts = [("image", ("a.png", digit)), ("image", ("b.png", b"")), ("image", ("c.png", digit))]
+    answer = httpx.post(batch_url, params={"top_k": 2}, files=parts).json()
+    assert [list(found)[1] for found in answer["results"]] == ["response", "error", "response"]
+    assert [len(answer["results"][i]["response"]["classes"]) for i in (0, 2)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"json": {"requests": []}}, "has 0 requests"),
+        ({"json": {"requests": [{}] * 65}}, "has 65 requests"),
+        ({"files": [("image", ("a.png", b"x"))] * 65}, "Too many files"),
+        ({"files": [("image", ("a.png", b"x")), ("mask", ("b.png", b"x"))]}, "named image"),
+        ({"files": {"image": ("a.png", b"x")}, "data": {"top_k": "1"}}, "Too many fields"),
+        ({"json": {"requests": [{}, {"model": "resnet152"}]}}, "'resnet152'"),
+        ({"json": {"requests": [{}]}, "params": {"request_id": "x"}}, "'request_id'"),
+        ({"content": b"x"}, "the content type is missing"),
+        ({"content": b"x", "headers": {"content-type": "image/png"}}, "is image/png"),
+    ],
+)
+def test_a_batch_that_is_none_is_refused_as_a_whole(
+    batch_url: str, arguments: dict[str, Any], words: str
+) -> None:
+    refused = httpx.post(batch_url, **arguments)
+    assert problem(refused) == (400, "MALFORMED_REQUEST")
+    assert words in refused.json()["detail"]
+
+
+# ---------------------------------------------------------------- what accompanies an answer
+
+
+def test_every_answer_tells_its_request_and_its_time(
+    lenet_gateway: Gateway, url: str, digit: bytes
+) -> None:
+    mine = {"x-request-id": "mine"}
+    answers = [
+        httpx.get(lenet_gateway.http + path, headers=mine)
+        for path in ("/livez", "/readyz", "/v1/models", "/v1/models/no", "/v9", "/docs")
+    ]
+    answers += [httpx.post(url, content=digit, headers=mine), httpx.post(url, headers=mine)]
+    for answer in answers:
+        assert answer.headers["x-request-id"] == "mine"
+        assert re.search(r"\btotal;dur=\d+\.\d+$", answer.headers["server-timing"])
+
+
+def test_server_timing_has_every_stage_of_a_classification(url: str, digit: bytes) -> None:
+    answer = httpx.post(url, content=digit)
+    told = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["server-timing"]))
+    assert set(told) == {"decode", "preprocess", "queue", "compute", "infer", "total"}
+    stages = answer.json()["timing"]
+    for name in set(told) - {"total"}:
+        assert float(told[name]) == stages[f"{name}_us"] / 1e3
+    assert float(told["total"]) >= stages["total_us"] / 1e3
+
+
+def test_a_request_id_that_no_header_can_carry_breaks_none(url: str, digit: bytes) -> None:
+    answer = httpx.post(url, params={"request_id": "sieben 七"}, content=digit)
+    assert answer.json()["request_id"] == "sieben 七"
+    assert answer.headers["x-request-id"] == "sieben??"
+    injected = httpx.post(url, params={"request_id": "x\r\nset-cookie: a=b"}, content=digit)
+    assert problem(injected) == (400, "MALFORMED_REQUEST")
+    assert "set-cookie" not in injected.headers
+
+
+def test_a_request_id_header_that_is_unusable_is_replaced(url: str, digit: bytes) -> None:
+    for given in ("x" * 129, "é", "a b"):
+        answer = httpx.post(url, content=digit, headers={"x-request-id": given.encode("latin-1")})
+        assert answer.is_success
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
 
 
 def test_the_request_id_of_the_header_comes_back(url: str, digit: bytes) -> None:
@@ -154,8 +281,28 @@ def test_an_unknown_model_is_answered_with_the_nearest(
 
 
 def test_an_unknown_route_or_method_is_a_problem_too(lenet_gateway: Gateway, url: str) -> None:
-    assert problem(httpx.get(f"{lenet_gateway.http}/v9")) == (404, "")
+    for path in ("/v9", "/v1/models/", "/v1/models/lenet5:explain", "/docs/page.py"):
+        assert problem(httpx.get(lenet_gateway.http + path)) == (404, "")
     assert problem(httpx.get(url)) == (405, "")
+    assert httpx.get(url).headers["allow"] == "POST"
+
+
+def test_head_and_options_tell_what_a_route_has(lenet_gateway: Gateway, url: str) -> None:
+    assert httpx.options(url).headers["allow"] == "POST"
+    assert httpx.options(url).status_code == 204
+    models = f"{lenet_gateway.http}/v1/models"
+    assert httpx.head(models).headers["content-length"] == str(len(httpx.get(models).content))
+    assert not httpx.head(models).content
+
+
+def test_query_parameters_that_do_not_exist_are_refused_everywhere(
+    lenet_gateway: Gateway, url: str, digit: bytes
+) -> None:
+    for path in ("/v1/models?versions=1", "/v1/models/lenet5?top_k=1"):
+        assert problem(httpx.get(lenet_gateway.http + path)) == (400, "MALFORMED_REQUEST")
+    for query in ("model=lenet5", "image=x", "topK=1", "top_k=1&top_k=2"):
+        refused = httpx.post(f"{url}?{query}", content=digit)
+        assert problem(refused) == (400, "MALFORMED_REQUEST")
 
 
 def test_models_are_listed_without_what_is_heavy(lenet_gateway: Gateway) -> None:
@@ -203,3 +350,96 @@ def test_every_request_leaves_one_line_in_the_log(
     (line,) = [line for line in lines if line.get("request_id") == "logged"]
     assert (line["outcome"], line["model"], line["version"]) == ("OK", "lenet5", "1")
     assert line["image_bytes"] == len(digit)
+
+
+def test_what_the_door_refuses_is_in_the_log_and_the_metrics_too(
+    lenet_gateway: Gateway, url: str, digit: bytes
+) -> None:
+    httpx.post(url, params={"topk": 1}, content=digit, headers={"x-request-id": "refused-1"})
+    lines = [json.loads(line) for line in lenet_gateway.log().splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == "refused-1"]
+    assert (line["outcome"], line["model"]) == ("MALFORMED_REQUEST", "lenet5")
+    metrics = httpx.get(f"{lenet_gateway.operator}/metrics").text
+    assert '{door="http",model="lenet5",reason="MALFORMED_REQUEST"}' in metrics
+
+
+# ---------------------------------------------------------------- bodies that are on their way
+
+
+@contextlib.contextmanager
+def sending(gateway: Gateway, head: str, body: bytes = b"") -> Iterator[socket.socket]:
+    """A client that has sent so much, and waits."""
+    address = urlsplit(gateway.http)
+    assert address.hostname and address.port
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        head = f"POST /v1/models/lenet5:classify HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n"
+        client.sendall(head.encode() + body)
+        yield client
+
+
+def test_the_deadline_counts_while_the_body_arrives(lenet_gateway: Gateway) -> None:
+    began_s = time.monotonic()
+    head = "content-length: 1000\r\nx-request-timeout-ms: 200"
+    with sending(lenet_gateway, head, b"x" * 500) as client:
+        answer = HTTPResponse(client)
+        answer.begin()
+        assert (answer.status, json.load(answer)["reason"]) == (504, "DEADLINE_EXCEEDED")
+    assert 0.2 <= time.monotonic() - began_s < 2
+
+
+def test_a_body_is_asked_for_only_if_it_may_come(lenet_gateway: Gateway, digit: bytes) -> None:
+    head = "expect: 100-continue\r\nconnection: close\r\ncontent-length: "
+    with sending(lenet_gateway, f"{head}{33 << 20}") as client:
+        assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+    with sending(lenet_gateway, f"{head}{len(digit)}") as client:
+        assert client.recv(4096).startswith(b"HTTP/1.1 100 ")
+        client.sendall(digit)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_half_a_body_is_held_and_let_go_with_its_client(
+    serve: Callable[..., Any], repository: Path, digit: bytes
+) -> None:
+    gateway = serve(f"--repository={repository}", "--max-in-flight-bytes=100000")
+    gateway.wait_until_ready()
+    url = f"{gateway.http}/v1/models/lenet5:classify"
+
+    def status() -> int:
+        return httpx.post(url, content=digit + bytes(70_000 - len(digit))).status_code
+
+    assert status() == 200, "bytes after the picture do not matter"
+    with sending(gateway, "content-length: 80000", bytes(50_000)):
+        gateway.wait_for(lambda: status() == 429)
+        refused = httpx.post(url, content=bytes(70_000))
+        assert problem(refused) == (429, "OVERLOADED")
+        assert int(refused.headers["retry-after"]) >= 1
+        as_json = {"image": {"content": base64.b64encode(bytes(50_000)).decode()}}
+        assert problem(httpx.post(url, json=as_json)) == (429, "OVERLOADED")
+        multipart = httpx.post(url, files={"image": ("x.png", bytes(60_000))})
+        assert problem(multipart) == (429, "OVERLOADED")
+    gateway.wait_for(lambda: status() == 200)
+
+
+def test_what_nobody_waits_for_any_more_is_given_up(
+    lenet_gateway: Gateway, batch_url: str, digit: bytes
+) -> None:
+    image = {"content": base64.b64encode(digit).decode()}
+    requests = [{"image": image, "request_id": f"gone-{i}"} for i in range(64)]
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(batch_url, json={"requests": requests}, timeout=httpx.Timeout(5, read=0.02))
+
+    def outcomes() -> list[str]:
+        lines = [json.loads(line) for line in lenet_gateway.log().splitlines()]
+        return [line["outcome"] for line in lines if "gone-" in line.get("request_id", "")]
+
+    lenet_gateway.wait_for(lambda: len(outcomes()) == 64)
+    assert "CANCELLED" in outcomes()
+    assert outcomes().count("OK") < 32, "the runner was not asked for most of them"
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_logged(lenet_gateway: Gateway) -> None:
+    with sending(lenet_gateway, "content-length: 1000\r\nx-request-id: half-sent", b"x"):
+        pass
+    lenet_gateway.wait_for(lambda: '"half-sent"' in lenet_gateway.log())
+    (line,) = [line for line in lenet_gateway.log().splitlines() if '"half-sent"' in line]
+    assert json.loads(line)["outcome"] == "CANCELLED"

@@ -1,0 +1,57 @@
+// Sends the chosen image as the raw body, and shows the command that does the same.
+"use strict";
+
+const form = document.getElementById("try");
+const command = document.getElementById("command");
+const answer = document.getElementById("answer");
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { image, model, top_k, key } = form.elements;
+  const path = `/v1/models/${encodeURIComponent(model.value)}:classify?top_k=${top_k.value}`;
+  const headers = key.value ? { authorization: `Bearer ${key.value}` } : {};
+  showCommand(image.files[0].name, path, key.value);
+  answer.textContent = "…";
+  try {
+    const response = await fetch(path, { method: "POST", body: image.files[0], headers });
+    show(await response.json());
+  } catch (error) {
+    answer.textContent = String(error);
+  }
+});
+
+function showCommand(file, path, hasKey) {
+  const key = hasKey ? " -H 'authorization: Bearer KEY'" : "";
+  command.textContent = `curl --data-binary '@${file}'${key} '${location.origin}${path}'`;
+  command.hidden = false;
+}
+
+function show(body) {
+  answer.replaceChildren();
+  if (body.detail) {
+    add(answer, "p", `${body.status} ${body.reason}: ${body.detail}`).className = "error";
+  } else {
+    const table = add(answer, "table", "");
+    body.classes.forEach((found) => addRow(table, found));
+    if (body.served.weights === "random") {
+      add(answer, "p", "The weights are random: the answer means nothing.").className = "error";
+    }
+  }
+  const details = add(answer, "details", "");
+  add(details, "summary", "JSON");
+  add(details, "pre", JSON.stringify(body, null, 2));
+}
+
+function addRow(table, found) {
+  const row = table.insertRow();
+  row.insertCell().textContent = found.label;
+  row.insertCell().textContent = found.score.toFixed(4);
+  const meter = add(row.insertCell(), "meter", "");
+  meter.value = found.score;
+}
+
+function add(parent, tag, text) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  return parent.appendChild(element);
+}
