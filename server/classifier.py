@@ -29,11 +29,13 @@ from server.errors import (
     InternalError,
     MalformedRequest,
     ModelNotReady,
+    RunnerUnavailable,
     ServingError,
 )
+from server.fleet import Fleet
 from server.metrics import Metrics
 from server.pipeline import Outcome, Pipeline, PreparedImage, best_classes
-from server.registry import Registry, Servable
+from server.registry import Servable
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Item:
 class Classifier:
     def __init__(
         self,
-        registry: Registry,
+        fleet: Fleet,
         pipeline: Pipeline,
         admission: Admission,
         metrics: Metrics,
@@ -90,7 +92,7 @@ class Classifier:
         keys: Keys | None,
         max_batch_requests: int,
     ) -> None:
-        self._registry = registry
+        self._fleet = fleet
         self._pipeline = pipeline
         self._admission = admission
         self._metrics = metrics
@@ -203,18 +205,26 @@ class Classifier:
         check(call.request)
         if self._keys:
             self._keys.require(client_name.get(), call.request.model)
-        call.servable = await self._registry.find(call.request.model, call.request.version)
+        call.servable = await self._fleet.find(call.request.model, call.request.version)
         facts = call.servable.loaded.facts
         with tracing.span("prepare", model=call.servable.model):
             call.prepared = await self._pipeline.prepare(call.content, facts.preprocessing)
 
     async def _infer(self, call: Call) -> pb.ClassifyResponse:
-        """A version let go between two steps is no fault of the client: resolve again, once."""
+        """A version let go between two steps, or a runner lost, is no fault of the client: ask
+        again, once.
+        """
+        assert call.servable
         try:
             outcome = await self._outcome(call)
+        except RunnerUnavailable as error:
+            other = self._fleet.elsewhere(call.servable, error.message)
+            if other is None:
+                raise
+            call.servable = other
+            outcome = await self._outcome(call)
         except ModelNotReady:
-            assert call.servable
-            self._registry.note_loss(call.servable)
+            self._fleet.note_loss(call.servable)
             await self._prepare(call)
             outcome = await self._outcome(call)
         response = response_to(call, outcome)
@@ -227,7 +237,9 @@ class Classifier:
         assert call.servable and call.prepared
         servable = call.servable
         with tracing.span("infer", model=servable.model, version=servable.version) as step:
-            outcome = await self._pipeline.infer(servable.folder, call.prepared, call.deadline_s)
+            outcome = await self._pipeline.infer(
+                servable.runner, servable.folder, call.prepared, call.deadline_s
+            )
             step.note(batch_size=outcome.inference.batch_size)
         return outcome
 
@@ -243,7 +255,7 @@ class Classifier:
         self, requests: Sequence[pb.ClassifyRequest], timeout_s: float | None
     ) -> contextlib.AbstractContextManager[None]:
         # An unknown name is the client's to choose, so nothing is kept under it.
-        names = (each.model if self._registry.knows(each.model) else "" for each in requests)
+        names = (each.model if self._fleet.knows(each.model) else "" for each in requests)
         return self._admission.request(Counter(names), timeout_s)
 
     def _check_size(self, calls: Sequence[Call]) -> None:
@@ -279,7 +291,7 @@ class Classifier:
 
     def _refuse(self, call: Call, reason: str) -> None:
         # An unknown name is the client's to choose, so it must not become a label.
-        name = call.request.model if self._registry.knows(call.request.model) else ""
+        name = call.request.model if self._fleet.knows(call.request.model) else ""
         self._metrics.refused(name, reason, len(call.content))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,9 +16,11 @@ from server.addresses import StartFailed, is_socket, listen
 from server.admission import Admission
 from server.auth import Keys, check_exposure
 from server.classifier import Classifier
+from server.fleet import Fleet
 from server.grpc_api import GrpcDoor
 from server.http_api import http_door, operator_door
 from server.http_server import LAST_WORDS_S, HttpServer
+from server.members import Members, TritonAddresses
 from server.metrics import Metrics
 from server.open_inference import (
     OPEN_INFERENCE,
@@ -29,6 +32,7 @@ from server.pipeline import Pipeline
 from server.proof import prove
 from server.registry import Registry
 from server.runners.base import LoadedModel, Runner
+from server.runners.counted import CountedRunner
 from server.runners.in_process import InProcessRunner
 from server.runners.staged import StagedRunner
 from server.runners.triton import TritonRunner
@@ -41,6 +45,7 @@ from server.triton_statistics import TritonStatistics
 logger = logging.getLogger(__name__)
 
 SHOW_READINESS_EVERY_S = 0.1
+STANDARD_OUTPUT = 1
 # asyncio names what held the event loop for longer.
 SLOW_CALLBACK_S = 0.1
 
@@ -71,30 +76,23 @@ class Gateway:
         self._tls = tls_of(settings)
         self._is_leaving = False
         self._created_s = time.monotonic()
-        runner = build_runner(settings)
-        self._runner = StagedRunner(runner, settings.staged) if settings.staged else runner
+        self._local = None if settings.triton else build_local_runner(settings)
         self._pipeline = Pipeline(
-            self._runner,
             decode_threads=settings.decode_threads,
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
-        self._registry = Registry(
-            self._runner,
-            self._prove,
-            wanted=settings.models,
-            keep_loaded=settings.keep_loaded,
-            unload_grace_s=settings.unload_grace_s,
-        )
+        self._fleet = Fleet(settings.models, self._enlist)
+        self._members = Members(self._fleet, self._make_runner, self._find_runners())
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self._metrics = Metrics(
-            self._registry,
+            self._fleet,
             self._admission,
             self.is_ready,
-            TritonStatistics(runner) if isinstance(runner, TritonRunner) else None,
+            TritonStatistics(self._fleet),
         )
         self._classifier = Classifier(
-            self._registry,
+            self._fleet,
             self._pipeline,
             self._admission,
             self._metrics,
@@ -117,7 +115,7 @@ class Gateway:
         doors = await self._open_doors()
         renewal = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, renewal.set)
-        print(self._greeting(doors), flush=True)
+        say(self._greeting(doors))
         background = [
             asyncio.create_task(self._serve_models()),
             asyncio.create_task(self._show_readiness(doors)),
@@ -128,8 +126,7 @@ class Gateway:
         finally:
             await self._drain(doors)
             await cancel(background)
-            await self._registry.close()
-            await self._runner.close()
+            await self._members.close()
             self._pipeline.close()
             logger.info("stopped")
 
@@ -138,17 +135,39 @@ class Gateway:
     def _note_refusal(self, reason: str) -> None:
         self._metrics.refused("", reason)
 
-    async def _prove(self, folder: str, model: LoadedModel) -> None:
-        await prove(self._pipeline, folder, model)
+    def _find_runners(self) -> Callable[[], Awaitable[set[str]]]:
+        async def the_local_one() -> set[str]:
+            return {self._settings.runner}
+
+        triton = self._settings.triton
+        return TritonAddresses(triton).find if triton else the_local_one
+
+    def _make_runner(self, name: str) -> Runner:
+        runner = self._local or TritonRunner(name)
+        staged = self._settings.staged
+        return StagedRunner(runner, staged) if staged else runner
+
+    def _enlist(self, runner: CountedRunner) -> Registry:
+        return Registry(
+            runner,
+            self._prove,
+            self._fleet.default,
+            wanted=self._settings.models,
+            keep_loaded=self._settings.keep_loaded,
+            unload_grace_s=self._settings.unload_grace_s,
+        )
+
+    async def _prove(self, runner: Runner, folder: str, model: LoadedModel) -> None:
+        await prove(self._pipeline, runner, folder, model)
 
     def is_ready(self) -> bool:
-        return not self._is_leaving and self._registry.is_ready()
+        return not self._is_leaving and self._fleet.is_ready()
 
     async def _open_doors(self) -> Doors:
         settings = self._settings
         open_inference = OpenInference(
             self._classifier,
-            self._registry,
+            self._fleet,
             self._admission,
             self.is_ready,
             keys=self._keys,
@@ -157,7 +176,7 @@ class Gateway:
         )
         door = http_door(
             self._classifier,
-            self._registry,
+            self._fleet,
             self._admission,
             self.is_ready,
             settings,
@@ -167,7 +186,7 @@ class Gateway:
         certificate = self._tls.http if self._tls else None
         http = HttpServer(door, settings.http_address, "--http-address", settings, certificate)
         operator = HttpServer(
-            operator_door(self._registry, self._metrics, self._admission, settings, self.is_ready),
+            operator_door(self._fleet, self._metrics, self._admission, settings, self.is_ready),
             settings.metrics_address,
             "--metrics-address",
             settings,
@@ -176,7 +195,7 @@ class Gateway:
         listen(settings.grpc_address, "--grpc-address").close()
         grpc_door = GrpcDoor(
             self._classifier,
-            self._registry,
+            self._fleet,
             self._admission,
             settings,
             keys=self._keys,
@@ -195,12 +214,13 @@ class Gateway:
     # ------------------------------------------------------------ what it does
 
     async def _serve_models(self) -> None:
-        if isinstance(self._runner, TritonLocalRunner):
+        if isinstance(self._local, TritonLocalRunner):
             try:
-                await self._runner.start()
+                await self._local.start()
             except TritonCannotStart as error:
+                await self._local.close()
                 raise StartFailed(str(error)) from error
-        await self._registry.watch()
+        await self._members.watch()
 
     async def _show_readiness(self, doors: Doors) -> None:
         """Health over gRPC follows readiness; the first time that it is ready, says so."""
@@ -264,13 +284,11 @@ def tls_of(settings: Settings) -> Tls | None:
     return None
 
 
-def build_runner(settings: Settings) -> Runner:
+def build_local_runner(settings: Settings) -> Runner:
     """
     Raises:
-        StartFailed: there is no repository where one is needed.
+        StartFailed: there is no repository.
     """
-    if settings.triton:
-        return TritonRunner(settings.triton)
     if not settings.repository.is_dir():
         raise StartFailed(
             f"there is no model repository at {settings.repository}: name one with --repository, "
@@ -285,10 +303,16 @@ def build_runner(settings: Settings) -> Runner:
 
 def where_models_run(settings: Settings) -> str:
     if settings.triton:
-        return f"the models of the Triton at {settings.triton}"
+        return f"the models of the Triton at {', '.join(settings.triton)}"
     if settings.runner == "triton-local":
         return f"{settings.repository} with a Triton of its own"
     return f"{settings.repository} in process"
+
+
+def say(text: str) -> None:
+    """On standard output. What print cannot write it tries again at the end, and fails the exit."""
+    with contextlib.suppress(OSError):  # its disk is full
+        os.write(STANDARD_OUTPUT, f"{text}\n".encode())
 
 
 async def first_of(*tasks: asyncio.Task[object]) -> None:

@@ -22,9 +22,9 @@ from server.admission import Admission
 from server.auth import KeyInterceptor, Keys
 from server.classifier import Classifier
 from server.errors import ImageTooLarge, ServingError
+from server.fleet import Fleet
 from server.grpc_faults import FaultInterceptor
 from server.limits import grpc_limits
-from server.registry import Registry
 from server.settings import Settings
 from server.status import result_of, status_of
 from server.tls import Tls
@@ -42,12 +42,12 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     def __init__(
         self,
         classifier: Classifier,
-        registry: Registry,
+        fleet: Fleet,
         admission: Admission,
         max_request_bytes: int,
     ) -> None:
         self._classifier = classifier
-        self._registry = registry
+        self._fleet = fleet
         self._admission = admission
         self._max_request_bytes = max_request_bytes
 
@@ -80,11 +80,11 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     async def ListModels(  # noqa: N802
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=self._registry.list())
+        return pb.ListModelsResponse(models=self._fleet.list())
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
         async with translating_errors(context):
-            return self._registry.describe(request.model, request.version)
+            return self._fleet.describe(request.model, request.version)
         raise AssertionError("unreachable: abort raises")
 
     @asynccontextmanager
@@ -109,7 +109,7 @@ class GrpcDoor:
     def __init__(
         self,
         classifier: Classifier,
-        registry: Registry,
+        fleet: Fleet,
         admission: Admission,
         settings: Settings,
         *,
@@ -129,7 +129,7 @@ class GrpcDoor:
                 *grpc_limits(settings),
             ],
         )
-        servicer = ImageClassifier(classifier, registry, admission, max_request_bytes)
+        servicer = ImageClassifier(classifier, fleet, admission, max_request_bytes)
         classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]
             servicer, self._server
         )

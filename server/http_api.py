@@ -38,6 +38,7 @@ from server.errors import (
     InternalError,
     ServingError,
 )
+from server.fleet import Fleet
 from server.http_requests import (
     check_query,
     left_s,
@@ -47,7 +48,6 @@ from server.http_requests import (
     while_somebody_waits,
 )
 from server.metrics import Metrics, metrics_route
-from server.registry import Registry
 from server.settings import Settings
 from server.status import result_of
 from server.statusz import statusz_route
@@ -70,7 +70,7 @@ register_url_convertor("model", ModelName())
 
 def http_door(
     classifier: Classifier,
-    registry: Registry,
+    fleet: Fleet,
     admission: Admission,
     is_ready: Callable[[], bool],
     settings: Settings,
@@ -79,7 +79,7 @@ def http_door(
     more_routes: Sequence[Route] = (),
 ) -> ASGIApp:
     """The application that clients see; `more_routes` are those of another contract."""
-    endpoints = Endpoints(classifier, registry, admission, settings)
+    endpoints = Endpoints(classifier, fleet, admission, settings)
     door = Starlette(
         routes=[
             Route("/v1/models", endpoints.list_models),
@@ -88,8 +88,8 @@ def http_door(
                 "/v1/models/{model:model}:batchClassify", endpoints.batch_classify, methods=["POST"]
             ),
             Route("/v1/models/{model:model}", endpoints.get_model),
-            *probes(registry, is_ready),
-            *docs_routes(registry, needs_key=keys is not None),
+            *probes(fleet, is_ready),
+            *docs_routes(fleet, needs_key=keys is not None),
             *more_routes,
         ],
         exception_handlers={
@@ -106,7 +106,7 @@ def http_door(
 
 
 def operator_door(
-    registry: Registry,
+    fleet: Fleet,
     metrics: Metrics,
     admission: Admission,
     settings: Settings,
@@ -116,20 +116,20 @@ def operator_door(
     return Starlette(
         routes=[
             metrics_route(metrics),
-            statusz_route(registry, metrics, admission, settings, is_ready),
-            *probes(registry, is_ready),
+            statusz_route(fleet, metrics, admission, settings, is_ready),
+            *probes(fleet, is_ready),
         ]
     )
 
 
-def probes(registry: Registry, is_ready: Callable[[], bool]) -> list[Route]:
+def probes(fleet: Fleet, is_ready: Callable[[], bool]) -> list[Route]:
     async def live(request: Request) -> Response:
         return PlainTextResponse("live\n")
 
     async def ready(request: Request) -> Response:
         if is_ready():
             return PlainTextResponse("ready\n")
-        return PlainTextResponse(f"not ready: {registry.why_not_ready()}\n", status_code=503)
+        return PlainTextResponse(f"not ready: {fleet.why_not_ready()}\n", status_code=503)
 
     return [Route("/livez", live), Route("/readyz", ready)]
 
@@ -143,12 +143,12 @@ class Endpoints:
     def __init__(
         self,
         classifier: Classifier,
-        registry: Registry,
+        fleet: Fleet,
         admission: Admission,
         settings: Settings,
     ) -> None:
         self._classifier = classifier
-        self._registry = registry
+        self._fleet = fleet
         self._admission = admission
         self._settings = settings
 
@@ -177,11 +177,11 @@ class Endpoints:
 
     async def list_models(self, request: Request) -> Response:
         check_query(request.query_params, [])
-        return await answer_with(pb.ListModelsResponse(models=self._registry.list()))
+        return await answer_with(pb.ListModelsResponse(models=self._fleet.list()))
 
     async def get_model(self, request: Request) -> Response:
         check_query(request.query_params, ["version"])
-        model = self._registry.describe(
+        model = self._fleet.describe(
             request.path_params["model"], request.query_params.get("version", "")
         )
         return await answer_with(model)

@@ -36,6 +36,9 @@ LAST_WORDS_S = 5.0
 LINGER_S = 1.0
 # Connections that wait to be accepted while the event loop is busy.
 BACKLOG = 2048
+# In one turn of the event loop. When no file descriptor is left, asyncio logs each one that it
+# would accept in this turn, and not the first alone, each second anew.
+ACCEPTS_AT_ONCE = 1
 
 # What clients of the contract read where no ServingError has been raised.
 CODES = {
@@ -130,13 +133,15 @@ class UvicornServer(uvicorn.Server):
             server.close()
 
     async def _accept(self, tls: ssl.SSLContext | None) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_server(
+        server = await asyncio.get_running_loop().create_server(
             self._make_protocol,
             sock=self._door.dup(),
             ssl=tls,
             ssl_handshake_timeout=self._settings.header_timeout_s if tls else None,
-            backlog=BACKLOG,
+            backlog=ACCEPTS_AT_ONCE,
         )
+        self._door.listen(BACKLOG)
+        return server
 
     def _make_protocol(self) -> BoundedProtocol:
         return BoundedProtocol(self.config, self.server_state, self.lifespan.state, self._settings)

@@ -34,7 +34,7 @@ from starlette.routing import Route
 from convoy.v1 import classifier_pb2 as pb
 from server import logs, tracing
 from server.admission import Admission
-from server.registry import Registry
+from server.fleet import Fleet
 from server.triton_statistics import TritonStatistics
 
 STAGE_BUCKETS_S = (
@@ -63,17 +63,17 @@ class Summary:
 class Metrics:
     def __init__(
         self,
-        registry: Registry,
+        fleet: Fleet,
         admission: Admission,
         is_ready: Callable[[], bool],
-        triton: TritonStatistics | None,
+        triton: TritonStatistics,
     ) -> None:
         self._triton = triton
         self._instruments = CollectorRegistry()
         self._facts: list[Collector] = [
-            GatewayCollector(registry, admission, is_ready),
-            VersionCollector(registry),
-            *([triton] if triton else []),
+            GatewayCollector(fleet, admission, is_ready),
+            VersionCollector(fleet),
+            triton,
         ]
         self._requests = Counter(
             "convoy_requests",
@@ -125,8 +125,7 @@ class Metrics:
 
     async def snapshot(self) -> Snapshot:
         """All that there is to say now."""
-        if self._triton:
-            await self._triton.read()
+        await self._triton.read()
         counted = await asyncio.to_thread(lambda: list(self._instruments.collect()))
         # Afterwards: a request that ends between the two is then missing, and not there twice.
         facts = [metric for collector in self._facts for metric in collector.collect()]
@@ -192,20 +191,14 @@ class Snapshot(Collector):
 class GatewayCollector(Collector):
     """The gateway as it is when Prometheus asks."""
 
-    def __init__(
-        self, registry: Registry, admission: Admission, is_ready: Callable[[], bool]
-    ) -> None:
-        self._registry = registry
+    def __init__(self, fleet: Fleet, admission: Admission, is_ready: Callable[[], bool]) -> None:
+        self._fleet = fleet
         self._admission = admission
         self._is_ready = is_ready
 
     def collect(self) -> Iterable[Metric]:
         yield GaugeMetricFamily("convoy_ready", "As /readyz says", float(self._is_ready()))
-        yield GaugeMetricFamily(
-            "convoy_runner_up",
-            "1 if what runs the models can be reached",
-            float(not self._registry.runner_fault),
-        )
+        yield from self._runners()
         yield GaugeMetricFamily(
             "convoy_in_flight", "Images held now", float(self._admission.in_flight)
         )
@@ -218,12 +211,31 @@ class GatewayCollector(Collector):
             "convoy_log_lines_lost", "Log lines that could not be written", logs.lost_lines()
         )
 
+    def _runners(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily(
+            "convoy_runner_up", "1 if the runner can be reached", labels=["runner"]
+        )
+        held = GaugeMetricFamily(
+            "convoy_runner_in_flight", "Images that the runner has now", labels=["runner"]
+        )
+        asked = CounterMetricFamily(
+            "convoy_runner_images",
+            "Images that the runner was given, by outcome; those of proofs are among them",
+            labels=["runner", "outcome"],
+        )
+        for name, registry in self._fleet.registries.items():
+            up.add_metric([name], float(not registry.runner_fault))
+            held.add_metric([name], float(registry.runner.in_flight))
+            for outcome, count in registry.runner.outcomes.items():
+                asked.add_metric([name, outcome], float(count))
+        return [up, held, asked]
+
 
 class VersionCollector(Collector):
-    """Each version that the registry knows, as it is when Prometheus asks."""
+    """Each version that the fleet knows, as it is when Prometheus asks."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
 
     def collect(self) -> Iterable[Metric]:
         labels = ["model", "version"]
@@ -234,7 +246,7 @@ class VersionCollector(Collector):
             "convoy_model_default", "1 if the version answers when none is named", labels=labels
         )
         info = InfoMetricFamily("convoy_model", "What a loaded version is", labels=labels)
-        for model in self._registry.list():
+        for model in self._fleet.list():
             values = [model.name, model.version]
             ready.add_metric(values, float(model.state == pb.STATE_READY))
             default.add_metric(values, float(model.is_default))
@@ -243,7 +255,7 @@ class VersionCollector(Collector):
         return [ready, default, info]
 
     def _facts(self, model: pb.Model) -> dict[str, str]:
-        loaded = self._registry.resolve(model.name, model.version).loaded
+        loaded = self._fleet.resolve(model.name, model.version).loaded
         return {
             "precision": model.manifest.precision,
             "runtime": loaded.runtime,

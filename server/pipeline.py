@@ -42,22 +42,19 @@ class Outcome:
 
 
 class Pipeline:
-    def __init__(
-        self, runner: Runner, *, decode_threads: int, max_image_bytes: int, max_image_pixels: int
-    ) -> None:
-        self._runner = runner
+    def __init__(self, *, decode_threads: int, max_image_bytes: int, max_image_pixels: int) -> None:
         self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._max_bytes = max_image_bytes
         self._max_pixels = max_image_pixels
 
-    async def run(self, folder: str, model: LoadedModel, content: bytes) -> Outcome:
+    async def run(self, runner: Runner, folder: str, model: LoadedModel, content: bytes) -> Outcome:
         """Answers one image, however long it takes.
 
         Raises:
             ServingError: the image or the runner is at fault.
         """
         prepared = await self.prepare(content, model.facts.preprocessing)
-        return await self.infer(folder, prepared)
+        return await self.infer(runner, folder, prepared)
 
     async def prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
         """
@@ -68,7 +65,11 @@ class Pipeline:
         return await loop.run_in_executor(self._threads, self._prepare, content, preprocessing)
 
     async def infer(
-        self, folder: str, prepared: PreparedImage, deadline_s: float | None = None
+        self,
+        runner: Runner,
+        folder: str,
+        prepared: PreparedImage,
+        deadline_s: float | None = None,
     ) -> Outcome:
         """`deadline_s` is on the clock of time.monotonic().
 
@@ -77,7 +78,7 @@ class Pipeline:
         """
         started_s = time.monotonic()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - started_s)
-        inference = await self._runner.infer(folder, prepared.pixels[np.newaxis], timeout_s)
+        inference = await runner.infer(folder, prepared.pixels[np.newaxis], timeout_s)
         return Outcome(prepared, inference, int((time.monotonic() - started_s) * 1e6))
 
     def close(self) -> None:

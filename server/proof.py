@@ -8,15 +8,15 @@ from __future__ import annotations
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
 from server.pipeline import Pipeline, best_classes
-from server.runners.base import LoadedModel
+from server.runners.base import LoadedModel, Runner
 
 
 class NotProven(Exception):
     """A version answered a golden image wrongly; the message says which, and how."""
 
 
-async def prove(pipeline: Pipeline, folder: str, model: LoadedModel) -> None:
-    """Asks the version for each of its golden images.
+async def prove(pipeline: Pipeline, runner: Runner, folder: str, model: LoadedModel) -> None:
+    """Asks the version, on that runner, for each of its golden images.
 
     Raises:
         NotProven: it has none, or an answer differs by more than its build allows.
@@ -25,7 +25,7 @@ async def prove(pipeline: Pipeline, folder: str, model: LoadedModel) -> None:
         raise NotProven("it carries no golden images: build it again with export/build.py")
     for golden in model.facts.golden_images:
         try:
-            outcome = await pipeline.run(folder, model, golden.content)
+            outcome = await pipeline.run(runner, folder, model, golden.content)
         except ServingError as error:
             if error.reason == "RUNNER_UNAVAILABLE":
                 raise

@@ -1,9 +1,9 @@
-"""What the repository holds, what is loaded, what has proven itself, which version is the default.
+"""Of one runner: what its repository holds, what is loaded there, and what has proven itself there.
 
 Each second the registry looks at the runner's index. Of each model it wants the highest version
 that proves itself (or the highest few, `keep_loaded`): a new version is loaded beside the old one,
-proven, becomes the default, and only then is the old one let go, after a grace period. One that
-fails stays out, and is tried again with a growing pause; whatever served before serves on.
+proven, becomes the default (`fleet`), and only then is the old one let go, after a grace period.
+One that fails stays out, and is tried again with a growing pause; whatever served before serves on.
 
     AVAILABLE ── load, prove ──▶ READY ── superseded, grace period over ──▶ AVAILABLE
         ▲   └──────────────────▶ FAILED ── pause over ──┐
@@ -13,8 +13,6 @@ fails stays out, and is tried again with a growing pause; whatever served before
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import difflib
 import logging
 import math
 import time
@@ -22,9 +20,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from convoy.v1 import classifier_pb2 as pb
-from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, VersionNotFound
+from server.errors import RunnerUnavailable
 from server.proof import NotProven
-from server.runners.base import FOLDER_NAME, LoadedModel, LoadFailed, Runner
+from server.runners.base import FOLDER_NAME, LoadedModel, LoadFailed
+from server.runners.counted import CountedRunner
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +31,14 @@ LOOK_EVERY_S = 1.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
 LONGEST_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
 
-Prove = Callable[[str, LoadedModel], Awaitable[None]]
+Prove = Callable[[CountedRunner, str, LoadedModel], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Servable:
-    """A proven version, as one request sees it, whatever becomes of the version meanwhile."""
+    """A version proven on a runner, as one request sees it, whatever becomes of it meanwhile."""
 
+    runner: CountedRunner
     folder: str
     model: str
     version: str
@@ -89,22 +89,21 @@ class ServedModel:
         here = [version for version in ready if version.number in self.present]
         return here[:count] or ready[:1]
 
-    def default(self) -> Version | None:
-        return next(iter(self.best(1)), None)
-
 
 class Registry:
     def __init__(
         self,
-        runner: Runner,
+        runner: CountedRunner,
         prove: Prove,
+        serves: Callable[[str], int | None],
         *,
         wanted: Collection[str],
         keep_loaded: int,
         unload_grace_s: float,
     ) -> None:
-        self._runner = runner
+        self.runner = runner
         self._prove = prove
+        self._serves = serves  # the number that answers for a name, on all runners
         self._wanted = set(wanted)
         self._keep_loaded = keep_loaded
         self._unload_grace_s = unload_grace_s
@@ -127,48 +126,46 @@ class Registry:
             update.cancel()
         await asyncio.gather(*updates, return_exceptions=True)
 
-    # ------------------------------------------------------------ what requests ask
+    # ------------------------------------------------------------ what the fleet asks
 
-    def knows(self, name: str) -> bool:
-        return name in self._models
+    def names(self) -> set[str]:
+        return set(self._models)
 
-    def resolve(self, name: str, version: str = "") -> Servable:
-        """The version that answers.
+    def has_started(self) -> bool:
+        """Whether each version found at the start has proven or failed."""
+        return self._started
 
-        Raises:
-            ModelNotFound, VersionNotFound: there is none of that name or number.
-            ModelNotReady, RunnerUnavailable: there is, and it cannot answer yet.
-        """
-        model = self._model(name)
-        chosen = self._numbered(model, version) if version else model.default()
-        if chosen and chosen.loaded:
-            return Servable(chosen.folder, chosen.model, str(chosen.number), chosen.loaded)
-        if self.runner_fault:
-            raise RunnerUnavailable(self.runner_fault, retry_after_s=LOOK_EVERY_S, model=name)
-        if chosen:
-            raise VersionNotFound(
-                f"version {version} of {name} is not loaded{because(chosen)}; {loaded_of(model)}",
-                model=name,
-                version=version,
-            )
-        raise ModelNotReady(
-            f"{name} is not ready{because(model.highest_first()[0])}",
-            retry_after_s=LOOK_EVERY_S,
-            model=name,
-        )
+    def versions(self, name: str) -> dict[int, Version]:
+        model = self._models.get(name)
+        return model.versions if model else {}
 
-    async def find(self, name: str, version: str = "") -> Servable:
-        """As resolve; a version that the runner lost is waited for while it is loaded again.
+    def proven(self, name: str) -> set[int]:
+        return {number for number, found in self.versions(name).items() if found.is_ready()}
 
-        Several gateways may share a Triton, and one lets go of what another still asks.
-        """
-        for _ in range(2):  # an update that is under way may have passed the version by
-            with contextlib.suppress(ModelNotReady, VersionNotFound):
-                return self.resolve(name, version)
-            if not self._is_coming_back(name, version):
-                break
-            await asyncio.wait([self._updating(self._models[name])], timeout=LONGEST_RELOAD_S)
-        return self.resolve(name, version)
+    def present(self, name: str) -> set[int]:
+        """In the repository when it was last looked at."""
+        return self._models[name].present if name in self._models else set()
+
+    def has_decided(self, name: str, number: int) -> bool | None:
+        """Whether the version has proven itself here or failed; None: it is not to be had here."""
+        version = self.versions(name).get(number)
+        if version is None or number not in self.present(name):
+            return None
+        return version.state in (pb.STATE_READY, pb.STATE_FAILED)
+
+    def servable(self, name: str, number: int) -> Servable | None:
+        """The version, if it is proven here."""
+        found = self.versions(name).get(number)
+        if found is None or found.loaded is None:
+            return None
+        return Servable(self.runner, found.folder, found.model, str(number), found.loaded)
+
+    def coming_back(self, name: str, number: int | None) -> asyncio.Task[None] | None:
+        """What to wait for, of a version (or any) that the runner lost and that is loaded again."""
+        found = self.versions(name)
+        if any(each.is_coming_back() for each in found.values() if number in (None, each.number)):
+            return self._updating(self._models[name])
+        return None
 
     def note_loss(self, lost: Servable) -> None:
         """To be told when a version that was resolved is not loaded any more."""
@@ -176,58 +173,23 @@ class Registry:
             if version.loaded is lost.loaded:
                 self._lose(version)
 
-    def describe(self, name: str, version: str = "") -> pb.Model:
-        """All facts of a version; of one that is not loaded, its state and the reason."""
-        model = self._model(name)
-        chosen = self._numbered(model, version) if version else model.default()
-        return message_of(model, chosen or model.highest_first()[0])
-
-    def list(self) -> list[pb.Model]:
-        """Every version, without its labels, golden images and parity report."""
-        messages = []
-        for name in sorted(self._models):
-            model = self._models[name]
-            for version in model.highest_first():
-                message = message_of(model, version)
-                for heavy in ("labels", "golden_images", "parity"):
-                    message.ClearField(heavy)
-                messages.append(message)
-        return messages
-
-    def is_ready(self) -> bool:
-        """Each of `wanted` can answer; without, all found at the start were tried, and one can."""
-        if self.runner_fault:
-            return False
-        can_answer = {name for name, model in self._models.items() if model.default()}
-        if self._wanted:
-            return self._wanted <= can_answer
-        return self._started and bool(can_answer)
-
-    def why_not_ready(self) -> str:
-        if self.runner_fault:
-            return self.runner_fault
-        waiting = sorted(
-            (self._wanted or set(self._models))
-            - {name for name, model in self._models.items() if model.default()}
-        )
-        reasons = [
-            because(self._models[name].highest_first()[0])
-            if name in self._models
-            else ": not in the repository"
-            for name in waiting
-        ]
-        return (
-            "; ".join(map("".join, zip(waiting, reasons, strict=True))) or "the repository is empty"
-        )
+    def lose_runner(self, reason: str) -> None:
+        """Nothing is asked of it until it has been looked at, and its versions are proven again."""
+        if not self.runner_fault:
+            logger.warning("%s is away: %s", self.runner.name, reason)
+        self.runner_fault = reason
+        for version in self._all_versions():
+            if version.is_ready():
+                forget(version, reason)
 
     # ------------------------------------------------------------ what the watch does
 
     async def look(self) -> None:
         """One look at the index; loading goes on beside it, one task a model."""
         try:
-            index = await self._runner.index()
+            index = await self.runner.index()
         except RunnerUnavailable as error:
-            self._lose_runner(error.message)
+            self.lose_runner(error.message)
             return
         self.runner_fault = ""
         self._take_in(index)
@@ -237,14 +199,6 @@ class Registry:
             self._started = True
             if not self._models:
                 logger.warning("the repository holds no model: build one with export/build.py")
-
-    def _lose_runner(self, reason: str) -> None:
-        if not self.runner_fault:
-            logger.warning("the runner is away: %s", reason)
-        self.runner_fault = reason
-        for version in self._all_versions():
-            if version.is_ready():
-                forget(version, reason)
 
     def _take_in(self, index: dict[str, bool]) -> None:
         """New folders become versions; versions that the runner has lost are loaded again."""
@@ -266,14 +220,6 @@ class Registry:
         forget(version, "the runner let it go")
         version.lost_at_s = time.monotonic()
 
-    def _is_coming_back(self, name: str, version: str) -> bool:
-        model = self._models.get(name)
-        return model is not None and any(
-            each.is_coming_back()
-            for each in model.versions.values()
-            if version in ("", str(each.number))
-        )
-
     def _updating(self, model: ServedModel) -> asyncio.Task[None]:
         if model.update is None or model.update.done():
             model.update = asyncio.create_task(self._update(model))
@@ -285,7 +231,7 @@ class Registry:
             await self._let_go(model)
             self._drop_absent(model)
         except RunnerUnavailable as error:
-            self._lose_runner(error.message)
+            self.lose_runner(error.message)
 
     async def _find_best(self, model: ServedModel) -> None:
         """From the highest down, until as many are proven as stay loaded; the rest is let be."""
@@ -303,9 +249,9 @@ class Registry:
         version.state, version.reason = pb.STATE_LOADING, "loading"
         started_s = time.monotonic()
         try:
-            loaded = await self._runner.load(version.folder)
+            loaded = await self.runner.load(version.folder)
             version.reason = "its golden images are on their way"
-            await self._prove(version.folder, loaded)
+            await self._prove(self.runner, version.folder, loaded)
         except (LoadFailed, NotProven) as error:
             await self._fail(version, str(error))
         except RunnerUnavailable as error:
@@ -326,20 +272,23 @@ class Registry:
         version.failures += 1
         version.retry_at_s = time.monotonic() + pause_s
         logger.error("%s is not served: %s (next try in %.0f s)", version.folder, reason, pause_s)
-        await self._runner.unload(version.folder)
+        await self.runner.unload(version.folder)
 
     async def _let_go(self, model: ServedModel) -> None:
         """Unloads what was superseded a grace period ago, or has left the repository."""
         needed = model.best(self._keep_loaded) if model.present else []
         for version in model.highest_first():
-            if not version.is_ready() or version in needed:
+            is_served = (
+                version.number in model.present and self._serves(model.name) == version.number
+            )
+            if not version.is_ready() or version in needed or is_served:
                 version.superseded_at_s = None
                 continue
             if version.superseded_at_s is None:
                 version.superseded_at_s = time.monotonic()
             elif time.monotonic() - version.superseded_at_s >= self._unload_grace_s:
                 forget(version, "superseded")
-                await self._runner.unload(version.folder)
+                await self.runner.unload(version.folder)
                 logger.info("%s is let go", version.folder)
 
     def _drop_absent(self, model: ServedModel) -> None:
@@ -354,51 +303,6 @@ class Registry:
     def _all_versions(self) -> Iterable[Version]:
         return (version for model in self._models.values() for version in model.versions.values())
 
-    def _model(self, name: str) -> ServedModel:
-        if name in self._models:
-            return self._models[name]
-        if self.runner_fault:
-            raise RunnerUnavailable(self.runner_fault, retry_after_s=LOOK_EVERY_S, model=name)
-        nearest = difflib.get_close_matches(name, self._models, n=3, cutoff=0.5)
-        known = nearest or sorted(self._models)
-        raise ModelNotFound(
-            f"no model is named {name!r}; "
-            + (
-                f"{'nearest' if nearest else 'there are'}: {', '.join(known)}"
-                if known
-                else "there is none"
-            ),
-            model=name,
-        )
-
-    def _numbered(self, model: ServedModel, version: str) -> Version:
-        if version.isdecimal() and int(version) in model.versions:
-            return model.versions[int(version)]
-        raise VersionNotFound(
-            f"{model.name} has no version {version!r}; {loaded_of(model)}",
-            model=model.name,
-            version=version,
-        )
-
 
 def forget(version: Version, reason: str) -> None:
     version.state, version.reason, version.loaded = pb.STATE_AVAILABLE, reason, None
-
-
-def because(version: Version) -> str:
-    return f": {version.folder}: {version.reason}" if version.reason else ""
-
-
-def loaded_of(model: ServedModel) -> str:
-    numbers = [str(version.number) for version in model.highest_first() if version.is_ready()]
-    return f"loaded: {', '.join(numbers)}" if numbers else "none is loaded"
-
-
-def message_of(model: ServedModel, version: Version) -> pb.Model:
-    message = pb.Model()
-    if version.loaded:
-        message.CopyFrom(version.loaded.facts)
-    message.name, message.version = version.model, str(version.number)
-    message.state, message.state_reason = version.state, version.reason
-    message.is_default = version is model.default()
-    return message

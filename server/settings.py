@@ -92,9 +92,11 @@ class Settings(BaseSettings):
         description="What runs the models: ONNX Runtime in this process, or a Triton server that "
         "the gateway installs (144 MB, once), starts and watches.",
     )
-    triton: Address | None = Field(
-        None,
-        description="HOST:PORT (gRPC) of a Triton that is there already; takes the runner's place.",
+    triton: Annotated[list[Address], NoDecode, BeforeValidator(comma_separated)] = Field(
+        [],
+        description="HOST:PORT (gRPC) of Tritons that are there already, separated by commas; they "
+        "take the runner's place. A name that stands for several addresses is several Tritons, "
+        "and is looked up each second.",
     )
     repository: Path = Field(
         default_factory=default_repository_path,

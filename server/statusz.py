@@ -20,6 +20,7 @@ from starlette.routing import Route
 from convoy.v1 import classifier_pb2 as pb
 from server import logs
 from server.admission import Admission
+from server.fleet import Fleet
 from server.metrics import Metrics, Summary
 from server.registry import Registry
 from server.settings import Settings
@@ -41,7 +42,7 @@ Facts = dict[str, Any]
 
 
 def statusz_route(
-    registry: Registry,
+    fleet: Fleet,
     metrics: Metrics,
     admission: Admission,
     settings: Settings,
@@ -52,13 +53,11 @@ def statusz_route(
     async def show_status(request: Request) -> Response:
         summaries = await asyncio.to_thread(metrics.summaries)
         facts: Facts = {
-            "gateway": facts_of_gateway(
-                registry, admission, is_ready(), time.monotonic() - started_s
-            ),
-            "runner": facts_of_runner(registry, settings),
+            "gateway": facts_of_gateway(fleet, admission, is_ready(), time.monotonic() - started_s),
+            "runners": [facts_of_runner(*each) for each in fleet.registries.items()],
             "models": [
-                facts_of_version(registry.describe(model.name, model.version), registry)
-                for model in registry.list()
+                facts_of_version(fleet.describe(model.name, model.version), fleet)
+                for model in fleet.list()
             ],
             "traffic": [facts_of_traffic(*each) for each in sorted(summaries.items())],
             "settings": settings.model_dump(mode="json", exclude_none=True),
@@ -79,10 +78,8 @@ def answer(facts: Facts, accept: str) -> Response:
 # ---------------------------------------------------------------- the facts
 
 
-def facts_of_gateway(
-    registry: Registry, admission: Admission, is_ready: bool, uptime_s: float
-) -> Facts:
-    why_not = "shutting down" if admission.is_draining else registry.why_not_ready()
+def facts_of_gateway(fleet: Fleet, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
+    why_not = "shutting down" if admission.is_draining else fleet.why_not_ready()
     return {
         "version": version("convoy-serving"),
         "uptime_s": round(uptime_s, 1),
@@ -94,15 +91,17 @@ def facts_of_gateway(
     }
 
 
-def facts_of_runner(registry: Registry, settings: Settings) -> Facts:
+def facts_of_runner(name: str, registry: Registry) -> Facts:
     return {
-        "kind": f"triton at {settings.triton}" if settings.triton else settings.runner,
+        "name": name,
         "is_reachable": not registry.runner_fault,
         "fault": registry.runner_fault,
+        "in_flight": registry.runner.in_flight,
+        "images": dict(registry.runner.outcomes),
     }
 
 
-def facts_of_version(model: pb.Model, registry: Registry) -> Facts:
+def facts_of_version(model: pb.Model, fleet: Fleet) -> Facts:
     facts: Facts = {
         "model": model.name,
         "version": model.version,
@@ -111,7 +110,7 @@ def facts_of_version(model: pb.Model, registry: Registry) -> Facts:
         "is_default": model.is_default,
     }
     if model.state == pb.STATE_READY:
-        loaded = registry.resolve(model.name, model.version).loaded
+        loaded = fleet.resolve(model.name, model.version).loaded
         facts |= {
             "runtime": loaded.runtime,
             "device": loaded.device,
@@ -156,7 +155,7 @@ def tables_of(facts: Facts) -> list[Table]:
     models = facts["models"]
     return [
         table("Gateway", ["", ""], facts["gateway"].items()),
-        table("Runner", ["", ""], facts["runner"].items()),
+        table("Runners", RUNNER_HEADS, map(row_of_runner, facts["runners"])),
         table("Models", VERSION_HEADS, map(row_of_version, models)),
         table("Parity", PARITY_HEADS, (row for model in models for row in parity_rows(model))),
         table("Traffic since the start", TRAFFIC_HEADS, map(row_of_traffic, facts["traffic"])),
@@ -174,6 +173,14 @@ def shown(cell: object) -> str:
     if isinstance(cell, list):
         return ", ".join(map(str, cell))
     return "" if cell is None else str(cell)
+
+
+RUNNER_HEADS = ["runner", "reachable", "in flight", "images", "why not"]
+
+
+def row_of_runner(facts: Facts) -> list[object]:
+    images = [f"{outcome} {count}" for outcome, count in facts["images"].items()]
+    return [facts["name"], facts["is_reachable"], facts["in_flight"], images, facts["fault"]]
 
 
 VERSION_HEADS = [

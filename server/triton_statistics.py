@@ -6,6 +6,7 @@ to tell on a port of its own (8002), for Prometheus to scrape there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -13,28 +14,31 @@ from prometheus_client.registry import Collector
 from tritonclient.grpc import service_pb2
 
 from server.errors import RunnerUnavailable
-from server.runners.base import FOLDER_NAME
+from server.fleet import Fleet
+from server.runners.base import FOLDER_NAME, Runner
 from server.runners.triton import TritonRunner
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
-LABELS = ["model", "version"]
+LABELS = ["runner", "model", "version"]
 
 
 class TritonStatistics(Collector):
     """`read` asks Triton, off the collecting, which cannot wait; `collect` shows what it said."""
 
-    def __init__(self, runner: TritonRunner) -> None:
-        self._runner = runner
-        self._models: list[service_pb2.ModelStatistics] = []
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._models: dict[str, list[service_pb2.ModelStatistics]] = {}
 
     async def read(self) -> None:
-        """Within a second; where Triton does not answer there is nothing to show."""
-        try:
-            self._models = await self._runner.statistics()
-        except RunnerUnavailable:
-            self._models = []
+        """Within a second; where a Triton does not answer there is nothing to show of it."""
+        runners = [each.runner for each in self._fleet.registries.values()]
+        tritons = [each for each in runners if isinstance(each.inner, TritonRunner)]
+        answers = await asyncio.gather(*(statistics_of(each.inner) for each in tritons))
+        self._models = dict(zip((each.name for each in tritons), answers, strict=True))
 
     def collect(self) -> Iterable[Metric]:
+        if not self._models:
+            return []
         requests = CounterMetricFamily(
             "convoy_triton_model_requests",
             "Requests that Triton answered, by outcome",
@@ -64,6 +68,15 @@ class TritonStatistics(Collector):
         return [requests, images, batches, seconds]
 
     def _named(self) -> Iterator[tuple[list[str], service_pb2.ModelStatistics]]:
-        for model in self._models:
-            if match := FOLDER_NAME.fullmatch(model.name):
-                yield [match["model"], match["version"]], model
+        for runner, models in self._models.items():
+            for model in models:
+                if match := FOLDER_NAME.fullmatch(model.name):
+                    yield [runner, match["model"], match["version"]], model
+
+
+async def statistics_of(runner: Runner) -> list[service_pb2.ModelStatistics]:
+    assert isinstance(runner, TritonRunner)
+    try:
+        return await runner.statistics()
+    except RunnerUnavailable:
+        return []

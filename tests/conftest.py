@@ -127,15 +127,16 @@ def need_runner(request: pytest.FixtureRequest, name: str) -> str:
 
 
 @contextlib.contextmanager
-def triton_of_nobody(repository: Path) -> Iterator[str]:
-    """HOST:PORT of a tritonserver that no gateway has started."""
+def running_triton(repository: Path, address: str = "") -> Iterator[TritonLocalRunner]:
+    """A tritonserver that no gateway has started; one that dies is started again."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     server = TritonLocalRunner(repository, cache_path=Path(os.environ["CONVOY_CACHE"]))
+    server.address = address or server.address
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
-        yield server.address
+        yield server
     finally:
         asyncio.run_coroutine_threadsafe(server.close(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
@@ -143,13 +144,26 @@ def triton_of_nobody(repository: Path) -> Iterator[str]:
         loop.close()
 
 
+@contextlib.contextmanager
+def address_of_triton(repository: Path) -> Iterator[str]:
+    with running_triton(repository) as server:
+        yield server.address
+
+
 TritonOf = Callable[[Path], contextlib.AbstractContextManager[str]]
+TritonAt = Callable[[Path, str], contextlib.AbstractContextManager[TritonLocalRunner]]
 
 
 @pytest.fixture(scope="session")
 def triton_of(tritonserver: Path) -> TritonOf:
-    """Starts a tritonserver over a repository."""
-    return triton_of_nobody
+    """Starts a tritonserver over a repository, and tells its HOST:PORT."""
+    return address_of_triton
+
+
+@pytest.fixture(scope="session")
+def triton_at(tritonserver: Path) -> TritonAt:
+    """Starts a tritonserver over a repository at an address of this machine's."""
+    return running_triton
 
 
 @dataclass

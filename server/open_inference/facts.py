@@ -11,9 +11,9 @@ from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
+from server.fleet import Fleet
 from server.open_inference.counts import Statistics
 from server.open_inference.tensors import INPUT, OUTPUTS
-from server.registry import Registry
 
 JSON = dict[str, Any]
 
@@ -33,38 +33,38 @@ def server_metadata() -> JSON:
     }
 
 
-def is_model_ready(registry: Registry, model: str, version: str) -> bool:
+def is_model_ready(fleet: Fleet, model: str, version: str) -> bool:
     with contextlib.suppress(ServingError):
-        return bool(registry.resolve(model, version))
+        return bool(fleet.resolve(model, version))
     return False
 
 
-def model_metadata(registry: Registry, model: str, version: str) -> JSON:
+def model_metadata(fleet: Fleet, model: str, version: str) -> JSON:
     """
     Raises:
         ServingError: there is no such model or version, or it is not ready.
     """
-    servable = registry.resolve(model, version)
+    servable = fleet.resolve(model, version)
     outputs = [
         {"name": name, "datatype": datatype, "shape": [-1, -1]}
         for name, datatype in OUTPUTS.items()
     ]
     return {
         "name": servable.model,
-        "versions": [version] if version else ready_versions(registry, model),
+        "versions": [version] if version else ready_versions(fleet, model),
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1, 1]}],
         "outputs": outputs,
     }
 
 
-def model_config(registry: Registry, model: str, version: str, max_batch_size: int) -> JSON:
+def model_config(fleet: Fleet, model: str, version: str, max_batch_size: int) -> JSON:
     """Triton's words for the same; the first dimension, the batch's, is left out there.
 
     Raises:
         ServingError: there is no such model or version, or it is not ready.
     """
-    servable = registry.resolve(model, version)
+    servable = fleet.resolve(model, version)
     outputs = [
         {"name": name, "data_type": CONFIG_TYPES[datatype], "dims": [-1]}
         for name, datatype in OUTPUTS.items()
@@ -80,7 +80,7 @@ def model_config(registry: Registry, model: str, version: str, max_batch_size: i
 
 
 def model_statistics(
-    registry: Registry, statistics: Statistics, model: str = "", version: str = ""
+    fleet: Fleet, statistics: Statistics, model: str = "", version: str = ""
 ) -> JSON:
     """Of one model, or of all that are ready.
 
@@ -88,10 +88,10 @@ def model_statistics(
         ServingError: there is no such model or version, or it is not ready.
     """
     if model:
-        registry.resolve(model, version)
+        fleet.resolve(model, version)
     ready = [
         (each.name, each.version)
-        for each in registry.list()
+        for each in fleet.list()
         if each.state == pb.STATE_READY
         and model in ("", each.name)
         and version in ("", each.version)
@@ -99,7 +99,7 @@ def model_statistics(
     return {"model_stats": [statistics.of(*each) for each in ready]}
 
 
-def repository_index(registry: Registry, *, only_ready: bool) -> list[JSON]:
+def repository_index(fleet: Fleet, *, only_ready: bool) -> list[JSON]:
     return [
         {
             "name": model.name,
@@ -107,14 +107,12 @@ def repository_index(registry: Registry, *, only_ready: bool) -> list[JSON]:
             "state": STATES.get(model.state, "UNAVAILABLE"),
             "reason": model.state_reason,
         }
-        for model in registry.list()
+        for model in fleet.list()
         if model.state == pb.STATE_READY or not only_ready
     ]
 
 
-def ready_versions(registry: Registry, model: str) -> list[str]:
+def ready_versions(fleet: Fleet, model: str) -> list[str]:
     return [
-        each.version
-        for each in registry.list()
-        if each.name == model and each.state == pb.STATE_READY
+        each.version for each in fleet.list() if each.name == model and each.state == pb.STATE_READY
     ]

@@ -35,7 +35,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def open_inference_routes(service: OpenInference) -> list[Route]:
     """Its endpoints; errors are for the exception handlers of the application they go into."""
-    registry = service.registry
+    fleet = service.fleet
 
     async def infer(request: Request) -> Response:
         tracing.arrived("http", request.headers)
@@ -63,29 +63,27 @@ def open_inference_routes(service: OpenInference) -> list[Route]:
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
     async def model_ready(request: Request) -> Response:
-        servable = registry.resolve(*model_of(request))
+        servable = fleet.resolve(*model_of(request))
         return JSONResponse({"name": servable.model, "ready": True})
 
     async def server_metadata(request: Request) -> Response:
         return JSONResponse(facts.server_metadata())
 
     async def model_metadata(request: Request) -> Response:
-        return JSONResponse(facts.model_metadata(registry, *model_of(request)))
+        return JSONResponse(facts.model_metadata(fleet, *model_of(request)))
 
     async def model_config(request: Request) -> Response:
         size = service.max_batch_requests
-        return JSONResponse(facts.model_config(registry, *model_of(request), size))
+        return JSONResponse(facts.model_config(fleet, *model_of(request), size))
 
     async def model_statistics(request: Request) -> Response:
-        return JSONResponse(
-            facts.model_statistics(registry, service.statistics, *model_of(request))
-        )
+        return JSONResponse(facts.model_statistics(fleet, service.statistics, *model_of(request)))
 
     async def repository_index(request: Request) -> Response:
         with service.admission.body() as body:
             content = await read_body(request, body, service.max_request_bytes)
         asked = validated(IndexRequest, content or b"{}")
-        return JSONResponse(facts.repository_index(registry, only_ready=asked.ready))
+        return JSONResponse(facts.repository_index(fleet, only_ready=asked.ready))
 
     return [
         Route("/v2", server_metadata),

@@ -16,6 +16,7 @@ from server.admission import Admission
 from server.auth import Keys, client_name
 from server.classifier import Classifier, Item, new_id
 from server.errors import MalformedRequest, ServingError
+from server.fleet import Fleet
 from server.open_inference.counts import Statistics
 from server.open_inference.tensors import (
     Tensor,
@@ -24,7 +25,7 @@ from server.open_inference.tensors import (
     names_of,
     tensors_of,
 )
-from server.registry import Registry, Servable
+from server.registry import Servable
 
 # Translating more than this would hold the event loop for more than 2 ms.
 LARGE_BYTES = 256 << 10
@@ -61,7 +62,7 @@ class OpenInference:
     def __init__(
         self,
         classifier: Classifier,
-        registry: Registry,
+        fleet: Fleet,
         admission: Admission,
         is_ready: Callable[[], bool],
         *,
@@ -70,7 +71,7 @@ class OpenInference:
         max_batch_requests: int,
     ) -> None:
         self.classifier = classifier
-        self.registry = registry
+        self.fleet = fleet
         self.admission = admission
         self.is_ready = is_ready
         self._keys = keys
@@ -115,7 +116,7 @@ class OpenInference:
     def _servable(self, request: service_pb2.ModelInferRequest) -> Servable | None:
         # What there is not is told, counted and logged by the classifier.
         with contextlib.suppress(ServingError):
-            return self.registry.resolve(request.model_name, request.model_version)
+            return self.fleet.resolve(request.model_name, request.model_version)
         return None
 
 

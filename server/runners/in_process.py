@@ -198,6 +198,14 @@ class Batcher:
         return batch
 
     async def _compute(self, batch: Sequence[Waiting]) -> None:
+        try:
+            await self._answer_each(batch)
+        finally:
+            self._idle_instances += 1
+            self._start_batches()
+
+    async def _answer_each(self, batch: Sequence[Waiting]) -> None:
+        """Where requests fail together, each has its own try: the fault may be one image's."""
         loop = asyncio.get_running_loop()
         started_s = time.perf_counter()
         try:
@@ -205,14 +213,13 @@ class Batcher:
                 self._threads, self._run, [request.images for request in batch]
             )
         except Exception as error:
-            for request in batch:
-                if not request.answer.done():
-                    request.answer.set_exception(InferenceFailed(f"the model failed: {error}"))
+            if len(batch) > 1:
+                for request in batch:
+                    await self._answer_each([request])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(InferenceFailed(f"the model failed: {error}"))
         else:
             self._answer(batch, probabilities, started_s)
-        finally:
-            self._idle_instances += 1
-            self._start_batches()
 
     def _run(self, images: list[Images]) -> npt.NDArray[np.float32]:
         together = images[0] if len(images) == 1 else np.concatenate(images)

@@ -48,6 +48,8 @@ _CHANNEL_OPTIONS = [
     # unless its own keepalive flags say otherwise.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # Without it, a peer that keeps the connection and says nothing is given up after 60 s.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     # A proxy for the internet has no business between the gateway and its Triton.
     ("grpc.enable_http_proxy", 0),

@@ -1,9 +1,9 @@
 """Models run by a Triton of the gateway's own: installed, started, watched and stopped by it.
 
 Linux without Docker, and every integration test. The server and its backends' processes form a
-group of their own on loopback; if the server dies, the group is killed and a new one takes its
-port, with nothing loaded, as the index then says. When the gateway goes, in whatever way, they go
-too.
+group of their own on loopback; if the server dies or hangs, the group is killed and a new one takes
+its port, with nothing loaded, as the index then says. When the gateway goes, in whatever way, they
+go too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from server.errors import RunnerUnavailable
 from server.runners.base import LoadedModel
 from server.runners.in_process import CONFIG_FILE, read_config
 from server.runners.triton import TritonRunner
@@ -39,6 +40,8 @@ logger = logging.getLogger(__name__)
 _SHARED_MEMORY_PATH = Path("/dev/shm")
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
 _LIVED_WELL_S = 30.0  # a server that lived longer is restarted without a pause
+# Each process of a backend that dies leaves 36 threads and 1 MB of shared memory in the server.
+_MOST_DEATHS = 20
 
 # Becomes the server, which is then told to stop when the gateway dies, however it does.
 # (Setting that between fork and exec in the gateway itself is not safe beside gRPC's threads.)
@@ -60,14 +63,22 @@ class TritonLocalRunner(TritonRunner):
         repository_path: Path,
         *,
         cache_path: Path | None = None,
+        otlp_endpoint: str | None = None,
         start_timeout_s: float = 30.0,
         stop_timeout_s: float = 5.0,
+        control_timeout_s: float = 5.0,
+        hang_timeout_s: float = 5.0,
     ) -> None:
-        super().__init__(f"127.0.0.1:{_free_port()}")
+        super().__init__(f"127.0.0.1:{_free_port()}", control_timeout_s=control_timeout_s)
         self._repository_path = repository_path.absolute()
         self._cache_path = cache_path or default_cache_path()
+        self._otlp_endpoint = otlp_endpoint
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._hang_timeout_s = hang_timeout_s
+        # When the server is given up unless it answers; None: it answered when it was last asked.
+        self._given_up_at_s: float | None = None
+        self._deaths = 0  # of backends' processes, in the life of this server
         # What the names of all that it leaves outside begin with: whose it is can be seen.
         self._own = f"convoy-{os.getpid()}-{secrets.token_hex(4)}-"
         self._resources = contextlib.AsyncExitStack()
@@ -92,9 +103,23 @@ class TritonLocalRunner(TritonRunner):
         await self._wait_until_live()
         self._resources.push_async_callback(_cancel, asyncio.create_task(self._watch()))
 
+    async def index(self) -> dict[str, bool]:
+        """As in `Runner`. A server that has hung for longer than the timeout is ended here: it is
+        asked each second, and a new one is then started, as for one that died.
+        """
+        try:
+            index = await super().index()
+        except RunnerUnavailable:
+            self._end_if_it_hangs()
+            raise
+        self._given_up_at_s = None
+        return index
+
     async def load(self, name: str) -> LoadedModel:
         # What is wrong with a config.pbtxt, Triton tells nobody but its log.
         await asyncio.to_thread(read_config, self._repository_path / name / CONFIG_FILE)
+        if name in self._dead:
+            self._end_if_it_leaks()
         return await super().load(name)
 
     async def close(self) -> None:
@@ -120,7 +145,21 @@ class TritonLocalRunner(TritonRunner):
             f"--backend-config=python,shm-region-prefix-name={self._own}",
             # To load a model may take that long on a busy machine.
             "--backend-config=python,stub-timeout-seconds=120",
+            *self._trace_options(),
         ]
+
+    def _trace_options(self) -> list[str]:
+        """It sends its spans, which come under ours, to where ours go."""
+        if not self._otlp_endpoint:
+            return []
+        settings = (
+            "mode=opentelemetry",
+            "level=TIMESTAMPS",
+            # Nothing but requests of ours that are traced.
+            "rate=0",
+            f"opentelemetry,url={self._otlp_endpoint.rstrip('/')}/v1/traces",
+        )
+        return [f"--trace-config={setting}" for setting in settings]
 
     async def _open_log(self) -> int:
         """The end of a pipe into which one server after the other writes its log."""
@@ -133,6 +172,8 @@ class TritonLocalRunner(TritonRunner):
         return write_fd
 
     async def _launch(self) -> asyncio.subprocess.Process:
+        self._given_up_at_s = time.monotonic() + self._start_timeout_s
+        self._deaths = 0
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._command),
             stdin=asyncio.subprocess.DEVNULL,
@@ -172,6 +213,22 @@ class TritonLocalRunner(TritonRunner):
                 self._process = await self._launch()
             except OSError as error:
                 logger.error("tritonserver could not be started: %s", error)
+
+    def _end_if_it_leaks(self) -> None:
+        self._deaths += 1
+        if self._deaths == _MOST_DEATHS:
+            logger.warning("%d processes of backends died; a new tritonserver", self._deaths)
+            self._clear()
+
+    def _end_if_it_hangs(self) -> None:
+        # Counted from the first silence on: a gateway that was itself stopped for a while finds its
+        # question unanswered, once, and the server well.
+        now_s = time.monotonic()
+        if self._given_up_at_s is None:
+            self._given_up_at_s = now_s + self._hang_timeout_s
+        elif now_s >= self._given_up_at_s and self._process.returncode is None:
+            logger.error("tritonserver lives and does not answer; ending it")
+            self._clear()
 
     async def _stop(self) -> None:
         """What is in flight may finish, within the stop timeout."""

@@ -1,20 +1,69 @@
-"""The table that a walk over the catalog ends in."""
+"""The tables that the tests here end in: of the catalog's networks, and of faults."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def small_digit(digit: bytes) -> bytes:
+    """Which is prepared in little time, so that many requests go through a fault."""
+    content = io.BytesIO()
+    Image.open(io.BytesIO(digit)).resize((32, 32)).save(content, "PNG")
+    return content.getvalue()
+
+
+Note = Callable[..., None]
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Note:
+    """Puts what became of the requests of a load into the table of faults."""
+
+    def put(
+        fault: str, runner: str, load: Any, fault_s: float, *, seen: str = "", back: str = ""
+    ) -> None:
+        seen = seen or ", ".join(sorted(load.seen())) or "nothing"
+        back = back or f"{load.back_after_s(fault_s):.1f} s"
+        longest = f"{load.longest_s():.1f} s"
+        record_property("fault", (fault, runner, str(len(load.outcomes)), seen, longest, back))
+
+    return put
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = [
-        value
-        for report in terminalreporter.stats.get("passed", [])
-        for key, value in report.user_properties
-        if key == "walk"
-    ]
-    if rows:
+    walks, faults = rows_of(terminalreporter, "walk"), rows_of(terminalreporter, "fault")
+    if walks:
         terminalreporter.section(
             "networks: largest difference of the rung of its precision, seconds"
         )
-        for name, precision, difference, seconds in sorted(rows):
+        for name, precision, difference, seconds in walks:
             terminalreporter.line(f"{name:18} {precision}  passed  {difference}  {seconds:>4} s")
+    if faults:
+        terminalreporter.section("faults")
+        columns = ("fault", "runner", "requests", "clients saw", "longest call", "serves again")
+        terminalreporter.line(f"| {' | '.join(columns)} |")
+        terminalreporter.line("|---" * len(columns) + "|")
+        for cells in faults:
+            terminalreporter.line(f"| {' | '.join(cells)} |")
+    if endurance := rows_of(terminalreporter, "endurance"):
+        terminalreporter.section(
+            "memory of the gateway: after a quarter of the requests, and growth"
+        )
+        for requests, runner, early_bytes, grown_bytes in endurance:
+            early_mb, grown_mb = early_bytes / 1e6, grown_bytes / 1e6
+            terminalreporter.line(f"{requests} {runner} {early_mb:.1f} MB {grown_mb:+.1f} MB")
+
+
+def rows_of(terminalreporter: pytest.TerminalReporter, table: str) -> list[Any]:
+    return sorted(
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for key, value in report.user_properties
+        if key == table
+    )

@@ -127,7 +127,9 @@ def test_the_facts_of_a_version_stand_beside_its_readiness(gateway: Gateway) -> 
         assert info["device"] == "cpu" and "onnxruntime" in info["runtime"]
         assert scrape.value("convoy_model_ready", model=name, version="1") == 1
         assert scrape.value("convoy_model_default", model=name, version="1") == 1
-    assert scrape.value("convoy_ready") == scrape.value("convoy_runner_up") == 1
+    (runner,) = scrape.labels("convoy_runner_up")
+    assert scrape.value("convoy_ready") == scrape.value("convoy_runner_up", **runner) == 1
+    assert scrape.value("convoy_runner_images_total", outcome="OK", **runner) >= 2
 
 
 def test_what_is_in_flight_shows_while_it_is(gateway: Gateway, digit: bytes) -> None:
@@ -154,7 +156,7 @@ def test_tritons_own_counts_are_passed_on(gateway: Gateway, digit: bytes) -> Non
     after = Scrape(gateway)
 
     def more(name: str, **labels: str) -> float:
-        labels |= {"model": "lenet5", "version": "1"}
+        labels |= {"model": "lenet5", "version": "1", "runner": "triton-local"}
         return after.value(f"{TRITON}_{name}", **labels) - before.value(
             f"{TRITON}_{name}", **labels
         )

@@ -11,14 +11,16 @@ import pytest
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ModelNotFound, ModelNotReady, VersionNotFound
+from server.fleet import Fleet
 from server.pipeline import Pipeline
 from server.proof import prove
 from server.registry import Registry
-from server.runners.base import LoadedModel
+from server.runners.base import LoadedModel, Runner
+from server.runners.counted import CountedRunner
 from server.runners.in_process import InProcessRunner
 
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
-BuildRegistry = Callable[..., Registry]
+BuildFleet = Callable[..., Fleet]
 
 GRACE_S = 0.05
 
@@ -31,38 +33,53 @@ async def runner(repository: Path) -> AsyncIterator[InProcessRunner]:
 
 
 @pytest.fixture
-async def build(runner: InProcessRunner) -> AsyncIterator[BuildRegistry]:
-    pipeline = Pipeline(runner, decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
-    registries: list[Registry] = []
+async def build(runner: InProcessRunner) -> AsyncIterator[BuildFleet]:
+    """Fleets of one runner, as the gateway makes them."""
+    pipeline = Pipeline(decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
+    fleets: list[Fleet] = []
 
-    async def proven(folder: str, model: LoadedModel) -> None:
-        await prove(pipeline, folder, model)
+    async def proven(runner: Runner, folder: str, model: LoadedModel) -> None:
+        await prove(pipeline, runner, folder, model)
 
-    def registry(*wanted: str, grace_s: float = GRACE_S, keep_loaded: int = 1) -> Registry:
-        built = Registry(
-            runner, proven, wanted=wanted, keep_loaded=keep_loaded, unload_grace_s=grace_s
-        )
-        registries.append(built)
+    def fleet(*wanted: str, grace_s: float = GRACE_S, keep_loaded: int = 1) -> Fleet:
+        def enlist(runner: CountedRunner) -> Registry:
+            return Registry(
+                runner,
+                proven,
+                built.default,
+                wanted=wanted,
+                keep_loaded=keep_loaded,
+                unload_grace_s=grace_s,
+            )
+
+        built = Fleet(wanted, enlist)
+        built.add(CountedRunner(runner, "in-process"))
+        fleets.append(built)
         return built
 
-    yield registry
-    for each in registries:
-        await each.close()
+    yield fleet
+    for each in fleets:
+        await registry_of(each).close()
     pipeline.close()
 
 
-async def look(registry: Registry) -> None:
+def registry_of(fleet: Fleet) -> Registry:
+    (registry,) = fleet.registries.values()
+    return registry
+
+
+async def look(fleet: Fleet) -> None:
     """One look, and all that follows from it."""
-    await registry.look()
-    for model in list(registry._models.values()):
+    await registry_of(fleet).look()
+    for model in list(registry_of(fleet)._models.values()):
         if model.update:
             await model.update
 
 
-async def wait_out_grace(registry: Registry) -> None:
-    await look(registry)
+async def wait_out_grace(fleet: Fleet) -> None:
+    await look(fleet)
     await asyncio.sleep(GRACE_S)
-    await look(registry)
+    await look(fleet)
 
 
 def publish(repository: Path, version: int, change: Callable[[Path], None] | None = None) -> Path:
@@ -74,15 +91,14 @@ def publish(repository: Path, version: int, change: Callable[[Path], None] | Non
     return staging.rename(repository / f"lenet5.v{version}")
 
 
-def states(registry: Registry) -> dict[str, str]:
+def states(fleet: Fleet) -> dict[str, str]:
     return {
-        model.version: pb.State.Name(model.state).removeprefix("STATE_")
-        for model in registry.list()
+        model.version: pb.State.Name(model.state).removeprefix("STATE_") for model in fleet.list()
     }
 
 
 async def test_of_several_versions_only_the_highest_is_loaded(
-    build: BuildRegistry, repository: Path, runner: InProcessRunner
+    build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
     publish(repository, 2)
     await look(build())
@@ -90,33 +106,33 @@ async def test_of_several_versions_only_the_highest_is_loaded(
 
 
 async def test_a_superseded_version_stays_for_its_grace_period(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
-    registry = build(grace_s=60.0)
-    await look(registry)
+    fleet = build(grace_s=60.0)
+    await look(fleet)
     publish(repository, 2)
     for _ in range(3):
-        await look(registry)
-    assert states(registry) == {"2": "READY", "1": "READY"}
+        await look(fleet)
+    assert states(fleet) == {"2": "READY", "1": "READY"}
 
 
 async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
-    build: BuildRegistry, repository: Path, runner: InProcessRunner
+    build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
-    registry = build()
-    await look(registry)
-    assert registry.resolve("lenet5").version == "1"
+    fleet = build()
+    await look(fleet)
+    assert fleet.resolve("lenet5").version == "1"
 
     publish(repository, 2)
-    await look(registry)
-    assert registry.resolve("lenet5").version == "2"
-    assert registry.resolve("lenet5", "1").version == "1", "the old one has its grace period"
+    await look(fleet)
+    assert fleet.resolve("lenet5").version == "2"
+    assert fleet.resolve("lenet5", "1").version == "1", "the old one has its grace period"
 
-    await wait_out_grace(registry)
-    assert states(registry) == {"2": "READY", "1": "AVAILABLE"}
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"2": "READY", "1": "AVAILABLE"}
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
     with pytest.raises(VersionNotFound, match="loaded: 2"):
-        registry.resolve("lenet5", "1")
+        fleet.resolve("lenet5", "1")
 
 
 def swap_labels(facts: pb.Model, first: int, second: int) -> None:
@@ -166,277 +182,275 @@ def shift_the_digit(facts: pb.Model) -> None:
     ],
 )
 async def test_a_version_that_does_not_prove_itself_never_answers(
-    build: BuildRegistry,
+    build: BuildFleet,
     repository: Path,
     edit_facts: EditFacts,
     change: Callable[[pb.Model], None],
     reason: str,
 ) -> None:
-    registry = build()
+    fleet = build()
     publish(repository, 2, lambda path: edit_facts(path, change))
-    await look(registry)
-    assert states(registry) == {"2": "FAILED", "1": "READY"}
-    assert reason in registry.describe("lenet5", "2").state_reason
-    assert registry.resolve("lenet5").version == "1"
+    await look(fleet)
+    assert states(fleet) == {"2": "FAILED", "1": "READY"}
+    assert reason in fleet.describe("lenet5", "2").state_reason
+    assert fleet.resolve("lenet5").version == "1"
     with pytest.raises(VersionNotFound, match=r"not loaded: lenet5\.v2"):
-        registry.resolve("lenet5", "2")
+        fleet.resolve("lenet5", "2")
 
 
 async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_over(
-    build: BuildRegistry, repository: Path, monkeypatch: pytest.MonkeyPatch
+    build: BuildFleet, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.registry.FIRST_PAUSE_S", 0.0)
-    registry = build()
+    fleet = build()
     broken = publish(repository, 2, lambda path: (path / "1" / "model.onnx").write_bytes(b"no"))
-    await look(registry)
-    assert states(registry) == {"2": "FAILED", "1": "READY"}
+    await look(fleet)
+    assert states(fleet) == {"2": "FAILED", "1": "READY"}
 
     shutil.copy(repository / "lenet5.v1" / "1" / "model.onnx", broken / "1")
-    await look(registry)
-    assert registry.resolve("lenet5").version == "2"
+    await look(fleet)
+    assert fleet.resolve("lenet5").version == "2"
 
 
 async def test_a_withdrawn_version_hands_over_to_the_one_below(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
-    registry = build()
+    fleet = build()
     path = publish(repository, 2)
-    await wait_out_grace(registry)
-    assert states(registry) == {"2": "READY", "1": "AVAILABLE"}
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"2": "READY", "1": "AVAILABLE"}
 
     path.rename(repository / "lenet5.v2.withdrawn")
-    await look(registry)
-    assert registry.resolve("lenet5").version == "1"
-    await wait_out_grace(registry)
-    assert states(registry) == {"1": "READY"}
+    await look(fleet)
+    assert fleet.resolve("lenet5").version == "1"
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"1": "READY"}
 
 
-async def test_a_model_that_was_removed_is_let_go(build: BuildRegistry, repository: Path) -> None:
-    registry = build()
-    await look(registry)
+async def test_a_model_that_was_removed_is_let_go(build: BuildFleet, repository: Path) -> None:
+    fleet = build()
+    await look(fleet)
     shutil.rmtree(repository / "lenet5.v1")
-    await wait_out_grace(registry)
+    await wait_out_grace(fleet)
     with pytest.raises(ModelNotFound, match="there is none"):
-        registry.resolve("lenet5")
+        fleet.resolve("lenet5")
 
 
-async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildRegistry) -> None:
-    registry = build()
-    await look(registry)
+async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildFleet) -> None:
+    fleet = build()
+    await look(fleet)
     with pytest.raises(ModelNotFound, match="nearest: lenet5"):
-        registry.resolve("lenet")
+        fleet.resolve("lenet")
     with pytest.raises(VersionNotFound, match="loaded: 1"):
-        registry.resolve("lenet5", "4")
+        fleet.resolve("lenet5", "4")
 
 
 async def test_ready_when_all_found_at_the_start_were_tried_and_one_is_proven(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
-    registry = build()
-    assert not registry.is_ready()
+    fleet = build()
+    assert not fleet.is_ready()
     (repository / "alexnet.v1").mkdir()  # an empty folder
-    await look(registry)
-    assert registry.is_ready()
+    await look(fleet)
+    assert fleet.is_ready()
     with pytest.raises(ModelNotReady, match=r"config\.pbtxt cannot be read"):
-        registry.resolve("alexnet")
+        fleet.resolve("alexnet")
 
 
 async def test_models_that_appear_later_never_turn_it_red(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
-    registry = build()
-    await look(registry)
+    fleet = build()
+    await look(fleet)
     (repository / "alexnet.v1").mkdir()
-    await look(registry)
-    assert registry.is_ready()
+    await look(fleet)
+    assert fleet.is_ready()
 
 
 async def test_with_models_named_each_of_them_must_be_proven(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
-    registry = build("lenet5", "alexnet")
-    await look(registry)
-    assert not registry.is_ready()
-    assert "alexnet: not in the repository" in registry.why_not_ready()
+    fleet = build("lenet5", "alexnet")
+    await look(fleet)
+    assert not fleet.is_ready()
+    assert "alexnet: not in the repository" in fleet.why_not_ready()
     assert build("lenet5").why_not_ready() == "the runner is being started"
 
 
-async def test_only_the_models_named_are_served(build: BuildRegistry, repository: Path) -> None:
+async def test_only_the_models_named_are_served(build: BuildFleet, repository: Path) -> None:
     shutil.copytree(repository / "lenet5.v1", repository / "other.v1")
-    registry = build("lenet5")
-    await look(registry)
-    assert [model.name for model in registry.list()] == ["lenet5"]
+    fleet = build("lenet5")
+    await look(fleet)
+    assert [model.name for model in fleet.list()] == ["lenet5"]
 
 
 async def test_an_empty_repository_is_not_ready_and_says_so(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
     shutil.rmtree(repository / "lenet5.v1")
-    registry = build()
-    await look(registry)
-    assert (registry.is_ready(), registry.why_not_ready()) == (False, "the repository is empty")
+    fleet = build()
+    await look(fleet)
+    assert (fleet.is_ready(), fleet.why_not_ready()) == (False, "the repository is empty")
 
 
 # ---------------------------------------------------------------- several that stay loaded
 
 
 async def test_as_many_stay_loaded_as_told_and_answer_by_their_number(
-    build: BuildRegistry, repository: Path, runner: InProcessRunner
+    build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
     for number in (2, 3):
         publish(repository, number)
-    registry = build(keep_loaded=2)
-    await wait_out_grace(registry)
-    await wait_out_grace(registry)
-    assert states(registry) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
-    assert registry.resolve("lenet5").version == "3"
-    assert registry.resolve("lenet5", "2").version == "2"
+    fleet = build(keep_loaded=2)
+    await wait_out_grace(fleet)
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
+    assert fleet.resolve("lenet5").version == "3"
+    assert fleet.resolve("lenet5", "2").version == "2"
     with pytest.raises(VersionNotFound, match=r"version 1 .*not loaded; loaded: 3, 2"):
-        registry.resolve("lenet5", "1")
+        fleet.resolve("lenet5", "1")
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True, "lenet5.v3": True}
 
 
 async def test_the_lowest_of_those_that_stay_makes_room_for_a_new_one(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
     publish(repository, 2)
-    registry = build(keep_loaded=2)
-    await look(registry)
+    fleet = build(keep_loaded=2)
+    await look(fleet)
     publish(repository, 3)
-    await look(registry)
-    assert states(registry) == {"3": "READY", "2": "READY", "1": "READY"}
-    await wait_out_grace(registry)
-    assert states(registry) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
+    await look(fleet)
+    assert states(fleet) == {"3": "READY", "2": "READY", "1": "READY"}
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
 
 
 async def test_one_that_fails_does_not_count_among_those_that_stay(
-    build: BuildRegistry, repository: Path, edit_facts: EditFacts
+    build: BuildFleet, repository: Path, edit_facts: EditFacts
 ) -> None:
     publish(repository, 2, lambda path: edit_facts(path, forget_golden_images))
     publish(repository, 3)
-    registry = build(keep_loaded=2)
-    await wait_out_grace(registry)
-    assert states(registry) == {"3": "READY", "2": "FAILED", "1": "READY"}
+    fleet = build(keep_loaded=2)
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"3": "READY", "2": "FAILED", "1": "READY"}
 
 
 async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
-    build: BuildRegistry, repository: Path
+    build: BuildFleet, repository: Path
 ) -> None:
-    registry = build(keep_loaded=2)
+    fleet = build(keep_loaded=2)
     path = publish(repository, 2)
-    await wait_out_grace(registry)
+    await wait_out_grace(fleet)
     path.rename(repository / "lenet5.v2.withdrawn")
-    await registry.look()  # what loads goes on beside it
-    assert registry.resolve("lenet5").version == "1"
-    await wait_out_grace(registry)
-    assert states(registry) == {"1": "READY"}
+    await registry_of(fleet).look()  # what loads goes on beside it
+    assert fleet.resolve("lenet5").version == "1"
+    await wait_out_grace(fleet)
+    assert states(fleet) == {"1": "READY"}
 
 
 # ---------------------------------------------------------------- what leaves under a request
 
 
 async def test_a_withdrawn_version_answers_while_none_below_proves_itself(
-    build: BuildRegistry, repository: Path, edit_facts: EditFacts
+    build: BuildFleet, repository: Path, edit_facts: EditFacts
 ) -> None:
-    registry = build()
+    fleet = build()
     path = publish(repository, 2)
-    await wait_out_grace(registry)
+    await wait_out_grace(fleet)
     edit_facts(repository / "lenet5.v1", forget_golden_images)
     path.rename(repository / "lenet5.v2.withdrawn")
     for _ in range(2):
-        await wait_out_grace(registry)
-    assert states(registry) == {"2": "READY", "1": "FAILED"}
-    assert registry.resolve("lenet5").version == "2"
+        await wait_out_grace(fleet)
+    assert states(fleet) == {"2": "READY", "1": "FAILED"}
+    assert fleet.resolve("lenet5").version == "2"
 
 
 async def test_a_version_that_somebody_else_unloaded_is_loaded_for_the_request_that_finds_out(
-    build: BuildRegistry, runner: InProcessRunner
+    build: BuildFleet, runner: InProcessRunner
 ) -> None:
-    registry = build()
-    await look(registry)
-    lost = registry.resolve("lenet5")
+    fleet = build()
+    await look(fleet)
+    lost = fleet.resolve("lenet5")
     await runner.unload("lenet5.v1")
-    registry.note_loss(lost)
-    again, beside_it = await asyncio.gather(registry.find("lenet5"), registry.find("lenet5", "1"))
+    fleet.note_loss(lost)
+    again, beside_it = await asyncio.gather(fleet.find("lenet5"), fleet.find("lenet5", "1"))
     assert (again.version, beside_it.version) == ("1", "1")
     assert await runner.index() == {"lenet5.v1": True}
-    assert states(registry) == {"1": "READY"}
+    assert states(fleet) == {"1": "READY"}
 
 
 async def test_a_request_moves_on_to_the_version_that_is_being_proven(
-    build: BuildRegistry, runner: InProcessRunner, repository: Path
+    build: BuildFleet, runner: InProcessRunner, repository: Path
 ) -> None:
-    registry = build()
-    await look(registry)
-    lost = registry.resolve("lenet5")
+    fleet = build()
+    await look(fleet)
+    lost = fleet.resolve("lenet5")
     publish(repository, 2)
-    await registry.look()
+    await registry_of(fleet).look()
     await runner.unload("lenet5.v1")  # by a gateway that was quicker
-    registry.note_loss(lost)
-    assert (await registry.find("lenet5")).version == "2"
+    fleet.note_loss(lost)
+    assert (await fleet.find("lenet5")).version == "2"
 
 
 async def test_a_number_that_was_superseded_is_not_loaded_again(
-    build: BuildRegistry, repository: Path, runner: InProcessRunner
+    build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
-    registry = build()
-    await look(registry)
-    lost = registry.resolve("lenet5", "1")
+    fleet = build()
+    await look(fleet)
+    lost = fleet.resolve("lenet5", "1")
     publish(repository, 2)
-    await wait_out_grace(registry)
-    registry.note_loss(lost)
+    await wait_out_grace(fleet)
+    fleet.note_loss(lost)
     with pytest.raises(VersionNotFound, match="loaded: 2"):
-        await registry.find("lenet5", "1")
+        await fleet.find("lenet5", "1")
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
 
 
-async def test_a_model_that_is_gone_is_not_found_again(
-    build: BuildRegistry, repository: Path
-) -> None:
-    registry = build()
-    await look(registry)
-    lost = registry.resolve("lenet5")
+async def test_a_model_that_is_gone_is_not_found_again(build: BuildFleet, repository: Path) -> None:
+    fleet = build()
+    await look(fleet)
+    lost = fleet.resolve("lenet5")
     shutil.rmtree(repository / "lenet5.v1")
-    await wait_out_grace(registry)
-    registry.note_loss(lost)
+    await wait_out_grace(fleet)
+    fleet.note_loss(lost)
     with pytest.raises(ModelNotFound):
-        await registry.find("lenet5")
+        await fleet.find("lenet5")
 
 
 async def test_a_number_that_is_lost_once_superseded_is_not_loaded_again(
-    build: BuildRegistry, repository: Path, runner: InProcessRunner
+    build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
-    registry = build(grace_s=60.0)
-    await look(registry)
-    lost = registry.resolve("lenet5", "1")
+    fleet = build(grace_s=60.0)
+    await look(fleet)
+    lost = fleet.resolve("lenet5", "1")
     publish(repository, 2)
-    await look(registry)
+    await look(fleet)
     await runner.unload("lenet5.v1")
-    registry.note_loss(lost)
+    fleet.note_loss(lost)
     with pytest.raises(VersionNotFound, match="loaded: 2"):
-        await registry.find("lenet5", "1")
-    assert registry.resolve("lenet5").version == "2"
+        await fleet.find("lenet5", "1")
+    assert fleet.resolve("lenet5").version == "2"
 
 
 async def test_what_the_runner_was_seen_to_have_lost_is_waited_for(
-    build: BuildRegistry, runner: InProcessRunner
+    build: BuildFleet, runner: InProcessRunner
 ) -> None:
-    registry = build()
-    await look(registry)
+    fleet = build()
+    await look(fleet)
     await runner.unload("lenet5.v1")
-    await registry.look()
+    await registry_of(fleet).look()
     with pytest.raises(ModelNotReady):
-        registry.resolve("lenet5")
-    assert (await registry.find("lenet5")).version == "1"
+        fleet.resolve("lenet5")
+    assert (await fleet.find("lenet5")).version == "1"
 
 
-async def test_what_was_never_proven_is_not_waited_for(build: BuildRegistry) -> None:
-    registry = build()
-    first_look = asyncio.create_task(registry.look())
-    while not registry.knows("lenet5"):  # noqa: ASYNC110
+async def test_what_was_never_proven_is_not_waited_for(build: BuildFleet) -> None:
+    fleet = build()
+    first_look = asyncio.create_task(registry_of(fleet).look())
+    while not fleet.knows("lenet5"):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     with pytest.raises(ModelNotReady):
-        await registry.find("lenet5")
+        await fleet.find("lenet5")
     assert not first_look.done()
     await first_look
-    assert (await registry.find("lenet5")).version == "1"
+    assert (await fleet.find("lenet5")).version == "1"

@@ -142,19 +142,25 @@ def traffic(gateway: Gateway) -> dict[str, Any]:
 def test_the_gateway_its_runner_and_its_settings_are_told(lenet_gateway: Gateway) -> None:
     told = facts(lenet_gateway)
     assert told["gateway"]["is_ready"] and told["gateway"]["uptime_s"] > 0
-    assert told["runner"] == {"kind": "in-process", "is_reachable": True, "fault": ""}
+    (runner,) = told["runners"]
+    assert (runner["name"], runner["is_reachable"], runner["fault"]) == ("in-process", True, "")
+    assert runner["images"]["OK"] >= 1, "its golden images at least"
     assert told["settings"]["max_image_pixels"] == 1_000_000
     assert told["settings"]["models"] == ["lenet5"]
 
 
 def test_a_triton_that_is_away_is_told(serve: Callable[..., Any]) -> None:
     gateway = serve("--triton=127.0.0.1:9")
-    gateway.wait_for(lambda: "cannot be reached" in facts(gateway)["runner"]["fault"])
+    gateway.wait_for(lambda: "cannot be reached" in facts(gateway)["gateway"]["why_not_ready"])
     told = facts(gateway)
-    assert told["runner"]["kind"] == "triton at 127.0.0.1:9"
-    assert not told["runner"]["is_reachable"] and not told["gateway"]["is_ready"]
+    (runner,) = told["runners"]
+    assert (runner["name"], runner["is_reachable"]) == ("127.0.0.1:9", False)
+    assert not told["gateway"]["is_ready"]
     assert "cannot be reached" in told["gateway"]["why_not_ready"]
-    assert "convoy_runner_up 0.0" in httpx.get(f"{gateway.operator}/metrics").text
+    assert (
+        'convoy_runner_up{runner="127.0.0.1:9"} 0.0'
+        in httpx.get(f"{gateway.operator}/metrics").text
+    )
 
 
 def test_clients_do_not_see_it(lenet_gateway: Gateway) -> None:

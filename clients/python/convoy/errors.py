@@ -62,6 +62,8 @@ _BY_CODE: dict[str, type[ConvoyError]] = {
     "RESOURCE_EXHAUSTED": Overloaded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "UNAVAILABLE": Unavailable,
+    # This client never cancels: it is a server on its way out, which has not taken the call.
+    "CANCELLED": Unavailable,
     "UNAUTHENTICATED": NotAllowed,
     "PERMISSION_DENIED": NotAllowed,
 }

@@ -1,0 +1,63 @@
+"""A runner that keeps count of what it is asked, so that the idlest of several can be picked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from server.errors import RunnerUnavailable, ServingError
+from server.runners.base import Inference, LoadedModel, Runner
+
+
+class CountedRunner:
+    """A `Runner` of one place, by the name of the place."""
+
+    def __init__(self, runner: Runner, name: str) -> None:
+        self.inner = runner
+        self.name = name  # HOST:PORT, or "in-process"
+        self._has_left = False
+        self.in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.outcomes: Counter[str] = Counter()  # of finished batches: "OK", or a reason
+
+    async def index(self) -> dict[str, bool]:
+        return await self.inner.index()
+
+    async def load(self, name: str) -> LoadedModel:
+        return await self.inner.load(name)
+
+    async def unload(self, name: str) -> None:
+        await self.inner.unload(name)
+
+    async def infer(
+        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+    ) -> Inference:
+        if self._has_left:  # since it was picked
+            raise RunnerUnavailable(f"{self.name} has left")
+        self.in_flight += 1
+        self._idle.clear()
+        outcome = "CANCELLED"
+        try:
+            inference = await self.inner.infer(name, images, timeout_s)
+            outcome = "OK"
+        except ServingError as error:
+            outcome = error.reason
+            raise
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+            self.outcomes[outcome] += 1
+        return inference
+
+    async def idle(self) -> None:
+        """Returns when nothing is in flight."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        self._has_left = True
+        await self.inner.close()

@@ -1,0 +1,249 @@
+"""The machine runs out of something, or its clock jumps; and SIGTERM comes while requests run."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from convoy import Client
+from tests.conftest import ROOT, RUNNERS, RunningGateway, need_runner, serving
+from tests.end_to_end.load import ask, load, nothing_leaks, wait_for
+
+Note = Callable[..., None]
+slow = pytest.mark.slow
+
+SPARE_FILES = 12
+FLOOD = 60
+DAY_S = 86400
+
+
+@dataclass(frozen=True)
+class Machine:
+    gateway: RunningGateway
+    runner: str
+    clock: Path  # what the gateway takes the time from: "+1d" is tomorrow
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def machine(
+    request: pytest.FixtureRequest, shipped_lenet5: Path, small_digit: bytes, tmp_path_factory: Any
+) -> Iterator[Machine]:
+    """A gateway that has seen load, on a machine whose clock can be set. The last test ends it."""
+    need_runner(request, request.param)
+    folder = tmp_path_factory.mktemp(request.param)
+    clock = folder / "clock"
+    clock.write_text("+0")
+    options = [*options_for(request.param, shipped_lenet5), "--not-ready-s=0.5"]
+    with serving(folder / "gateway.log", *options, environment=faked_by(clock)) as gateway:
+        gateway.wait_until_ready()
+        with load(gateway, small_digit):
+            pass
+        yield Machine(gateway, request.param, clock)
+
+
+def options_for(runner: str, version: Path) -> list[str]:
+    return [f"--repository={version.parent}", "--models=lenet5", f"--runner={runner}"]
+
+
+def faked_by(clock: Path) -> dict[str, str]:
+    """An environment in which the wall clock follows a file; the monotonic one goes on, as ever."""
+    spec = find_spec("libfaketime")
+    if not spec or not spec.origin:
+        pytest.skip("needs libfaketime, whose package is for Linux on x86-64")
+    return {
+        "LD_PRELOAD": str(Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+    }
+
+
+# ---------------------------------------------------------------- no files left to open
+
+
+def test_without_file_descriptors_open_connections_are_served_on(
+    machine: Machine, small_digit: bytes, note: Note
+) -> None:
+    """New ones wait unanswered until there are some again; the log is not flooded meanwhile."""
+    gateway = machine.gateway
+
+    def ask_anew(timeout_s: float) -> str:
+        with Client(gateway.http, timeout_s=timeout_s) as client:
+            return ask(client, small_digit)
+
+    with nothing_leaks(gateway), load(gateway, small_digit) as running:
+        lines, flooded_s = gateway.log().count("\n"), time.monotonic()
+        with flood_of_connections(gateway):
+            late = ask_anew(timeout_s=1)
+            wait_for(lambda: running.is_served(flooded_s + 2))
+            logged = gateway.log().count("\n") - lines - running.counts(flooded_s).total()
+        over_s = time.monotonic()
+        wait_for(lambda: ask_anew(timeout_s=5) == "7", 10)
+        back_s = time.monotonic() - over_s
+    assert late == "DEADLINE_EXCEEDED"
+    assert running.seen() == set()
+    assert logged < 50
+    note("no file descriptors left: open connections", machine.runner, running, flooded_s)
+    note(
+        "no file descriptors left: new connections",
+        machine.runner,
+        running,
+        flooded_s,
+        seen=late,
+        back=f"{back_s:.1f} s",
+    )
+
+
+@contextmanager
+def flood_of_connections(gateway: RunningGateway) -> Iterator[None]:
+    """More connections to each door than the gateway has file descriptors left."""
+    pid = gateway.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (highest + SPARE_FILES, before[1]))
+    try:
+        with ExitStack() as connections:
+            for address in (gateway.http.removeprefix("http://"), gateway.grpc):
+                host, _, port = address.rpartition(":")
+                for _ in range(FLOOD):
+                    connections.enter_context(socket.create_connection((host, int(port))))
+            wait_for(lambda: "out of system resource" in gateway.log())
+            yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+# ---------------------------------------------------------------- no room for the log
+
+
+@pytest.mark.parametrize("runner", ["in-process", pytest.param("triton-local", marks=slow)])
+def test_a_full_disk_for_the_log_costs_no_request(
+    runner: str,
+    shipped_lenet5: Path,
+    small_digit: bytes,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    note: Note,
+) -> None:
+    need_runner(request, runner)
+    with logging_to_a_full_disk(options_for(runner, shipped_lenet5), tmp_path) as gateway:
+        with load(gateway, small_digit):
+            pass
+        began_s = time.monotonic()
+        with nothing_leaks(gateway), load(gateway, small_digit) as running:
+            wait_for(lambda: running.counts()["7"] >= 25)
+        assert running.seen() == set()
+        assert gateway.stop() == 0
+    note("a full disk for the log", runner, running, began_s)
+
+
+@contextmanager
+def logging_to_a_full_disk(options: list[str], tmp_path: Path) -> Iterator[RunningGateway]:
+    """Neither standard output, with the addresses, nor standard error finds room."""
+    http, grpc, operator = addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    doors = zip(("http", "grpc", "metrics"), addresses, strict=True)
+    flags = [f"--{door}-address={address}" for door, address in doors]
+    command = [sys.executable, "-m", "convoy.cli", "serve", *flags, *options]
+    nothing = tmp_path / "log"
+    nothing.touch()
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=full, stderr=full, text=True)
+    with process:
+        try:
+            gateway = RunningGateway(process, f"http://{http}", grpc, f"http://{operator}", nothing)
+            gateway.wait_for(partial(is_ready, gateway))
+            yield gateway
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def is_ready(gateway: RunningGateway) -> bool:
+    try:
+        return httpx.get(f"{gateway.http}/readyz").is_success
+    except httpx.TransportError:  # its port is not open yet
+        return False
+
+
+# ---------------------------------------------------------------- a clock that jumps
+
+
+def test_a_clock_that_jumps_costs_no_request(
+    machine: Machine, small_digit: bytes, note: Note
+) -> None:
+    """A day forwards, then two backwards: no deadline is missed, and nothing waits for a day."""
+    with (
+        nothing_leaks(machine.gateway),
+        load(machine.gateway, small_digit, clients_per_wire=4) as running,
+    ):
+        jumped_s = time.monotonic()
+        for days in (1, -1, 0):
+            set_clock(machine, days)
+            wait_for(partial(running.is_served, time.monotonic()))
+    assert running.seen() == set()
+    assert running.longest_s() < 10
+    note("the clock jumps a day forwards, two backwards", machine.runner, running, jumped_s)
+
+
+def set_clock(machine: Machine, days: int) -> None:
+    machine.clock.write_text(f"{days:+d}d")
+    shown_s = time.time() + days * DAY_S
+    wait_for(lambda: abs(last_logged_s(machine.gateway) - shown_s) < 60)
+
+
+def last_logged_s(gateway: RunningGateway) -> float:
+    found = re.findall(r'"time": "([^"]+)\.\d+Z"', gateway.log()[-10_000:])
+    return calendar.timegm(time.strptime(found[-1], "%Y-%m-%dT%H:%M:%S"))
+
+
+# ---------------------------------------------------------------- signals
+
+
+def test_sigterm_under_load_loses_nothing_that_was_taken(
+    machine: Machine, small_digit: bytes, note: Note
+) -> None:
+    """Every answer that the gateway gave has arrived; SIGHUPs before it change nothing."""
+    gateway, offset = machine.gateway, len(machine.gateway.log())
+    with load(gateway, small_digit, clients_per_wire=4) as running:
+        for _ in range(3):
+            gateway.process.send_signal(signal.SIGHUP)
+            time.sleep(0.2)
+        assert running.seen() == set()
+        assert gateway.stop() == 0
+        gone_s = time.monotonic()
+        wait_for(lambda: running.counts(gone_s).total() > 10)
+    given = outcomes_in(gateway.log()[offset:])
+    assert running.seen() <= {"SHUTTING_DOWN", "Unavailable"}
+    arrived = running.counts()
+    assert given == +Counter(OK=arrived["7"], SHUTTING_DOWN=arrived["SHUTTING_DOWN"])
+    note("SIGTERM", machine.runner, running, gone_s, back="never: it ends")
+
+
+def outcomes_in(log: str) -> Counter[str]:
+    """What the gateway says that it answered."""
+    lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
+    return Counter(line["outcome"] for line in lines if "outcome" in line)

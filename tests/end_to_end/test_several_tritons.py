@@ -1,0 +1,211 @@
+"""Several real Tritons behind one gateway: who is asked, and what is lost when one is.
+
+Each is a host of its own, as far as this machine can tell: an address of the loopback network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.end_to_end.load import load, wait_for
+from tests.end_to_end.relay import relay_to
+
+Serve = Callable[..., Any]
+ServeTogether = Callable[..., Any]
+TritonAt = Callable[[Path, str], contextlib.AbstractContextManager[Any]]
+
+HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+PORT = 18001  # the same on each host, as behind a name
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> Path:
+    path = tmp_path_factory.mktemp("several") / "model_repository"
+    shutil.copytree(shipped_lenet5, path / "lenet5.v1")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tritons(triton_at: TritonAt, repository: Path) -> Iterator[dict[str, Any]]:
+    with contextlib.ExitStack() as running:
+        addresses = [f"{host}:{PORT}" for host in HOSTS]
+        yield {each: running.enter_context(triton_at(repository, each)) for each in addresses}
+
+
+@pytest.fixture(scope="module")
+def gateway(serve_together: ServeTogether, tritons: dict[str, Any]) -> Any:
+    gateway = serve_together(f"--triton={','.join(tritons)}", "--unload-grace-s=1")
+    gateway.wait_for(lambda: all(runner["is_reachable"] for runner in runners(gateway)))
+    gateway.wait_until_ready()
+    wait_for(lambda: min(images(gateway).values(), default=0) >= 1)  # each has proven it
+    return gateway
+
+
+def runners(gateway: Any) -> list[dict[str, Any]]:
+    accepted = {"accept": "application/json"}
+    return list(httpx.get(f"{gateway.operator}/statusz", headers=accepted).json()["runners"])
+
+
+def images(gateway: Any, outcome: str = "OK") -> Counter[str]:
+    """That each runner was given, by what became of them."""
+    return Counter({each["name"]: each["images"].get(outcome, 0) for each in runners(gateway)})
+
+
+def reachable(gateway: Any) -> set[str]:
+    return {each["name"] for each in runners(gateway) if each["is_reachable"]}
+
+
+def test_the_load_spreads_evenly(gateway: Any, small_digit: bytes) -> None:
+    before = images(gateway)
+    with load(gateway, small_digit) as running:
+        wait_for(lambda: running.counts().total() >= 200)
+    shares = images(gateway) - before
+    assert running.seen() == set()
+    assert min(shares.values()) > 0.8 * max(shares.values()), shares
+
+
+def test_a_slow_one_is_given_less(
+    serve: Serve, tritons: dict[str, Any], small_digit: bytes
+) -> None:
+    first, second, third = tritons
+    with relay_to(third) as road:
+        gateway = serve(f"--triton={first},{second},{road.address}")
+        gateway.wait_until_ready()
+        wait_for(lambda: min(images(gateway).values(), default=0) >= 1)
+        road.delay_s = 0.1
+        before = images(gateway)
+        with load(gateway, small_digit) as running:
+            wait_for(lambda: running.counts().total() >= 200)
+        shares = images(gateway) - before
+        assert running.seen() == set()
+        assert shares[road.address] < 0.5 * min(shares[first], shares[second]), shares
+
+
+def test_of_one_that_is_killed_no_request_is_lost_and_it_comes_back(
+    gateway: Any, tritons: dict[str, Any], small_digit: bytes
+) -> None:
+    victim = next(iter(tritons))
+    given = images(gateway).total()
+    with load(gateway, small_digit) as running:
+        os.kill(tritons[victim]._process.pid, signal.SIGKILL)
+        wait_for(lambda: victim not in reachable(gateway))
+        lost_s = time.monotonic()
+        wait_for(lambda: victim in reachable(gateway))
+        back = images(gateway)[victim]
+        wait_for(lambda: images(gateway)[victim] > back + 20)
+        wait_for(lambda: running.is_served(lost_s))
+    assert running.seen() == set()
+    # Beside those of the load: what proved the versions anew.
+    twice = images(gateway).total() - given - running.counts().total()
+    assert 0 <= twice <= 10, "a request ran twice that was not in flight at the victim"
+
+
+@pytest.mark.slow
+def test_a_cable_that_is_pulled_is_found(
+    serve: Serve, tritons: dict[str, Any], small_digit: bytes
+) -> None:
+    first, second, third = tritons
+    with relay_to(third) as road:
+        gateway = serve(f"--triton={first},{second},{road.address}")
+        gateway.wait_until_ready()
+        wait_for(lambda: min(images(gateway).values(), default=0) >= 1)
+        with load(gateway, small_digit, timeout_s=60) as running:
+            road.is_silent = True
+            pulled_s = time.monotonic()
+            wait_for(lambda: road.address not in reachable(gateway))
+            wait_for(lambda: running.is_served(pulled_s))
+        assert running.seen() == set(), "they are asked elsewhere, once the silence is found"
+
+
+def test_a_new_version_rolls_over_all_of_them_and_two_gateways(
+    gateway: Any, serve: Serve, tritons: dict[str, Any], repository: Path, small_digit: bytes
+) -> None:
+    second = serve(f"--triton={','.join(tritons)}", "--unload-grace-s=1")
+    second.wait_until_ready()
+    with load(gateway, small_digit) as one, load(second, small_digit) as two:
+        staging = repository / "lenet5.v2.staging"
+        shutil.copytree(repository / "lenet5.v1", staging)
+        staging.rename(repository / "lenet5.v2")
+        for each in (gateway, second):
+            wait_for(lambda each=each: default_of(each) == "2")
+        time.sleep(3)  # over the grace period: the old one is let go by both
+        assert [each.counts()["7"] > 0 for each in (one, two)] == [True, True]
+    assert one.seen() == two.seen() == set()
+
+
+def default_of(gateway: Any) -> str:
+    return str(httpx.get(f"{gateway.http}/v1/models/lenet5").json()["version"])
+
+
+def test_a_name_that_grows_and_shrinks_is_noticed(
+    tmp_path: Path, tritons: dict[str, Any], small_digit: bytes
+) -> None:
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 localhost\n127.0.0.2 tritons\n")
+    with serving_with_hosts(hosts, tmp_path, f"--triton=tritons:{PORT}") as gateway:
+        gateway.wait_until_ready()
+        assert {each["name"] for each in runners(gateway)} == {f"127.0.0.2:{PORT}"}
+        with load(gateway, small_digit) as running:
+            hosts.write_text("127.0.0.1 localhost\n127.0.0.2 tritons\n127.0.0.3 tritons\n")
+            wait_for(lambda: images(gateway)[f"127.0.0.3:{PORT}"] > 20)
+            hosts.write_text("127.0.0.1 localhost\n127.0.0.3 tritons\n")
+            wait_for(lambda: {each["name"] for each in runners(gateway)} == {f"127.0.0.3:{PORT}"})
+            moved_s = time.monotonic()
+            wait_for(lambda: running.is_served(moved_s))
+        assert running.seen() == set()
+
+
+class Gateway:
+    def __init__(self, process: subprocess.Popen[str], log_path: Path) -> None:
+        self.process = process
+        greeting = ""
+        assert process.stdout
+        for line in process.stdout:
+            greeting += line
+            if "/metrics" in line:
+                break
+        found = dict(re.findall(r"(HTTP|gRPC|operator) +(\S+)", greeting))
+        assert found, log_path.read_text()
+        self.http, self.grpc = found["HTTP"], found["gRPC"]
+        self.operator = found["operator"].removesuffix("/metrics")
+
+    def wait_until_ready(self) -> None:
+        wait_for(lambda: httpx.get(f"{self.http}/readyz").status_code == 200)
+
+
+@contextlib.contextmanager
+def serving_with_hosts(hosts: Path, tmp_path: Path, *arguments: str) -> Iterator[Gateway]:
+    """A gateway for which the file stands in the place of /etc/hosts."""
+    log_path = tmp_path / "gateway.log"
+    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    serve = [sys.executable, "-m", "convoy.cli", "serve", *ports, *arguments]
+    mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"']
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            [*mount, str(hosts), *serve],
+            cwd=Path(__file__).resolve().parents[2],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        yield Gateway(process, log_path)
+    finally:
+        process.terminate()
+        process.wait(60)
+        assert process.stdout
+        process.stdout.close()
