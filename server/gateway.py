@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 SHOW_READINESS_EVERY_S = 0.1
 STANDARD_OUTPUT = 1
+# Sockets and files beside the connections of the two doors.
+OPEN_FILES_BESIDE = 100
 # asyncio names what held the event loop for longer.
 SLOW_CALLBACK_S = 0.1
 
@@ -112,6 +115,7 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             # A second signal sets what is set already, and does not cut the drain short.
             loop.add_signal_handler(number, stop.set)
+        allow_open_files(2 * self._settings.max_connections + OPEN_FILES_BESIDE)
         doors = await self._open_doors()
         renewal = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, renewal.set)
@@ -307,6 +311,21 @@ def where_models_run(settings: Settings) -> str:
     if settings.runner == "triton-local":
         return f"{settings.repository} with a Triton of its own"
     return f"{settings.repository} in process"
+
+
+def allow_open_files(needed: int) -> None:
+    """As many as the connections that are allowed need, or as the operator lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    most = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < needed:
+        logger.warning(
+            "%d files may be open, and %d are needed: raise `ulimit -n`, or lower --max-connections",
+            most,
+            needed,
+        )
 
 
 def say(text: str) -> None:

@@ -92,6 +92,7 @@ def environment() -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         # Our backends compute on the CPU, so "auto" instances must not be placed on a GPU.
         "CUDA_VISIBLE_DEVICES": "",
+        "ORT_DISABLE_TELEMETRY": "1",
     }
 
 

@@ -94,7 +94,7 @@ def test_without_file_descriptors_open_connections_are_served_on(
         lines, flooded_s = gateway.log().count("\n"), time.monotonic()
         with flood_of_connections(gateway):
             late = ask_anew(timeout_s=1)
-            wait_for(lambda: running.is_served(flooded_s + 2))
+            gateway.wait_for(lambda: running.is_served(flooded_s + 2), 60)
             logged = gateway.log().count("\n") - lines - running.counts(flooded_s).total()
         over_s = time.monotonic()
         wait_for(lambda: ask_anew(timeout_s=5) == "7", 10)

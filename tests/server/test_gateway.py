@@ -1,0 +1,42 @@
+"""What the gateway does for itself before its ports open."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+SOFT = 300
+ASK = f"""
+import logging, resource, sys
+from server.gateway import allow_open_files
+logging.basicConfig(format="%(message)s")
+resource.setrlimit(resource.RLIMIT_NOFILE, ({SOFT}, int(sys.argv[1])))
+allow_open_files(int(sys.argv[2]))
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+def open_files(hard: int, needed: int) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: a hard limit is lowered for good."""
+    command = [sys.executable, "-c", ASK, str(hard), str(needed)]
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=root, env=dict(os.environ)
+    )
+
+
+def test_as_many_files_are_allowed_as_the_connections_need() -> None:
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 1000
+    enough = open_files(hard=1000, needed=700)
+    assert (enough.stdout.strip(), enough.stderr) == ("700", "")
+
+
+def test_too_few_files_are_told_with_the_remedy() -> None:
+    too_few = open_files(hard=500, needed=700)
+    assert too_few.stdout.strip() == "500"
+    assert "500 files may be open, and 700 are needed" in too_few.stderr
+    assert "--max-connections" in too_few.stderr
+    assert open_files(hard=500, needed=200).stdout.strip() == str(SOFT), "never lowered"
