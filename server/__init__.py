@@ -1,4 +1,4 @@
 import os
 
-# Before onnxruntime is imported: it would keep a database of what it was used for in the home folder.
+# Before onnxruntime is imported: it would keep a database of its use in the home folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -322,7 +322,7 @@ def allow_open_files(needed: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < needed:
         logger.warning(
-            "%d files may be open, and %d are needed: raise `ulimit -n`, or lower --max-connections",
+            "%d files may be open, and %d are needed: raise `ulimit -n` or lower --max-connections",
             most,
             needed,
         )

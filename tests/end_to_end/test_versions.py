@@ -5,7 +5,6 @@ On each runner, and with two gateways on one Triton, which let go of versions un
 
 from __future__ import annotations
 
-import io
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 from convoy import Client
 from convoy.v1 import classifier_pb2 as pb
@@ -51,14 +49,6 @@ def gateways(request: pytest.FixtureRequest, serve: Serve, repository: Path) -> 
     for gateway in running:
         gateway.wait_until_ready()
     return running
-
-
-@pytest.fixture(scope="module")
-def small_digit(digit: bytes) -> bytes:
-    """Which is prepared in a tenth of the time, so that many requests go through a switch."""
-    content = io.BytesIO()
-    Image.open(io.BytesIO(digit)).resize((96, 96)).save(content, "PNG")
-    return content.getvalue()
 
 
 @contextmanager
