@@ -242,6 +242,11 @@ class VersionCollector(Collector):
         ready = GaugeMetricFamily(
             "convoy_model_ready", "1 if the version is proven and answers", labels=labels
         )
+        failed = GaugeMetricFamily(
+            "convoy_model_failed",
+            "1 if the version could not be loaded or did not prove itself",
+            labels=labels,
+        )
         default = GaugeMetricFamily(
             "convoy_model_default", "1 if the version answers when none is named", labels=labels
         )
@@ -249,10 +254,11 @@ class VersionCollector(Collector):
         for model in self._fleet.list():
             values = [model.name, model.version]
             ready.add_metric(values, float(model.state == pb.STATE_READY))
+            failed.add_metric(values, float(model.state == pb.STATE_FAILED))
             default.add_metric(values, float(model.is_default))
             if model.state == pb.STATE_READY:
                 info.add_metric(values, self._facts(model))
-        return [ready, default, info]
+        return [ready, failed, default, info]
 
     def _facts(self, model: pb.Model) -> dict[str, str]:
         loaded = self._fleet.resolve(model.name, model.version).loaded

@@ -31,7 +31,8 @@ def commands(start: str) -> list[str]:
 def test_the_curl_command_gets_the_label(lenet_gateway: Gateway) -> None:
     if not shutil.which("curl"):
         pytest.skip("needs curl")
-    (command,) = commands("curl")
+    command, status = commands("curl")
+    assert status.startswith("curl localhost:8082/statusz")
     words = shlex.split(command.replace("localhost:8080", lenet_gateway.http))
     done = subprocess.run(words, cwd=ROOT, capture_output=True, check=True)
     answer = json.loads(done.stdout)

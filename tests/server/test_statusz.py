@@ -95,6 +95,9 @@ def test_versions_stand_with_their_state_and_why_they_are_not_ready(
     text = status(gateway, "*/*").text
     assert "RANDOM: no answer means anything" in text
     assert re.search(r"^lenet5 +3 +FAILED .* cannot be loaded", text, re.MULTILINE)
+    metrics = httpx.get(f"{gateway.operator}/metrics").text
+    for version, value in (("3", "1.0"), ("2", "0.0")):
+        assert f'convoy_model_failed{{model="lenet5",version="{version}"}} {value}' in metrics
 
     page = status(gateway, BROWSER).text
     assert SCRIPT not in page
