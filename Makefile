@@ -14,7 +14,7 @@ EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproje
 PACKAGES = $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 .DEFAULT_GOAL := help
-.PHONY: help serve setup-export test test-slow fuzz check format protocol docs lock clean
+.PHONY: help serve setup-export test test-slow container-test fuzz check format protocol docs lock sbom clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -29,6 +29,9 @@ test: .venv/dev.done ## all tests but the slow ones
 
 test-slow: .venv/dev.done ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+container-test: .venv/dev.done ## build the images, bring them up on a Docker engine, and kill what runs
+	$(BIN)/python -m pytest -m container tests/deploy $(ARGS)
 
 fuzz: .venv/dev.done ## decode mutated images for SECONDS=60, each where it may crash
 	$(BIN)/python tests/server/preprocessing/fuzz.py --seconds $(SECONDS) $(ARGS)
@@ -52,9 +55,16 @@ docs: .venv/dev.done ## write docs/commands.md and docs/models.md anew, from wha
 	$(BIN)/python docs/write_commands.py
 	$(BIN)/python docs/write_models.py
 
-lock: .venv/dev.done ## choose the versions that serving installs anew
+lock: .venv/dev.done ## choose the versions that serving installs, and images are built with, anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-package convoy-client --extra serve pyproject.toml -o requirements/serve.txt
+	echo hatchling | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --no-annotate - -o deploy/build.txt
+
+sbom: .venv/dev.done ## write what serving installs as a CycloneDX list: build/sbom.json
+	@mkdir -p build
+	$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	    -o build/sbom.json requirements/serve.txt
 
 clean: ## remove the virtual environment and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist

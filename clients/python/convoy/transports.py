@@ -30,6 +30,10 @@ GRPC_OPTIONS = [
     ("grpc.max_receive_message_length", 64 << 20),
     # The gateway knows how large an image may be.
     ("grpc.max_send_message_length", -1),
+    # Back within two seconds of a gateway's return; gRPC itself would wait for up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
 ]
 # The gateway answers DEADLINE_EXCEEDED itself; this much later the client stops listening.
 HTTP_PATIENCE_S = 1.0

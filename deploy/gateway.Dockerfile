@@ -1,0 +1,56 @@
+# The gateway, with what runs models in its own process. From the root of the checkout:
+#
+#   docker build -f deploy/gateway.Dockerfile -t convoy-gateway .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+WORKDIR /build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+COPY requirements/serve.txt deploy/build.txt ./
+RUN python -m venv --without-pip /opt/venv \
+    && pip --python /opt/venv/bin/python install --no-compile --require-hashes -r serve.txt \
+    && pip install --require-hashes -r build.txt
+# A third of it is what serving never opens: tests, tools that make models, the library for programs
+# in C, debugging symbols.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/* \
+    && packages="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && find "$packages/numpy" -type d -name tests -prune -exec rm -r {} + \
+    && rm -r "$packages"/onnxruntime/tools "$packages"/onnxruntime/transformers \
+        "$packages"/onnxruntime/quantization "$packages"/onnxruntime/datasets \
+        "$packages"/onnxruntime/capi/libonnxruntime.so.* \
+    && strip --strip-debug "$packages"/ml_dtypes/*.so "$packages"/rapidjson*.so
+COPY . .
+# Bytecode is made here, since nothing can be written later; it holds no time stamps, so that the
+# same sources make the same layer.
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
+    && pip --python /opt/venv/bin/python install --no-compile --no-deps /wheels/*.whl \
+    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="Convoy gateway" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/venv /opt/venv
+# What it serves unless a repository of yours is mounted over it.
+COPY model_repository /models
+# Inside a container all addresses are the container's own; who may reach them is decided where its
+# ports are published. Without keys it does not start, unless CONVOY_ALLOW_UNAUTHENTICATED=true. ONNX
+# Runtime would tell its maker who runs what.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
+    CONVOY_REPOSITORY=/models \
+    CONVOY_HTTP_ADDRESS=0.0.0.0:8080 \
+    CONVOY_GRPC_ADDRESS=0.0.0.0:8081 \
+    CONVOY_METRICS_ADDRESS=0.0.0.0:8082
+# The base image's library comes without bytecode, which each start would make anew.
+RUN PYTHONDONTWRITEBYTECODE="" python -c "import convoy.cli, server.gateway"
+EXPOSE 8080 8081 8082
+USER 10001:10001
+# Ready, not only alive: a rolling update waits for it. Only Swarm restarts what is unhealthy, and
+# one minute is longer than a Triton takes to come back.
+HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=12 CMD ["python", "-c", \
+    "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8082, timeout=8); c.request('GET', '/readyz'); exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["convoy", "serve"]

@@ -1,0 +1,121 @@
+"""A Docker engine, and a deployment on it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.deploy.files import ROOT, clean_environment
+
+# Ends a process of the engine's machine by its id, as a crash would. What `docker kill` ends, the
+# engine does not start again.
+KILL = "import os, sys; os.kill(int(sys.argv[1]), 9)"
+
+
+def docker(*words: str, host: str = "", timeout_s: float = 120, stdin: Any = None) -> str:
+    """What the command says. `host`: the engine, unless DOCKER_HOST's."""
+    environment = {**clean_environment(), **({"DOCKER_HOST": host} if host else {})}
+    return run(["docker", *words], environment, timeout_s, stdin)
+
+
+def run(
+    command: list[str], environment: dict[str, str], timeout_s: float, stdin: Any = None
+) -> str:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@dataclass
+class Deployment:
+    """`docker compose` with an .env of its own, on free ports."""
+
+    folder: Path  # where .env lies
+    settings: dict[str, str] = field(default_factory=dict)
+    project: str = "convoy-test"
+
+    def __post_init__(self) -> None:
+        ports = ("HTTP_PORT", "GRPC_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
+        self.settings = {**{name: str(free_port()) for name in ports}, **self.settings}
+        # COMPOSE_FILE is looked up from the folder in which the command is given.
+        lines = [f"{name}={value}" for name, value in self.settings.items()]
+        self.env_path.write_text("\n".join(lines) + "\n")
+
+    @property
+    def env_path(self) -> Path:
+        return self.folder / ".env"
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.settings['HTTP_PORT']}"
+
+    @property
+    def grpc(self) -> str:
+        return f"127.0.0.1:{self.settings['GRPC_PORT']}"
+
+    def compose(self, *words: str, timeout_s: float = 600) -> str:
+        command = ["docker", "compose", "--env-file", str(self.env_path), "-p", self.project]
+        return run([*command, *words], clean_environment(), timeout_s)
+
+    def up(self, *services: str) -> None:
+        self.compose("up", "--detach", "--wait", "--no-build", *services)
+
+    def down(self) -> None:
+        self.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
+
+    def container(self, service: str) -> dict[str, Any]:
+        """What the engine knows of it."""
+        (name,) = self.compose("ps", "--all", "--quiet", service).split()
+        (known,) = json.loads(docker("inspect", name))
+        facts: dict[str, Any] = known
+        return facts
+
+    def kill(self, service: str) -> int:
+        """Ends its first process, and returns how often it was started again before."""
+        facts = self.container(service)
+        image, pid = facts["Image"], str(facts["State"]["Pid"])
+        words = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=python3"]
+        # The gateway's image has a Python, whatever that of the service has.
+        helper = self.container("gateway")["Image"] if service != "gateway" else image
+        docker(*words, helper, "-c", KILL, pid)
+        restarts: int = facts["RestartCount"]
+        return restarts
+
+
+def wait_for(is_so: Callable[[], bool], timeout_s: float = 60.0) -> float:
+    """Seconds that it took."""
+    began_s = time.monotonic()
+    while not is_so():
+        assert time.monotonic() < began_s + timeout_s, f"not so after {timeout_s} s"
+        time.sleep(0.1)
+    return time.monotonic() - began_s
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
