@@ -111,8 +111,8 @@ async def next_message(
 async def telling_no_faults(context: Context) -> AsyncIterator[None]:
     try:
         yield
-    except grpc.aio.AbortError:
-        raise  # it has been told
+    except grpc.aio.BaseError:
+        raise  # it has been told, or nobody is there any more  # it has been told
     except ServingError as error:
         await tell(context, error)
     except Exception:

@@ -19,6 +19,9 @@ def grpc_limits(settings: Settings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Without this gRPC resets calls of a client that has more at once, instead of letting it
+        # wait.
+        ("grpc.http.overload_protection", 0),
         # Between a soft and a hard limit gRPC refuses by chance; here they are one.
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),

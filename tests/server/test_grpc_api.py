@@ -119,6 +119,11 @@ def test_models_are_listed_and_told(stub: Any) -> None:
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_client_with_more_calls_than_streams_waits(stub: Any, digit: bytes) -> None:
+    calls = [stub.Classify.future(request_of(digit)) for _ in range(150)]
+    assert {call.result().classes[0].label for call in calls} == {"7"}
+
+
 def test_health_is_told_of_the_server_and_the_service(channel: grpc.Channel) -> None:
     stub = health_pb2_grpc.HealthStub(channel)
     for name in ("", "convoy.v1.ImageClassifier"):

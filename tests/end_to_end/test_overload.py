@@ -1,0 +1,61 @@
+"""Far more requests than can be answered: those that are let in are answered, and in time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.overload import Load, capacity_of, clients_of, measure, open_loop, photo
+from tests.conftest import ROOT
+
+# Of a short run, where the cores may have other work to do; the long one asks for nine tenths.
+LEAST_SHARE = 0.5
+
+
+def assert_overload_is_kept_at_the_door(load: Load) -> None:
+    refused = load.of("OVERLOADED")
+    assert {each.what for each in load.outcomes} <= {"OK", "OVERLOADED", "DEADLINE_EXCEEDED"}
+    assert len(refused) > len(load.outcomes) / 3
+    assert all(each.has_delay for each in refused)
+    assert load.late_share < 0.2
+    assert load.probes and not load.failed_probes
+
+
+@pytest.mark.parametrize("gateway", ["in-process"], indirect=True)
+async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gateway: Any) -> None:
+    """Deadline and length are measured in images, so that they suit machines of any speed."""
+    async with clients_of(gateway.grpc, gateway.http, "resnet152", photo()) as clients:
+        capacity = await capacity_of(clients, 32)
+        load = await open_loop(
+            clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity
+        )
+    assert_overload_is_kept_at_the_door(load)
+    assert load.goodput > LEAST_SHARE * capacity
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["in-process", "triton-local"])
+async def test_goodput_stays_flat_past_saturation(
+    serve: Callable[..., Any], tritonserver: Path, resnet50_repository: Path, runner: str
+) -> None:
+    gateway = serve(
+        f"--repository={resnet50_repository}", "--models=resnet50", f"--runner={runner}"
+    )
+    gateway.wait_until_ready(120)
+    async with clients_of(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
+        _, loads = await measure(clients, seconds=20.0, deadline_s=1.0)
+    assert_overload_is_kept_at_the_door(loads[-1])
+    assert loads[-1].goodput >= 0.9 * max(load.goodput for load in loads)
+
+
+@pytest.fixture(scope="module")
+def resnet50_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("resnet50") / "model_repository"
+    command = [sys.executable, "export/build.py", "resnet50", "--weights", "random"]
+    subprocess.run([*command, "--repository", str(path)], cwd=ROOT, check=True)
+    return path
