@@ -456,6 +456,7 @@ def store(tmp_path: Path, repository: Path) -> Iterator[Callable[[int], subproce
         yield run
 
 
+@pytest.mark.slow
 def test_a_bucket_is_there_before_the_pod_and_followed_after(
     tmp_path: Path, store: Callable[[int], subprocess.Popen[str]]
 ) -> None:
