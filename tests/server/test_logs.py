@@ -190,9 +190,14 @@ def test_a_line_that_was_cut_does_not_swallow_the_next(tmp_path: Path) -> None:
     os.set_blocking(writer, False)
     room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     with logger_to(writer, JsonFormatter()) as logger, os.fdopen(reader, "rb") as pipe:
+        (handler,) = logger.handlers
+        assert isinstance(handler, LineHandler)
         logger.info("x" * room)
-        time.sleep(0.2)
-        pipe.read(room)
+        deadline_s = time.monotonic() + 10
+        while not handler.lost_lines:
+            assert time.monotonic() < deadline_s, "the line was not cut"
+            time.sleep(0.01)
+        os.read(reader, 1 << 20)  # what the pipe took, which need not be all of its room
         logger.info("the next")
         logger.handlers[0].close()
         os.close(writer)
