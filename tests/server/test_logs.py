@@ -181,7 +181,10 @@ def test_a_reader_that_stopped_loses_lines_and_holds_up_nobody() -> None:
         assert more - held - 1 <= handler.lost_lines <= more
         handler.close()
         assert time.monotonic() - started_s < 5
-        os.close(reader)  # the writer's thread, which waits for it, ends
+        os.close(reader)
+        # Before the number of the descriptor is another file's, the writer's thread has to end.
+        while handler._writer.is_alive():
+            handler.close()
     os.close(writer)
 
 
