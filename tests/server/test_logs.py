@@ -257,6 +257,7 @@ def test_a_full_disk_costs_log_lines_and_nothing_else(repository: Path, digit: b
         Path("/dev/full").open("wb") as full,
         gateway_logging_to(full.fileno(), repository) as (http, operator),
     ):
+        time.sleep(0.5)  # that it is ready, it says a moment after /readyz
         before = lost_lines(operator)
         for _ in range(3):
             httpx.post(f"{http}/v1/models/lenet5:classify", content=digit).raise_for_status()
