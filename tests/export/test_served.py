@@ -118,7 +118,7 @@ def test_a_gateway_that_takes_other_labels_is_found_out(staged: Path, tmp_path: 
 
 
 def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) -> None:
-    root = mutated(tmp_path, "main.py", "settings = read_settings", "raise SystemExit('ill')")
+    root = mutated(tmp_path, "main.py", "settings = configured.settings", "raise SystemExit('ill')")
     with pytest.raises(ServedError, match=r"did not serve tested.*ill"):
         climb(staged, root)
 

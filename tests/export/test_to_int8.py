@@ -160,6 +160,19 @@ def test_recipe_for_cpus_has_unsigned_activations_and_int32_bias(
 
 
 @EACH
+def test_recipe_for_cpus_never_overflows_16_bits(
+    name: str, int8: dict[tuple[str, Target], Path]
+) -> None:
+    """CPUs without VNNI add two products of an activation and a weight in 16 bits."""
+    graph = Graph(int8[name, "cpu"])
+    for layer in graph.nodes("Conv", "Gemm"):
+        weights = numpy_helper.to_array(graph.constants[graph.made_by[layer.input[1]].input[0]])
+        largest = int(np.abs(weights.astype(int)).max())
+        assert 2 * 255 * largest < 2**15
+        assert largest > 60  # and the range is used
+
+
+@EACH
 def test_recipe_for_tensorrt_is_symmetric_without_int32_bias(
     name: str, int8: dict[tuple[str, Target], Path]
 ) -> None:
