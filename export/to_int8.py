@@ -41,12 +41,12 @@ class Recipe:
 
 
 RECIPES: dict[Target, Recipe] = {
-    # ResNet-50 in ONNX Runtime, one thread with VNNI, next to fp32: 3.1 to 3.3 times as fast; with
-    # signed activations 1.2 to 1.4 times (with AVX2 alone 1.8 to 1.9, and 1.1). A ReLU is quantised so that it vanishes into the zero
-    # point of the layer before (bench/int8.py). Sums, pools and concatenations stay in fp32: in
-    # integers they round once more and gain nothing. CPUs without VNNI add two products of uint8
-    # and int8 in 16 bits, which overflow silently (of LeNet-5 a score went wrong by 0.16): with
-    # weights of 7 bits they cannot, and every CPU gives the same answer.
+    # ResNet-50 in ONNX Runtime, one thread, next to fp32 (bench/int8.py): 3.1 to 3.3 times as fast
+    # with VNNI and 1.8 to 1.9 times without; with signed activations 1.1 to 1.4 times. A ReLU is
+    # quantised so that it vanishes into the zero point of the layer before. Sums, pools and
+    # concatenations stay in fp32: in integers they round once more and gain nothing. CPUs without
+    # VNNI add two products of uint8 and int8 in 16 bits, which overflow silently (LeNet-5: a score
+    # was wrong by 0.16): with weights of 7 bits they cannot, and every CPU gives the same answer.
     "cpu": Recipe(
         text="int8 for cpu: Q/DQ, uint8 activations, int8 weights of 7 bits a channel, int32 bias, "
         "ranges by MinMax",

@@ -188,7 +188,14 @@ class Gateway:
             more_routes=open_inference_routes(open_inference),
         )
         certificate = self._tls.http if self._tls else None
-        http = HttpServer(door, settings.http_address, "--http-address", settings, certificate)
+        http = HttpServer(
+            door,
+            settings.http_address,
+            "--http-address",
+            settings,
+            certificate,
+            self._metrics.not_read,
+        )
         operator = HttpServer(
             operator_door(self._fleet, self._metrics, self._admission, settings, self.is_ready),
             settings.metrics_address,

@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from starlette.datastructures import Headers, QueryParams, UploadFile
@@ -28,6 +29,8 @@ from server.errors import ImageTooLarge, MalformedRequest
 
 # Parsing JSON above this size would hold the event loop for more than 2 ms.
 LARGE_BODY_BYTES = 256 << 10
+# A body of nothing but brackets would be gigabytes in memory; base64 has none of these characters.
+MOST_JSON_VALUES = 10_000
 # What stands in a request beside the image, and the model, which the path names.
 OPTIONS = [
     field.name
@@ -181,11 +184,23 @@ async def parse_json(body: bytes, kind: type[M]) -> M:
 
 
 def parse(body: bytes, kind: type[M]) -> M:
+    check_json_values(body)
     try:
         return json_format.Parse(body, kind())
     except (json_format.ParseError, ValueError, RecursionError) as error:
         name = kind.DESCRIPTOR.name
         raise MalformedRequest(f"the JSON body is not a {name}: {error}") from error
+
+
+def check_json_values(body: bytes) -> None:
+    """
+    Raises:
+        MalformedRequest: parsing it would take far more memory than the body has bytes.
+    """
+    characters = np.frombuffer(body, np.uint8)
+    n_values = sum(int(np.count_nonzero(characters == mark)) for mark in b",[{")
+    if n_values > MOST_JSON_VALUES:
+        raise MalformedRequest(f"the JSON has more than {MOST_JSON_VALUES} values")
 
 
 # ---------------------------------------------------------------- query and request id

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ class HttpServer:
         flag: str,
         settings: Settings,
         tls: ssl.SSLContext | None = None,
+        note_refusal: Callable[[HTTPStatus], None] = lambda _: None,
     ) -> None:
         self._socket = listen(address, flag)
         host = address.rpartition(":")[0]
@@ -81,7 +82,7 @@ class HttpServer:
             proxy_headers=False,  # anybody may write them
             timeout_graceful_shutdown=int(LAST_WORDS_S),
         )
-        self._server = UvicornServer(config, self._socket, settings, tls)
+        self._server = UvicornServer(config, self._socket, settings, tls, note_refusal)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def renew(self, tls: ssl.SSLContext) -> None:
@@ -102,11 +103,13 @@ class UvicornServer(uvicorn.Server):
         door: socket.socket,
         settings: Settings,
         tls: ssl.SSLContext | None,
+        note_refusal: Callable[[HTTPStatus], None],
     ) -> None:
         super().__init__(config)
         self._door = door
         self._settings = settings
         self._tls = tls
+        self._note_refusal = note_refusal
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,7 +147,13 @@ class UvicornServer(uvicorn.Server):
         return server
 
     def _make_protocol(self) -> BoundedProtocol:
-        return BoundedProtocol(self.config, self.server_state, self.lifespan.state, self._settings)
+        return BoundedProtocol(
+            self.config,
+            self.server_state,
+            self.lifespan.state,
+            self._settings,
+            self._note_refusal,
+        )
 
 
 class BoundedProtocol(H11Protocol):
@@ -156,10 +165,12 @@ class BoundedProtocol(H11Protocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         settings: Settings,
+        note_refusal: Callable[[HTTPStatus], None],
     ) -> None:
         super().__init__(config, server_state, app_state)
         self.conn = StrictConnection(settings.max_header_bytes)
         self._settings = settings
+        self._note_refusal = note_refusal
         self._waits_for = ""  # "headers", "body" or nothing
         self._wait: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -273,6 +284,7 @@ class BoundedProtocol(H11Protocol):
         self._abort_soon()
 
     def _answer(self, status: HTTPStatus, detail: str) -> None:
+        self._note_refusal(status)
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return  # an answer is on its way already
         answer = problem(status, *CODES[status], detail, {"connection": "close"})

@@ -7,6 +7,7 @@ import math
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -46,6 +47,8 @@ STAGE_BUCKETS_S = (
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 STAGES = ("decode", "preprocess", "infer", "total")
 STAGES_WITHIN_INFER = ("queue", "compute")  # not every runner tells
+
+UNREAD_STATUSES = (400, 408, 431, 501, 503)  # as http_server.CODES has them
 
 # A second series each, with the time when the first began.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -101,6 +104,14 @@ class Metrics:
             buckets=BATCH_BUCKETS,
             registry=self._instruments,
         )
+        self._unread = Counter(
+            "convoy_http_unread",
+            "Connections and requests that were refused before they were read, by HTTP status",
+            ["status"],
+            registry=self._instruments,
+        )
+        for status in UNREAD_STATUSES:
+            self._unread.labels(status)  # 0, and not missing, until there is one
         Info("convoy_build", "The gateway's version", registry=self._instruments).info(
             {"version": version("convoy-serving")}
         )
@@ -118,6 +129,10 @@ class Metrics:
     def refused(self, model: str, reason: str, image_bytes: int = 0) -> None:
         """`model` is empty where the client named one that is not there."""
         self._count(model, reason, image_bytes)
+
+    def not_read(self, status: HTTPStatus) -> None:
+        """A client that was too slow, too many, or sent what is no HTTP."""
+        self._unread.labels(int(status)).inc()
 
     def _count(self, model: str, reason: str, image_bytes: int) -> None:
         self._requests.labels(tracing.door(), model, reason).inc()

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -20,15 +19,13 @@ from server import tracing
 from server.admission import Body
 from server.errors import MalformedRequest
 from server.http_api import answer_nobody
-from server.http_requests import body_too_large, bounded, timeout_of
+from server.http_requests import body_too_large, bounded, check_json_values, timeout_of
 from server.open_inference import facts
 from server.open_inference.inference import VALUE_BYTES, Answer, OpenInference, aside
 from server.open_inference.tensors import INPUT, OUTPUTS, check_content_type, decode
 
 HEADER_LENGTH = "inference-header-content-length"
 INFLATED_AT_ONCE_BYTES = 1 << 20
-# A body of nothing but brackets would be gigabytes in memory; base64 has none of these characters.
-MOST_JSON_VALUES = 10_000
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -273,10 +270,7 @@ Asked = TypeVar("Asked", bound=BaseModel)
 
 
 def validated(kind: type[Asked], content: bytes) -> Asked:
-    characters = np.frombuffer(content, np.uint8)
-    n_values = sum(int(np.count_nonzero(characters == mark)) for mark in b",[{")
-    if n_values > MOST_JSON_VALUES:
-        raise MalformedRequest(f"the JSON has more than {MOST_JSON_VALUES} values")
+    check_json_values(content)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

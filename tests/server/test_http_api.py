@@ -157,6 +157,17 @@ def test_a_batch_that_is_none_is_refused_as_a_whole(
     assert words in refused.json()["detail"]
 
 
+def test_json_of_nothing_but_brackets_is_refused_before_it_fills_the_memory(
+    url: str, batch_url: str
+) -> None:
+    content = b'{"requests": [' + b"{}," * 10_001
+    for address in (url, batch_url):
+        headers = {"content-type": "application/json"}
+        refused = httpx.post(address, content=content, headers=headers)
+        assert problem(refused) == (400, "MALFORMED_REQUEST")
+        assert refused.json()["detail"] == "the JSON has more than 10000 values"
+
+
 # ---------------------------------------------------------------- what accompanies an answer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +195,22 @@ def child_of(pid: int, name: str) -> int | None:
         if command.startswith(name) and int(parent) == pid:
             return int(path.name)
     return None
+
+
+def test_what_is_refused_before_it_is_read_is_counted(lenet_gateway: Gateway) -> None:
+    def counted(status: str) -> float:
+        return Scrape(lenet_gateway).value("convoy_http_unread_total", status=status)
+
+    before = counted("400"), counted("431")
+    host, port = lenet_gateway.http.removeprefix("http://").split(":")
+    for said in (
+        b"no HTTP\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nx: %s\r\n\r\n" % (b"x" * 99_999),
+    ):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(said)
+            assert b"400" in (heard := connection.recv(99)) or b"431" in heard
+    assert (counted("400"), counted("431")) == (before[0] + 1, before[1] + 1)
 
 
 def test_the_process_and_the_build_are_told(lenet_gateway: Gateway) -> None:
