@@ -10,14 +10,18 @@ COPY requirements/serve.txt deploy/build.txt ./
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-compile --require-hashes -r serve.txt \
     && pip install --require-hashes -r build.txt
-# A third of it is what serving never opens: tests, tools that make models, the library for programs
-# in C, debugging symbols.
+# A third of it is what serving never opens: tests, types, tools that make models, libraries and
+# headers for programs in C and Fortran, grammars of languages to colour, debugging symbols.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils \
     && rm -rf /var/lib/apt/lists/* \
     && packages="$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && find "$packages/numpy" -type d -name tests -prune -exec rm -r {} + \
+    && find "$packages" -name '*.pyi' -delete \
+    && find "$packages/pygments/lexers" -type f ! -name '__init__.py' ! -name _mapping.py \
+        ! -name python.py ! -name special.py -delete \
+    && rm -r "$packages"/numpy/f2py "$packages"/numpy/distutils "$packages"/numpy/_core/include \
     && rm -r "$packages"/onnxruntime/tools "$packages"/onnxruntime/transformers \
         "$packages"/onnxruntime/quantization "$packages"/onnxruntime/datasets \
         "$packages"/onnxruntime/capi/libonnxruntime.so.* \

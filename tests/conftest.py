@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,14 +126,27 @@ def need_runner(request: pytest.FixtureRequest, name: str) -> str:
     return name
 
 
+class TritonElsewhere(TritonLocalRunner):
+    """At an address of one's own, and on a machine that a command enters."""
+
+    def __init__(self, repository: Path, address: str, enter: Sequence[str]) -> None:
+        super().__init__(repository, cache_path=Path(os.environ["CONVOY_CACHE"]))
+        self.address = address or self.address
+        self._enter = enter
+
+    def _command_line(self, server_path: Path, backends_path: Path) -> list[str]:
+        return [*self._enter, *super()._command_line(server_path, backends_path)]
+
+
 @contextlib.contextmanager
-def running_triton(repository: Path, address: str = "") -> Iterator[TritonLocalRunner]:
+def running_triton(
+    repository: Path, address: str = "", enter: Sequence[str] = ()
+) -> Iterator[TritonLocalRunner]:
     """A tritonserver that no gateway has started; one that dies is started again."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = TritonLocalRunner(repository, cache_path=Path(os.environ["CONVOY_CACHE"]))
-    server.address = address or server.address
+    server = TritonElsewhere(repository, address, enter)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
         yield server
@@ -151,7 +164,7 @@ def address_of_triton(repository: Path) -> Iterator[str]:
 
 
 TritonOf = Callable[[Path], contextlib.AbstractContextManager[str]]
-TritonAt = Callable[[Path, str], contextlib.AbstractContextManager[TritonLocalRunner]]
+TritonAt = Callable[..., contextlib.AbstractContextManager[TritonLocalRunner]]
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +175,7 @@ def triton_of(tritonserver: Path) -> TritonOf:
 
 @pytest.fixture(scope="session")
 def triton_at(tritonserver: Path) -> TritonAt:
-    """Starts a tritonserver over a repository at an address of this machine's."""
+    """Starts a tritonserver over a repository at an address, on a machine that a command enters."""
     return running_triton
 
 

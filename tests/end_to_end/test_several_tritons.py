@@ -1,6 +1,6 @@
 """Several real Tritons behind one gateway: who is asked, and what is lost when one is.
 
-Each is a host of its own, as far as this machine can tell: an address of the loopback network.
+Each is on a machine of its own, as `hosts` has them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.end_to_end.hosts import Host, hosts
 from tests.end_to_end.load import load, wait_for
 from tests.end_to_end.relay import relay_to
 
 Serve = Callable[..., Any]
 ServeTogether = Callable[..., Any]
-TritonAt = Callable[[Path, str], contextlib.AbstractContextManager[Any]]
+TritonAt = Callable[..., contextlib.AbstractContextManager[Any]]
 
-HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-PORT = 18001  # the same on each host, as behind a name
+PORT = 18001  # the same on each machine, as behind a name
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,27 @@ def repository(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -
 
 
 @pytest.fixture(scope="module")
-def tritons(triton_at: TritonAt, repository: Path) -> Iterator[dict[str, Any]]:
+def machines() -> Iterator[list[Host]]:
+    with hosts(3) as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def tritons(
+    triton_at: TritonAt, repository: Path, machines: list[Host]
+) -> Iterator[dict[str, Any]]:
+    """What runs, by its address."""
     with contextlib.ExitStack() as running:
-        addresses = [f"{host}:{PORT}" for host in HOSTS]
-        yield {each: running.enter_context(triton_at(repository, each)) for each in addresses}
+        yield {
+            address_on(each): running.enter_context(
+                triton_at(repository, address_on(each), each.enter)
+            )
+            for each in machines
+        }
+
+
+def address_on(machine: Host) -> str:
+    return f"{machine.address}:{PORT}"
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +133,22 @@ def test_of_one_that_is_killed_no_request_is_lost_and_it_comes_back(
 
 @pytest.mark.slow
 def test_a_cable_that_is_pulled_is_found(
+    gateway: Any, tritons: dict[str, Any], machines: list[Host], small_digit: bytes
+) -> None:
+    if not machines[0].namespace:
+        pytest.skip("needs network namespaces: root, and ip")
+    with load(gateway, small_digit, timeout_s=60) as running:
+        pulled_s = time.monotonic()
+        with machines[0].unplugged():
+            wait_for(lambda: address_on(machines[0]) not in reachable(gateway))
+            wait_for(lambda: running.is_served(pulled_s))
+        back = images(gateway)[address_on(machines[0])]
+        wait_for(lambda: images(gateway)[address_on(machines[0])] > back + 20)
+    assert running.seen() == set(), "they are asked elsewhere, once the silence is found"
+
+
+@pytest.mark.slow
+def test_a_road_that_falls_silent_is_found(
     serve: Serve, tritons: dict[str, Any], small_digit: bytes
 ) -> None:
     first, second, third = tritons
@@ -152,21 +185,27 @@ def default_of(gateway: Any) -> str:
 
 
 def test_a_name_that_grows_and_shrinks_is_noticed(
-    tmp_path: Path, tritons: dict[str, Any], small_digit: bytes
+    tmp_path: Path, tritons: dict[str, Any], machines: list[Host], small_digit: bytes
 ) -> None:
-    hosts = tmp_path / "hosts"
-    hosts.write_text("127.0.0.1 localhost\n127.0.0.2 tritons\n")
-    with serving_with_hosts(hosts, tmp_path, f"--triton=tritons:{PORT}") as gateway:
+    first, second, _ = machines
+    named = tmp_path / "hosts"
+    named.write_text(lines_of(first))
+    with serving_with_hosts(named, tmp_path, f"--triton=tritons:{PORT}") as gateway:
         gateway.wait_until_ready()
-        assert {each["name"] for each in runners(gateway)} == {f"127.0.0.2:{PORT}"}
+        assert {each["name"] for each in runners(gateway)} == {address_on(first)}
         with load(gateway, small_digit) as running:
-            hosts.write_text("127.0.0.1 localhost\n127.0.0.2 tritons\n127.0.0.3 tritons\n")
-            wait_for(lambda: images(gateway)[f"127.0.0.3:{PORT}"] > 20)
-            hosts.write_text("127.0.0.1 localhost\n127.0.0.3 tritons\n")
-            wait_for(lambda: {each["name"] for each in runners(gateway)} == {f"127.0.0.3:{PORT}"})
+            named.write_text(lines_of(first, second))
+            wait_for(lambda: images(gateway)[address_on(second)] > 20)
+            named.write_text(lines_of(second))
+            wait_for(lambda: {each["name"] for each in runners(gateway)} == {address_on(second)})
             moved_s = time.monotonic()
             wait_for(lambda: running.is_served(moved_s))
         assert running.seen() == set()
+
+
+def lines_of(*machines: Host) -> str:
+    """What /etc/hosts says while a name has these addresses."""
+    return "127.0.0.1 localhost\n" + "".join(f"{each.address} tritons\n" for each in machines)
 
 
 class Gateway:

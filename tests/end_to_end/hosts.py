@@ -1,0 +1,78 @@
+"""Machines of their own for servers: network namespaces, each with a cable to this one.
+
+Where they are not allowed (they need root, and `ip`), a machine is an address of the loopback
+network, which has no cable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Host:
+    address: str
+    namespace: str = ""  # none on the loopback network
+
+    @property
+    def enter(self) -> list[str]:
+        """What a command begins with that is to run there."""
+        command = [shutil.which("nsenter") or "", f"--net=/run/netns/{self.namespace}"]
+        return command if self.namespace else []
+
+    @contextlib.contextmanager
+    def unplugged(self) -> Iterator[None]:
+        """While its cable is pulled: what is sent to it goes nowhere, and nobody is told."""
+        ip("-netns", self.namespace, "link", "set", "cable", "down")
+        try:
+            yield
+        finally:
+            ip("-netns", self.namespace, "link", "set", "cable", "up")
+
+
+@contextlib.contextmanager
+def hosts(count: int) -> Iterator[list[Host]]:
+    if not namespaces_are_allowed():
+        yield [Host(f"127.0.0.{2 + number}") for number in range(count)]
+        return
+    with contextlib.ExitStack() as there:
+        yield [there.enter_context(host(number)) for number in range(count)]
+
+
+def namespaces_are_allowed() -> bool:
+    if not shutil.which("ip") or not shutil.which("nsenter"):
+        return False
+    try:
+        with host(9):
+            return True
+    except subprocess.CalledProcessError:
+        return False
+
+
+@contextlib.contextmanager
+def host(number: int) -> Iterator[Host]:
+    """At 198.18.0.0/15, which RFC 2544 keeps for tests of networks."""
+    namespace, cable = f"convoy-{os.getpid()}-{number}", f"cv{os.getpid()}-{number}"
+    net = f"198.{18 + os.getpid() % 2}.{os.getpid() // 2 % 256}.%d/30"
+    here, there = 4 * number + 1, 4 * number + 2
+    ip("netns", "add", namespace)
+    try:
+        end = ("peer", "name", "cable", "netns", namespace)
+        ip("link", "add", cable, "type", "veth", *end)
+        ip("address", "add", net % here, "dev", cable)
+        ip("link", "set", cable, "up")
+        ip("-netns", namespace, "address", "add", net % there, "dev", "cable")
+        ip("-netns", namespace, "link", "set", "cable", "up")
+        ip("-netns", namespace, "link", "set", "lo", "up")
+        yield Host((net % there).removesuffix("/30"), namespace)
+    finally:
+        ip("netns", "del", namespace)  # and the cable with it
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
