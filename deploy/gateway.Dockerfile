@@ -22,16 +22,23 @@ RUN apt-get update \
     && find "$packages/pygments/lexers" -type f ! -name '__init__.py' ! -name _mapping.py \
         ! -name python.py ! -name special.py -delete \
     && rm -r "$packages"/numpy/f2py "$packages"/numpy/distutils "$packages"/numpy/_core/include \
-    && rm -r "$packages"/onnxruntime/tools "$packages"/onnxruntime/transformers \
+        "$packages"/onnxruntime/tools "$packages"/onnxruntime/transformers \
         "$packages"/onnxruntime/quantization "$packages"/onnxruntime/datasets \
         "$packages"/onnxruntime/capi/libonnxruntime.so.* \
     && strip --strip-debug "$packages"/ml_dtypes/*.so "$packages"/rapidjson*.so
 COPY . .
-# Bytecode is made here, since nothing can be written later; it holds no time stamps, so that the
-# same sources make the same layer.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
     && pip --python /opt/venv/bin/python install --no-compile --no-deps /wheels/*.whl \
-    && /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib
+    && rm -r /opt/venv/lib/python3*/site-packages/export/weights
+# Bytecode is made here, since nothing can be written later: of what serving imports. It holds no
+# time stamps, so that the same sources make the same layer.
+RUN PYTHONPYCACHEPREFIX=/tmp/pycache /opt/venv/bin/python -c "\
+import convoy.cli, server.gateway, opentelemetry.exporter.otlp.proto.http.trace_exporter; \
+import py_compile, sys; \
+files = [getattr(module, '__file__', None) or '' for module in sys.modules.values()]; \
+sys.pycache_prefix = None; \
+[py_compile.compile(file, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH) \
+    for file in files if file.startswith('/opt/venv') and file.endswith('.py')]"
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Convoy gateway" \

@@ -29,6 +29,7 @@ from tests.deploy.conftest import Measured
 from tests.deploy.engine import Deployment, answers, docker, run, wait_for
 from tests.deploy.files import ROOT, clean_environment
 from tests.end_to_end.load import load
+from tests.server.test_tls import issue
 
 pytestmark = pytest.mark.container
 
@@ -36,7 +37,7 @@ DIGIT = ROOT / "tests" / "data" / "digit-7.png"
 GATEWAY_IMAGE, EXPORT_IMAGE = "convoy-gateway", "convoy-exporter"
 TRITON_STANDIN, PROMETHEUS_STANDIN = "convoy-triton-standin", "convoy-prometheus-standin"
 # On top of its base image.
-LARGEST_GATEWAY_BYTES = 200e6
+LARGEST_GATEWAY_BYTES = 175e6
 WRITE = "open('/opt/venv/x', 'w')"
 
 
@@ -164,7 +165,24 @@ def ask_until_refused(client: Client, seen: list[str]) -> None:
         seen.append(str(error))
 
 
-# ---------------------------------------------------------------- keys
+# ---------------------------------------------------------------- TLS, and keys
+
+
+def test_both_doors_speak_tls(tmp_path: Path, gateway_image: str) -> None:
+    files = issue(tmp_path)
+    settings = {
+        "COMPOSE_FILE": f"{ROOT}/docker-compose.yml:{ROOT}/deploy/tls.yml",
+        "TLS_CERTIFICATE_FILE": str(files.certificate),
+        "TLS_KEY_FILE": str(files.key),
+        "GATEWAY_USER": f"{os.getuid()}:{os.getgid()}",
+    }
+    with deployed(tmp_path, **settings) as deployment:
+        for scheme, port in (("https", "HTTP_PORT"), ("grpcs", "GRPC_PORT")):
+            server = f"{scheme}://localhost:{deployment.settings[port]}"
+            with Client(server, ca=files.ca) as client:
+                assert client.classify(DIGIT, model="lenet5").best.label == "7"
+        with pytest.raises(errors.ConvoyError):
+            labels(deployment)
 
 
 def test_keys_are_asked_for_and_read_anew(tmp_path: Path, gateway_image: str) -> None:
