@@ -375,8 +375,11 @@ def run(
     Raises:
         ExportError: a stage failed, and nothing was published.
     """
+    from export.calibration import calibration_sha256
     from export.labels import read_labels
 
+    if options.calibration:
+        calibration_sha256(options.calibration)  # that there are no pictures is said at once
     network = options.network
     labels = read_labels(options.labels) if options.labels else network.labels()
     may_be_there = options.format != "rtx" and not (options.force or options.replace)

@@ -143,21 +143,25 @@ def _fields(digit: Floats) -> Floats:
     return np.stack([centred(source.grey, 0), centred(source.distance, far) * scale / 2])
 
 
-@cache
-def _all_fields() -> Tensor:
+@cache  # a build needs few, training all of them: 3 ms each
+def _fields_of(row: int) -> Floats:
     digits, _ = data_set()
-    return torch.from_numpy(np.stack([_fields(digit) for digit in digits]))
+    return _fields(digits[row])
+
+
+def _fields_at(rows: Integers) -> Tensor:
+    return torch.from_numpy(np.stack([_fields_of(int(row)) for row in rows]))
 
 
 def fields(rows: Integers) -> tuple[Tensor, Tensor]:
     """What `augment` draws from, N×2×64×64, and the labels, N."""
     _, labels = data_set()
-    return _all_fields()[rows], torch.from_numpy(labels[rows])
+    return _fields_at(rows), torch.from_numpy(labels[rows])
 
 
 def clean(rows: Integers) -> npt.NDArray[np.uint8]:
     """The digits as the data set has them, N×32×32×1, 0 paper, 255 ink."""
-    grey = functional.avg_pool2d(_all_fields()[rows][:, :1], 2)  # N×1×32×32
+    grey = functional.avg_pool2d(_fields_at(rows)[:, :1], 2)  # N×1×32×32
     grey = grey / grey.amax(dim=(1, 2, 3), keepdim=True)
     return (grey * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 

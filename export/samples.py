@@ -65,8 +65,11 @@ def _crops(count: int, random: np.random.Generator, size: int) -> Iterator[tuple
 
 def digits(count: int, seed: int) -> Samples:
     """Held-out digits, none twice; all 360 where more are asked for."""
-    from export.digits import held_out
+    from export.digits import clean, data_set, random_fifth
 
-    planes, labels = held_out()
-    rows = np.random.default_rng(seed).permutation(len(planes))[:count]
-    return Samples(tuple(f"held-out digit {row}, a {labels[row]}" for row in rows), planes[rows])
+    held_out = random_fifth().held_out
+    numbers = np.random.default_rng(seed).permutation(len(held_out))[:count]
+    rows = held_out[numbers]
+    labels = data_set()[1][rows]
+    names = zip(numbers, labels, strict=True)
+    return Samples(tuple(f"held-out digit {n}, a {label}" for n, label in names), clean(rows))

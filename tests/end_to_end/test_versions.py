@@ -36,7 +36,13 @@ def shared_triton(triton_of: TritonOf, repository: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["in-process", "triton-local", "two gateways on one Triton"])
+@pytest.fixture(
+    params=[
+        "in-process",
+        "triton-local",
+        pytest.param("two gateways on one Triton", marks=pytest.mark.slow),
+    ]
+)
 def gateways(request: pytest.FixtureRequest, serve: Serve, repository: Path) -> list[Any]:
     if request.param == "in-process":
         places = [["--runner=in-process", f"--repository={repository}"]]

@@ -62,15 +62,26 @@ def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
     assert lines[-1] == "  weights: random, so that no answer of this version means anything"
 
 
-def test_the_same_build_again_is_published_already_unless_forced(tmp_path: Path) -> None:
+def test_the_same_build_again_is_published_already_unless_forced(
+    tmp_path: Path, built: Published
+) -> None:
+    shutil.copytree(built.folder, tmp_path / "models" / "lenet5.v1")
     arguments = ("lenet5", "--weights", "random")
-    assert build(tmp_path, *arguments).returncode == 0
     again = build(tmp_path, *arguments)
     assert "lenet5.v1: already published, by the same build" in again.stdout
     assert "lenet5.v2: published" in build(tmp_path, *arguments, "--force").stdout
-    assert "lenet5.v3: published" in build(tmp_path, *arguments, "--seed", "1").stdout
-    (tmp_path / "models" / "lenet5.v3" / "1" / "model.onnx").write_bytes(b"damaged")
-    assert "lenet5.v4: published" in build(tmp_path, *arguments, "--seed", "1").stdout
+
+
+def test_another_seed_and_a_damaged_file_are_built_anew(tmp_path: Path, built: Published) -> None:
+    shutil.copytree(built.folder, tmp_path / "lenet5.v1")
+
+    def published(seed: int) -> Published:
+        return run(Options(find("lenet5"), "fp32", "random", seed, tmp_path), lambda _: None)
+
+    assert published(seed=0).was_there
+    assert published(seed=1).folder.name == "lenet5.v2"
+    (tmp_path / "lenet5.v2" / "1" / "model.onnx").write_bytes(b"damaged")
+    assert published(seed=1).folder.name == "lenet5.v3"
 
 
 def test_a_build_that_is_there_imports_nothing_heavy(built: Published) -> None:
@@ -111,11 +122,9 @@ def test_an_rtx_engine_is_written_aside_and_published_nowhere(tmp_path: Path) ->
 
 def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
     for number in (1, 2):
-        shutil.copytree(built.folder, tmp_path / "models" / f"lenet5.v{number}")
-    arguments = ("lenet5", "--weights", "random", "--fp16", "--keep", "2")
-    assert build(tmp_path, *arguments).returncode == 0
-    there = sorted(path.name for path in (tmp_path / "models").glob("*.v*"))
-    assert there == ["lenet5.v2", "lenet5.v3"]
+        shutil.copytree(built.folder, tmp_path / f"lenet5.v{number}")
+    run(Options(find("lenet5"), "fp16", "random", 0, tmp_path, keep=2), lambda _: None)
+    assert sorted(path.name for path in tmp_path.glob("*.v*")) == ["lenet5.v2", "lenet5.v3"]
 
 
 @pytest.mark.parametrize(

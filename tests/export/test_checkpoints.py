@@ -340,6 +340,7 @@ def test_random_weights_tell_pictures_apart(resnet18: Network, random_resnet18: 
     assert_pictures_are_told_apart(resnet18, random_resnet18)
 
 
+@pytest.mark.slow
 def test_random_weights_tell_pictures_apart_152_layers_deep() -> None:
     resnet152 = find("resnet152")
     assert_pictures_are_told_apart(resnet152, load(resnet152, "random"))

@@ -30,6 +30,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.slow
 def test_study_trains_each_kind_and_writes_what_came_out(tmp_path: Path) -> None:
     options = ["--depth", "8", "--seed", "3", "--epochs", "1", "--output"]
     result = run(*options, str(tmp_path))

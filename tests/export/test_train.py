@@ -41,6 +41,7 @@ def train_briefly(folder: Path, *, folds: bool = False, seed: int = 0) -> bytes:
     return (folder / "lenet5.pth").read_bytes()
 
 
+@pytest.mark.slow
 def test_same_command_gives_the_same_file(tmp_path: Path) -> None:
     torch.rand(3)  # what happened before in the process does not matter
     first = train_briefly(tmp_path / "a")
