@@ -20,7 +20,7 @@ SMOOTHING = 0.1  # share of the newest measurement in the moving averages
 BUSY_IMAGES = 4
 # Under overload the queue grows until the next in it would just be in time, and half of them are
 # not: as TCP does for its time-outs, we allow for how far single answers lie from the mean.
-DEVIATIONS = 3.0
+DEVIATIONS = 2.0
 # What took this share of its deadline was given up, or nearly so. It would have taken longer;
 # nobody knows how much, and too little would let in as many again.
 GIVEN_UP_SHARE = 0.99
