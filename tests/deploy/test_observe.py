@@ -114,9 +114,8 @@ def prometheus(
     )
 
     def ask(query: str) -> list[Any]:
-        answer = httpx.get(
-            f"http://127.0.0.1:{port}/api/v1/query", params={"query": query}, timeout=10
-        ).json()
+        url = f"http://127.0.0.1:{port}/api/v1/query"
+        answer = httpx.get(url, params={"query": query}, timeout=10).raise_for_status().json()
         assert answer["status"] == "success", answer
         result: list[Any] = answer["data"]["result"]
         return result
@@ -133,7 +132,7 @@ def is_watched(ask: Callable[[str], list[Any]]) -> bool:
     """Rates need more than one look at a counter that exists."""
     try:
         seen = ask('count_over_time(convoy_requests_total{reason="OK"}[1m]) >= 4')
-    except httpx.TransportError:
+    except (httpx.TransportError, httpx.HTTPStatusError):  # it is still starting
         return False
     return bool(seen)
 
