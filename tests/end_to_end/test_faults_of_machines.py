@@ -39,50 +39,30 @@ DAY_S = 86400
 class Machine:
     gateway: RunningGateway
     runner: str
-    clock: Path  # what the gateway takes the time from: "+1d" is tomorrow
 
 
 @pytest.fixture(scope="module", params=RUNNERS)
 def machine(
     request: pytest.FixtureRequest, shipped_lenet5: Path, small_digit: bytes, tmp_path_factory: Any
 ) -> Iterator[Machine]:
-    """A gateway that has seen load, on a machine whose clock can be set. The last test ends it."""
+    """A gateway that has seen load. The last test ends it."""
     need_runner(request, request.param)
-    folder = tmp_path_factory.mktemp(request.param)
-    clock = folder / "clock"
-    clock.write_text("+0")
+    log_path = tmp_path_factory.mktemp(request.param) / "gateway.log"
     options = [*options_for(request.param, shipped_lenet5), "--not-ready-s=0.5"]
-    with serving(folder / "gateway.log", *options, environment=faked_by(clock)) as gateway:
+    with serving(log_path, *options) as gateway:
         gateway.wait_until_ready()
         with load(gateway, small_digit):
             pass
-        yield Machine(gateway, request.param, clock)
+        yield Machine(gateway, request.param)
 
 
 def options_for(runner: str, version: Path) -> list[str]:
     return [f"--repository={version.parent}", "--models=lenet5", f"--runner={runner}"]
 
 
-def faked_by(clock: Path) -> dict[str, str]:
-    """An environment in which the wall clock follows a file; the monotonic one goes on, as ever."""
-    spec = find_spec("libfaketime")
-    if not spec or not spec.origin:
-        pytest.skip("needs libfaketime, whose package is for Linux on x86-64")
-    return {
-        "LD_PRELOAD": str(Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-    }
-
-
 # ---------------------------------------------------------------- no files left to open
 
 
-# Slow, as the two below that share its gateway: twice in a dozen runs, among all other tests, the
-# gateway was not seen to serve on.
-@slow
 def test_without_file_descriptors_open_connections_are_served_on(
     machine: Machine, small_digit: bytes, note: Note
 ) -> None:
@@ -195,28 +175,66 @@ def is_ready(gateway: RunningGateway) -> bool:
 # ---------------------------------------------------------------- a clock that jumps
 
 
-@slow
+@dataclass(frozen=True)
+class Clock:
+    """The wall clock of a gateway, which a file sets: "+1d" is tomorrow.
+
+    What fakes it opens the file at each look, and ends the process that has no file left to open:
+    so the gateway is one of its own.
+    """
+
+    path: Path
+    gateway: RunningGateway
+
+    def set(self, days: int) -> None:
+        new = self.path.with_suffix(".new")
+        new.write_text(f"{days:+d}d")
+        new.replace(self.path)  # at once: half a time would end the process, too
+        shown_s = time.time() + days * DAY_S
+        wait_for(lambda: abs(last_logged_s(self.gateway) - shown_s) < 60)
+
+
+@pytest.mark.parametrize("runner", ["in-process", pytest.param("triton-local", marks=slow)])
 def test_a_clock_that_jumps_costs_no_request(
-    machine: Machine, small_digit: bytes, note: Note
+    runner: str,
+    shipped_lenet5: Path,
+    small_digit: bytes,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    note: Note,
 ) -> None:
     """A day forwards, then two backwards: no deadline is missed, and nothing waits for a day."""
-    with (
-        nothing_leaks(machine.gateway),
-        load(machine.gateway, small_digit, clients_per_wire=4) as running,
-    ):
-        jumped_s = time.monotonic()
-        for days in (1, -1, 0):
-            set_clock(machine, days)
-            wait_for(partial(running.is_served, time.monotonic()))
+    need_runner(request, runner)
+    path = tmp_path / "clock"
+    path.write_text("+0")
+    options = options_for(runner, shipped_lenet5)
+    with serving(tmp_path / "gateway.log", *options, environment=faked_by(path)) as gateway:
+        gateway.wait_until_ready()
+        with load(gateway, small_digit):
+            pass
+        clock = Clock(path, gateway)
+        with nothing_leaks(gateway), load(gateway, small_digit, clients_per_wire=4) as running:
+            jumped_s = time.monotonic()
+            for days in (1, -1, 0):
+                clock.set(days)
+                wait_for(partial(running.is_served, time.monotonic()))
     assert running.seen() == set()
     assert running.longest_s() < 10
-    note("the clock jumps a day forwards, two backwards", machine.runner, running, jumped_s)
+    note("the clock jumps a day forwards, two backwards", runner, running, jumped_s)
 
 
-def set_clock(machine: Machine, days: int) -> None:
-    machine.clock.write_text(f"{days:+d}d")
-    shown_s = time.time() + days * DAY_S
-    wait_for(lambda: abs(last_logged_s(machine.gateway) - shown_s) < 60)
+def faked_by(clock: Path) -> dict[str, str]:
+    """An environment in which the wall clock follows a file; the monotonic one goes on, as ever."""
+    spec = find_spec("libfaketime")
+    if not spec or not spec.origin:
+        pytest.skip("needs libfaketime, whose package is for Linux on x86-64")
+    return {
+        "LD_PRELOAD": str(Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+    }
 
 
 def last_logged_s(gateway: RunningGateway) -> float:
@@ -227,7 +245,6 @@ def last_logged_s(gateway: RunningGateway) -> float:
 # ---------------------------------------------------------------- signals
 
 
-@slow
 def test_sigterm_under_load_loses_nothing_that_was_taken(
     machine: Machine, small_digit: bytes, note: Note
 ) -> None:
