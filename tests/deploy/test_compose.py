@@ -1,10 +1,14 @@
-"""docker-compose.yml, its overrides and .env.example, without an engine."""
+"""docker-compose.yml, its overrides and .env.example, as Compose reads them without an engine."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from importlib.resources import files
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -17,6 +21,8 @@ from tests.deploy.files import (
     GPU,
     ROOT,
     STANDING,
+    SWARM,
+    clean_environment,
     read,
     services,
     variables,
@@ -97,3 +103,95 @@ def test_the_gateway_is_given_up_after_it_has_drained() -> None:
     grace: Any = services(COMPOSE)["gateway"]["stop_grace_period"]
     longest_s = float(EXAMPLES["CONVOY_NOT_READY_S"]) + Settings().shutdown_grace_s
     assert float(grace.removesuffix("s")) > longest_s
+
+
+# ---------------------------------------------------------------- docker compose config
+
+TRITON = {"COMPOSE_PROFILES": "triton", "CONVOY_TRITON": "triton:8001"}
+GPUS = {**TRITON, "COMPOSE_FILE": "docker-compose.yml:docker-compose.gpu.yml"}
+KEYS = {"COMPOSE_FILE": "docker-compose.yml:deploy/keys.yml", "API_KEYS_FILE": "./keys.toml"}
+TLS = {
+    "COMPOSE_FILE": "docker-compose.yml:deploy/tls.yml",
+    "TLS_CERTIFICATE_FILE": "./gateway.crt",
+    "TLS_KEY_FILE": "./gateway.key",
+}
+OBSERVED = {"COMPOSE_PROFILES": "triton,observe"}
+
+
+def config(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """`docker compose config` in the checkout, with an .env of these settings."""
+    compose = Path(sys.executable).with_name("docker-compose")
+    with NamedTemporaryFile("w", suffix=".env") as env:
+        env.write("".join(f"{name}={value}\n" for name, value in settings.items()))
+        env.flush()
+        return subprocess.run(
+            [compose, "--env-file", env.name, *words, "config", "--format", "json"],
+            cwd=ROOT,
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def composed(*words: str, **settings: str) -> dict[str, dict[str, Any]]:
+    """The services that Compose would start."""
+    done = config(*words, **settings)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)["services"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "started"),
+    [
+        ({}, {"gateway"}),
+        (TRITON, {"gateway", "triton"}),
+        (GPUS, {"gateway", "triton"}),
+        (KEYS, {"gateway"}),
+        (TLS, {"gateway"}),
+        (OBSERVED, STANDING),
+    ],
+    ids=["nothing", "Triton", "GPUs", "keys", "TLS", "dashboards"],
+)
+def test_compose_starts_what_env_asks_for(settings: dict[str, str], started: set[str]) -> None:
+    found = composed(**settings)
+    assert set(found) == started
+    for service in found.values():
+        assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}
+    assert found["gateway"]["environment"]["CONVOY_TRITON"] == settings.get("CONVOY_TRITON")
+
+
+def test_the_defaults_of_the_example_change_nothing() -> None:
+    defaults = [name for name, default in variables(COMPOSE).items() if default is not None]
+    assert composed(**{name: EXAMPLES[name] for name in defaults}) == composed()
+
+
+def test_gpus_are_tritons_and_the_exporters() -> None:
+    found = composed("--profile", "*", **GPUS, GPUS="2")
+    for name, service in found.items():
+        reserved = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
+        gpus = [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]
+        assert reserved == (gpus if name in ("triton", "export") else [])
+        # Beside what the file of the GPUs adds, all that held without it.
+        assert service["deploy"]["resources"]["limits"]["memory"]
+
+
+def test_keys_and_certificates_are_secrets_by_file() -> None:
+    keys = composed(**KEYS)["gateway"]
+    assert keys["environment"]["CONVOY_ALLOW_UNAUTHENTICATED"] == "false"
+    assert [secret["source"] for secret in keys["secrets"]] == ["api_keys"]
+    tls = composed(**TLS)["gateway"]
+    assert [secret["source"] for secret in tls["secrets"]] == ["tls_certificate", "tls_key"]
+
+
+def test_what_is_missing_is_asked_for_by_name() -> None:
+    done = config(COMPOSE_FILE=KEYS["COMPOSE_FILE"])
+    assert done.returncode != 0
+    assert "API_KEYS_FILE" in done.stderr and "as convoy key writes it" in done.stderr
+
+
+def test_the_stack_is_read_too() -> None:
+    found = composed("--file", str(SWARM), MODEL_REPOSITORY="/srv/models", **TRITON)
+    assert set(found) == STANDING
+    assert found["gateway"]["environment"]["CONVOY_TRITON"] == "triton:8001"
