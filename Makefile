@@ -3,10 +3,12 @@
 # PYTHON chooses the interpreter of a new .venv:        make serve PYTHON=python3.12
 # ARGS are passed on:                                   make serve ARGS="--runner triton-local"
 # SECONDS is how long to fuzz:                          make fuzz SECONDS=600
+# WORKERS is how many tests run at once:                make test WORKERS=0
 # PIP_ARGS go to pip where torch is installed:          make setup-export PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 SECONDS ?= 60
+WORKERS ?= 2
 BIN := .venv/bin
 # The packages of one extra of pyproject.toml, one a line.
 EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
@@ -24,8 +26,8 @@ serve: .venv/serve.done ## serve the models of model_repository/ on this machine
 
 setup-export: .venv/export.done ## install what building and training need, torch included
 
-test: .venv/dev.done ## all tests but the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/dev.done ## all tests but the slow ones, WORKERS=2 files of them at once
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/dev.done ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

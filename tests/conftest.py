@@ -23,6 +23,7 @@ import httpx
 import pytest
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
+from xdist.scheduler import LoadFileScheduling
 
 from convoy.v1 import classifier_pb2 as pb
 from server.runners.triton_local import TritonLocalRunner
@@ -43,10 +44,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the process that all workers report to looks at it
+        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--nothing-skipped") and reporter.stats.get("skipped"):
         reporter.write_line("tests were skipped, and --nothing-skipped was given", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# They need ResNet-152, whose build takes a minute.
+NEED_THE_LARGE_REPOSITORY = {
+    "test_faults_of_clients.py",
+    "test_metrics.py",
+    "test_overload.py",
+    "test_start_and_stop.py",
+    "test_walk.py",
+}
+
+
+class WholeFiles(LoadFileScheduling):
+    """Each file is one worker's, and those that share what takes long to make are all one's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "large" if Path(file).name in NEED_THE_LARGE_REPOSITORY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> WholeFiles:
+    return WholeFiles(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

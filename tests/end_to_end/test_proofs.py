@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,13 @@ from onnx import helper, numpy_helper
 
 from convoy import Client, errors
 from convoy.v1 import classifier_pb2 as pb
+from export.build import run
+from export.catalog import find
+from export.options import Options
 
 Serve = Callable[..., Any]
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL_FILE = Path("1", "model.onnx")
 
 
@@ -92,9 +92,8 @@ WRONG = {
 def right(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> dict[str, Path]:
     """A version that reads grey digits, and one that takes photos in three channels."""
     repository = tmp_path_factory.mktemp("right")
-    command = [sys.executable, "export/build.py", "nin_cifar10", "--weights", "random"]
-    subprocess.run([*command, "--repository", str(repository)], cwd=ROOT, check=True)
-    return {"lenet5": shipped_lenet5, "nin_cifar10": repository / "nin_cifar10.v1"}
+    nin = run(Options(find("nin_cifar10"), "fp32", "random", 0, repository), lambda _: None)
+    return {"lenet5": shipped_lenet5, "nin_cifar10": nin.folder}
 
 
 def test_what_is_wrong_is_found_before_it_answers_and_is_named(

@@ -21,11 +21,12 @@ from PIL import Image
 from tritonclient.grpc import InferenceServerClient
 
 from convoy import Classification, Client, errors
+from export.build import run
 from export.catalog import CATALOG, find
 from export.checkpoints import load
 from export.drawn_digits import drawn_digits
+from export.options import Options
 
-ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ("china.jpg", "flower.jpg")
 # The same fp32 network in another runtime; what the build allows it.
 TOLERANCE = find("resnet152").fp32_tolerance
@@ -199,8 +200,7 @@ def test_digits_as_people_draw_them_are_read(shipped_gateway: Any, name: str, co
 def test_a_build_appears_in_the_running_server(serve: Any, repository: Path, digit: bytes) -> None:
     gateway = serve(f"--repository={repository}")
     gateway.wait_until_ready()
-    command = [sys.executable, str(ROOT / "export" / "build.py"), "lenet5", "--fp16"]
-    subprocess.run([*command, "--repository", str(repository)], cwd="/", check=True)
+    run(Options(find("lenet5"), "fp16", "digits", 0, repository), step=lambda _: None)
     url = f"{gateway.http}/v1/models/lenet5:classify"
     gateway.wait_for(lambda: httpx.post(url, content=digit).json()["version"] == "2")
     answer = httpx.post(url, content=digit).json()

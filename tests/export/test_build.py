@@ -7,17 +7,20 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
+from typer.testing import CliRunner
 
 from convoy.v1 import classifier_pb2 as pb
+from export import build as script
 from export.build import check_name, run
 from export.catalog import CATALOG, Checkpoint, find, photo
 from export.engine_file import read_header
@@ -35,18 +38,40 @@ def build(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, ROOT / "export" / "build.py", *arguments],
         cwd=cwd,
-        env=os.environ
-        | {
-            "CONVOY_REPOSITORY": str(cwd / "models"),
-            "CONVOY_WEIGHTS_URL": "http://127.0.0.1:1/",  # where nobody listens
-            "XDG_CACHE_HOME": str(cwd / "cache"),
-            "NO_PROXY": "127.0.0.1",
-            "COLUMNS": "200",
-        },
+        env=os.environ | environment(cwd),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def environment(cwd: Path) -> dict[str, str]:
+    return {
+        "CONVOY_REPOSITORY": str(cwd / "models"),
+        "CONVOY_WEIGHTS_URL": "http://127.0.0.1:1/",  # where nobody listens
+        "XDG_CACHE_HOME": str(cwd / "cache"),
+        "NO_PROXY": "127.0.0.1",
+        "COLUMNS": "200",
+    }
+
+
+Built = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def build_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
+    """The same command in this process, which has imported torch already."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(script.build)
+
+    def build(*arguments: str) -> subprocess.CompletedProcess[str]:
+        ended = CliRunner(env=environment(tmp_path)).invoke(app, arguments)
+        return subprocess.CompletedProcess(
+            arguments, ended.exit_code, stdout=ended.stdout, stderr=ended.stderr
+        )
+
+    return build
 
 
 def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
@@ -63,13 +88,13 @@ def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
 
 
 def test_the_same_build_again_is_published_already_unless_forced(
-    tmp_path: Path, built: Published
+    tmp_path: Path, built: Published, build_here: Built
 ) -> None:
     shutil.copytree(built.folder, tmp_path / "models" / "lenet5.v1")
     arguments = ("lenet5", "--weights", "random")
-    again = build(tmp_path, *arguments)
+    again = build_here(*arguments)
     assert "lenet5.v1: already published, by the same build" in again.stdout
-    assert "lenet5.v2: published" in build(tmp_path, *arguments, "--force").stdout
+    assert "lenet5.v2: published" in build_here(*arguments, "--force").stdout
 
 
 def test_another_seed_and_a_damaged_file_are_built_anew(tmp_path: Path, built: Published) -> None:
@@ -97,8 +122,10 @@ def test_a_build_that_is_there_imports_nothing_heavy(built: Published) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_several_networks_end_in_a_table_and_one_failure_fails_alone(tmp_path: Path) -> None:
-    done = build(tmp_path, "lenet5", "nin", "nin_cifar10", "--weights", "digits")
+def test_several_networks_end_in_a_table_and_one_failure_fails_alone(
+    tmp_path: Path, build_here: Built
+) -> None:
+    done = build_here("lenet5", "nin", "nin_cifar10", "--weights", "digits")
     assert done.returncode == 1
     assert sorted(path.name for path in (tmp_path / "models").glob("*.v*")) == ["lenet5.v1"]
     assert "nin is not trained on digits" in done.stderr
@@ -106,8 +133,10 @@ def test_several_networks_end_in_a_table_and_one_failure_fails_alone(tmp_path: P
     assert table.count("FAILED") == 2 and "lenet5.v1" in table
 
 
-def test_an_rtx_engine_is_written_aside_and_published_nowhere(tmp_path: Path) -> None:
-    done = build(tmp_path, "lenet5", "--fp16", "--format", "rtx", "--weights", "random")
+def test_an_rtx_engine_is_written_aside_and_published_nowhere(
+    tmp_path: Path, build_here: Built
+) -> None:
+    done = build_here("lenet5", "--fp16", "--format", "rtx", "--weights", "random")
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "build" / "rtx" / "lenet5"
     assert "written, and not published, since Triton does not load it" in done.stdout
@@ -123,7 +152,7 @@ def test_an_rtx_engine_is_written_aside_and_published_nowhere(tmp_path: Path) ->
 def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
     for number in (1, 2):
         shutil.copytree(built.folder, tmp_path / f"lenet5.v{number}")
-    run(Options(find("lenet5"), "fp16", "random", 0, tmp_path, keep=2), lambda _: None)
+    run(Options(find("lenet5"), "fp32", "random", 1, tmp_path, keep=2), lambda _: None)
     assert sorted(path.name for path in tmp_path.glob("*.v*")) == ["lenet5.v2", "lenet5.v3"]
 
 
@@ -186,13 +215,14 @@ def test_model_cannot_be_called_so(name: str) -> None:
         check_name(name, find("nin_cifar10"))
 
 
-def test_users_own_classes_are_published_under_their_name(tmp_path: Path) -> None:
+def test_users_own_classes_are_published_under_their_name(
+    tmp_path: Path, build_here: Built
+) -> None:
     network = find("nin_cifar10")
     flowers = ["daisy", "dandelion", "rose"]
     torch.save(architecture(network, len(flowers)).state_dict(), tmp_path / "flowers.pth")
     (tmp_path / "flowers.txt").write_text("daisy\tn11939491\ndandelion\nrose\n")
-    done = build(
-        tmp_path,
+    done = build_here(
         *("nin_cifar10", "--weights", "flowers.pth", "--labels", "flowers.txt"),
         *("--name", "my-flowers"),
     )

@@ -53,7 +53,7 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         {"network": find("plain20_digits")},
         {"network": dataclasses.replace(find("lenet5"), fp32_tolerance=1.0)},
     ],
-    ids=str,
+    ids=" and ".join,
 )
 def test_another_option_is_another_build(options: Options, change: dict[str, object]) -> None:
     assert dataclasses.replace(options, **change).sha256 != options.sha256  # type: ignore[arg-type]
