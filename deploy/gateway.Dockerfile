@@ -11,7 +11,8 @@ RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-compile --require-hashes -r serve.txt \
     && pip install --require-hashes -r build.txt
 # A third of it is what serving never opens: tests, types, tools that make models, libraries and
-# headers for programs in C and Fortran, grammars of languages to colour, debugging symbols.
+# headers for programs in C and Fortran, grammars of languages to colour, fonts and AVIF, debugging
+# symbols.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends binutils \
@@ -25,6 +26,10 @@ RUN apt-get update \
         "$packages"/onnxruntime/tools "$packages"/onnxruntime/transformers \
         "$packages"/onnxruntime/quantization "$packages"/onnxruntime/datasets \
         "$packages"/onnxruntime/capi/libonnxruntime.so.* \
+        "$packages"/PIL/_avif.*.so "$packages"/pillow.libs/libavif-* \
+        "$packages"/PIL/_imagingft.*.so "$packages"/pillow.libs/libfreetype-* \
+        "$packages"/pillow.libs/libharfbuzz-* "$packages"/pillow.libs/libbrotli* \
+        "$packages"/pillow.libs/libpng16-* \
     && strip --strip-debug "$packages"/ml_dtypes/*.so "$packages"/rapidjson*.so
 COPY . .
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \

@@ -37,7 +37,7 @@ DIGIT = ROOT / "tests" / "data" / "digit-7.png"
 GATEWAY_IMAGE, EXPORT_IMAGE = "convoy-gateway", "convoy-exporter"
 TRITON_STANDIN, PROMETHEUS_STANDIN = "convoy-triton-standin", "convoy-prometheus-standin"
 # On top of its base image.
-LARGEST_GATEWAY_BYTES = 175e6
+LARGEST_GATEWAY_BYTES = 165e6
 WRITE = "open('/opt/venv/x', 'w')"
 
 
