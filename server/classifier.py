@@ -139,6 +139,11 @@ class Classifier:
                 for call in calls:
                     self._log_refusal(call, error)
                 raise
+            except asyncio.CancelledError:  # between its steps, nothing else notices it of a call
+                for call in calls:
+                    if call.result is None:
+                        self._log_departure(call)
+                raise
         return [item_of(call) for call in calls]
 
     async def classify_stream(
@@ -191,7 +196,7 @@ class Classifier:
         if call.result is not None:
             return
         try:
-            with self._accounting(call):
+            with self._refusals_accounted(call):
                 async with call.within_its_deadline():
                     await step(call)
         except ServingError as error:
@@ -269,13 +274,18 @@ class Classifier:
     def _accounting(self, call: Call) -> Iterator[None]:
         """Counts and logs a request that fails, and lets nothing but a ServingError out."""
         try:
+            with self._refusals_accounted(call):
+                yield
+        except asyncio.CancelledError:
+            self._log_departure(call)
+            raise
+
+    @contextlib.contextmanager
+    def _refusals_accounted(self, call: Call) -> Iterator[None]:
+        try:
             yield
         except ServingError as error:
             self._log_refusal(call, error)
-            raise
-        except asyncio.CancelledError:
-            self._refuse(call, "CANCELLED")
-            logger.info("the client went away", extra=access(call, "CANCELLED"))
             raise
         except Exception as fault:
             logger.exception(
@@ -284,6 +294,10 @@ class Classifier:
             internal = InternalError("the gateway failed; its log has the reason")
             self._log_refusal(call, internal)
             raise internal from fault
+
+    def _log_departure(self, call: Call) -> None:
+        self._refuse(call, "CANCELLED")
+        logger.info("the client went away", extra=access(call, "CANCELLED"))
 
     def _log_refusal(self, call: Call, error: ServingError) -> None:
         self._refuse(call, error.reason)

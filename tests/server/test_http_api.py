@@ -437,17 +437,19 @@ def test_half_a_body_is_held_and_let_go_with_its_client(
     gateway.wait_for(lambda: status() == 200)
 
 
+@pytest.mark.parametrize("after_s", [0.02, 0.2])  # the second: when some images are prepared
 def test_what_nobody_waits_for_any_more_is_given_up(
-    lenet_gateway: Gateway, batch_url: str, digit: bytes
+    lenet_gateway: Gateway, batch_url: str, digit: bytes, after_s: float
 ) -> None:
     image = {"content": base64.b64encode(digit).decode()}
-    requests = [{"image": image, "request_id": f"gone-{i}"} for i in range(64)]
+    name = f"gone-after-{after_s}"
+    requests = [{"image": image, "request_id": name}] * 64
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(batch_url, json={"requests": requests}, timeout=httpx.Timeout(5, read=0.02))
+        httpx.post(batch_url, json={"requests": requests}, timeout=httpx.Timeout(5, read=after_s))
 
     def outcomes() -> list[str]:
         lines = logged(lenet_gateway)
-        return [line["outcome"] for line in lines if "gone-" in line.get("request_id", "")]
+        return [line["outcome"] for line in lines if line.get("request_id") == name]
 
     lenet_gateway.wait_for(lambda: len(outcomes()) == 64)
     assert "CANCELLED" in outcomes()
