@@ -154,7 +154,7 @@ class Endpoints:
 
     async def classify(self, request: Request) -> Response:
         with self._admission.body() as body:
-            async with self._arriving(request):
+            async with arriving(request, self._classifier):
                 message = await read_request(request, body, self._settings.max_request_bytes)
             message.request_id = message.request_id or request_id_of(request)
             try:
@@ -167,7 +167,7 @@ class Endpoints:
 
     async def batch_classify(self, request: Request) -> Response:
         with self._admission.body() as body:
-            async with self._arriving(request):
+            async with arriving(request, self._classifier):
                 messages = await self._read_batch(request, body)
             answering = self._classifier.classify_batch(messages, left_s(request))
             items = await while_somebody_waits(request, answering)
@@ -192,17 +192,18 @@ class Endpoints:
             request, body, settings.max_request_bytes, settings.max_batch_requests
         )
 
-    @contextlib.asynccontextmanager
-    async def _arriving(self, request: Request) -> AsyncIterator[None]:
-        """What fails before the classifier has the request is counted and logged like the rest."""
-        try:
-            with self._classifier.arriving(request.path_params["model"], request_id_of(request)):
-                async with in_time(request):
-                    yield
-        except asyncio.CancelledError as cancelled:
-            if isinstance(cancelled.__cause__, ClientDisconnect):
-                raise cancelled.__cause__ from None
-            raise
+
+@contextlib.asynccontextmanager
+async def arriving(request: Request, classifier: Classifier) -> AsyncIterator[None]:
+    """What fails before the classifier has the request is counted and logged like the rest."""
+    try:
+        with classifier.arriving(request.path_params["model"], request_id_of(request)):
+            async with in_time(request):
+                yield
+    except asyncio.CancelledError as cancelled:
+        if isinstance(cancelled.__cause__, ClientDisconnect):
+            raise cancelled.__cause__ from None
+        raise
 
 
 @contextlib.asynccontextmanager

@@ -10,16 +10,22 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tritonclient.grpc import service_pb2
 
-from server import tracing
 from server.admission import Body
 from server.errors import MalformedRequest
-from server.http_api import answer_nobody
-from server.http_requests import body_too_large, bounded, check_json_values, timeout_of
+from server.http_api import arriving
+from server.http_requests import (
+    body_too_large,
+    bounded,
+    check_json_values,
+    left_s,
+    request_id_of,
+    while_somebody_waits,
+)
 from server.open_inference import facts
 from server.open_inference.inference import VALUE_BYTES, Answer, OpenInference, aside
 from server.open_inference.tensors import INPUT, OUTPUTS, check_content_type, decode
@@ -35,20 +41,18 @@ def open_inference_routes(service: OpenInference) -> list[Route]:
     fleet = service.fleet
 
     async def infer(request: Request) -> Response:
-        tracing.arrived("http", request.headers)
-        model, version = model_of(request)
         with service.admission.body() as body:
-            with service.classifier.arriving(model):
-                try:
-                    content = await read_body(request, body, service.max_request_bytes)
-                except ClientDisconnect as gone:  # no fault of the gateway, nor a refusal
-                    return await answer_nobody(request, gone)
+            async with arriving(request, service.classifier):
+                content = await read_body(request, body, service.max_request_bytes)
                 length = request.headers.get(HEADER_LENGTH)
                 message = await aside(len(content), parse, content, length)
-                timeout_s = timeout_of(request.headers)
-            message.model_name, message.model_version = model, version
+            message.model_name, message.model_version = model_of(request)
             message.id = message.id or request.headers.get("x-request-id", "")
-            answer = await service.answer(message, len(content), timeout_s)
+            request.state.request_id = message.id or request_id_of(request)
+            answering = service.answer(
+                message, len(content), left_s(request), request.state.request_id
+            )
+            answer = await while_somebody_waits(request, answering)
             n_values = sum(len(tensor.values) for tensor in answer.outputs)
             return await aside(n_values * VALUE_BYTES, response_of, message, answer)
 
@@ -311,10 +315,9 @@ def response_of(message: Any, answer: Answer) -> Response:
     if message.id:
         shown["id"] = message.id
     text = json.dumps(shown).encode()
-    headers = {"x-request-id": answer.request_id}
     if not pieces:
-        return Response(text, 200, headers, "application/json")
-    headers[HEADER_LENGTH] = str(len(text))
+        return Response(text, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(text))}
     return Response(b"".join([text, *pieces]), 200, headers, "application/octet-stream")
 
 

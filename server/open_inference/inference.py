@@ -49,7 +49,6 @@ T = TypeVar("T")
 class Answer:
     """What both wires answer, each in its own form."""
 
-    request_id: str
     model: str
     version: str
     parameters: dict[str, str]
@@ -80,9 +79,13 @@ class OpenInference:
         self.statistics = Statistics()
 
     async def answer(
-        self, request: service_pb2.ModelInferRequest, n_bytes: int, timeout_s: float | None
+        self,
+        request: service_pb2.ModelInferRequest,
+        n_bytes: int,
+        timeout_s: float | None,
+        request_id: str = "",
     ) -> Answer:
-        """Answers a request, whose images have n_bytes in all.
+        """Answers a request, whose images have n_bytes in all; `request_id` is for one without.
 
         Raises:
             ServingError: the protocol has no status for each image, so one that fails fails all.
@@ -94,7 +97,8 @@ class OpenInference:
                 names = names_of(request)
                 timeout_s = shorter(timeout_s, timeout_of(request.parameters))
                 images = await aside(n_bytes, images_of, request, self.max_batch_requests)
-                requests = await aside(n_bytes, requests_of, request, images, servable)
+                request_id = request.id or request_id or new_id()
+                requests = await aside(n_bytes, requests_of, request, request_id, images, servable)
             answers = answers_of(await self.classifier.classify_batch(requests, timeout_s))
         except ServingError:
             if servable:
@@ -121,11 +125,13 @@ class OpenInference:
 
 
 def requests_of(
-    request: service_pb2.ModelInferRequest, images: Sequence[bytes], servable: Servable | None
+    request: service_pb2.ModelInferRequest,
+    request_id: str,
+    images: Sequence[bytes],
+    servable: Servable | None,
 ) -> list[pb.ClassifyRequest]:
     """A request for each image; one version answers all, even if the default moves meanwhile."""
     top_k = top_k_of(request.parameters)
-    request_id = request.id or new_id()
     version = servable.version if servable and len(images) > 1 else request.model_version
     return [
         pb.ClassifyRequest(
@@ -166,7 +172,7 @@ def answer_of(answers: Sequence[pb.ClassifyResponse], names: Sequence[str]) -> A
         "weights": first.served.weights,
     }
     outputs = tensors_of(answers, names)
-    return Answer(first.request_id, first.model, first.version, facts, outputs)
+    return Answer(first.model, first.version, facts, outputs)
 
 
 # ---------------------------------------------------------------- parameters

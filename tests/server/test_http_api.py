@@ -383,21 +383,27 @@ def test_what_the_door_refuses_is_in_the_log_and_the_metrics_too(
 # ---------------------------------------------------------------- bodies that are on their way
 
 
+CLASSIFY, INFER = "/v1/models/lenet5:classify", "/v2/models/lenet5/infer"
+
+
 @contextlib.contextmanager
-def sending(gateway: Gateway, head: str, body: bytes = b"") -> Iterator[socket.socket]:
+def sending(
+    gateway: Gateway, head: str, body: bytes = b"", *, path: str = CLASSIFY
+) -> Iterator[socket.socket]:
     """A client that has sent so much, and waits."""
     address = urlsplit(gateway.http)
     assert address.hostname and address.port
     with socket.create_connection((address.hostname, address.port), timeout=10) as client:
-        head = f"POST /v1/models/lenet5:classify HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n\r\n"
         client.sendall(head.encode() + body)
         yield client
 
 
-def test_the_deadline_counts_while_the_body_arrives(lenet_gateway: Gateway) -> None:
+@pytest.mark.parametrize("path", [CLASSIFY, INFER])
+def test_the_deadline_counts_while_the_body_arrives(lenet_gateway: Gateway, path: str) -> None:
     began_s = time.monotonic()
     head = "content-length: 1000\r\nx-request-timeout-ms: 200"
-    with sending(lenet_gateway, head, b"x" * 500) as client:
+    with sending(lenet_gateway, head, b"x" * 500, path=path) as client:
         answer = HTTPResponse(client)
         answer.begin()
         assert (answer.status, json.load(answer)["reason"]) == (504, "DEADLINE_EXCEEDED")
@@ -456,9 +462,13 @@ def test_what_nobody_waits_for_any_more_is_given_up(
     assert outcomes().count("OK") < 32, "the runner was not asked for most of them"
 
 
-def test_a_client_that_leaves_in_the_middle_of_its_body_is_logged(lenet_gateway: Gateway) -> None:
-    with sending(lenet_gateway, "content-length: 1000\r\nx-request-id: half-sent", b"x"):
+@pytest.mark.parametrize("path", [CLASSIFY, INFER])
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_logged(
+    lenet_gateway: Gateway, path: str
+) -> None:
+    name = f"half-sent-{path[1:3]}"
+    with sending(lenet_gateway, f"content-length: 1000\r\nx-request-id: {name}", b"x", path=path):
         pass
-    lenet_gateway.wait_for(lambda: '"half-sent"' in lenet_gateway.log())
-    (line,) = [line for line in lenet_gateway.log().splitlines() if '"half-sent"' in line]
-    assert json.loads(line)["outcome"] == "CANCELLED"
+    lenet_gateway.wait_for(lambda: f'"{name}"' in lenet_gateway.log())
+    (line,) = [line for line in logged(lenet_gateway) if line.get("request_id") == name]
+    assert line["outcome"] == "CANCELLED"

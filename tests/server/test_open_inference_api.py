@@ -34,6 +34,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from tests.server.test_http_api import logged
+
 # The last release of NVIDIA's clients whose perf_analyzer runs on Debian 12: x86-64, then aarch64.
 PERF_ANALYZER = """\
 tritonclient==2.51.0 \\
@@ -226,6 +228,37 @@ def test_a_raw_binary_request_is_one_image_and_nothing_else(url: str, digit: byt
     headers = {"inference-header-content-length": "0", "x-request-id": "mine"}
     answer = httpx.post(f"{url}/infer", content=digit, headers=headers).json()
     assert (answer["id"], answer["outputs"][0]["data"][0]) == ("mine", "7")
+
+
+def test_an_answer_says_the_id_that_is_in_the_log(
+    lenet_gateway: Gateway, url: str, digit: bytes
+) -> None:
+    raw = {"inference-header-content-length": "0"}
+    unnamed = httpx.post(f"{url}/infer", content=digit, headers=raw)
+    assert "id" not in unnamed.json(), "only what was given is repeated in the body"
+    refused = httpx.post(f"{url}/infer", content=b"no image", headers=raw)
+    given = httpx.post(f"{url}/infer", json={**an_input(), "id": "in-the-body"})
+    assert given.headers["x-request-id"] == "in-the-body"
+    in_log = {line.get("request_id") for line in logged(lenet_gateway)}
+    for answer in (unnamed, refused, given):
+        assert answer.headers["x-request-id"] in in_log
+
+
+def test_what_nobody_waits_for_any_more_is_given_up(
+    lenet_gateway: Any, url: str, digit: bytes
+) -> None:
+    images = [base64.b64encode(digit).decode()] * 64
+    request = {**an_input(shape=[64], data=images), "id": "gone"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{url}/infer", json=request, timeout=httpx.Timeout(5, read=0.2))
+
+    def outcomes() -> list[str]:
+        lines = logged(lenet_gateway)
+        return [line["outcome"] for line in lines if line.get("request_id") == "gone"]
+
+    lenet_gateway.wait_for(lambda: len(outcomes()) == 64)
+    assert "CANCELLED" in outcomes()
+    assert outcomes().count("OK") < 32, "the runner was not asked for most of them"
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
