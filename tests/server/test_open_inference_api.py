@@ -250,7 +250,7 @@ def test_what_nobody_waits_for_any_more_is_given_up(
     images = [base64.b64encode(digit).decode()] * 64
     request = {**an_input(shape=[64], data=images), "id": "gone"}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{url}/infer", json=request, timeout=httpx.Timeout(5, read=0.2))
+        httpx.post(f"{url}/infer", json=request, timeout=httpx.Timeout(5, read=0.3))
 
     def outcomes() -> list[str]:
         lines = logged(lenet_gateway)
