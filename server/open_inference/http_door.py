@@ -15,7 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tritonclient.grpc import service_pb2
 
+from convoy.v1 import classifier_pb2 as pb
 from server.admission import Body
+from server.classifier import check_options
 from server.errors import MalformedRequest
 from server.http_api import arriving
 from server.http_requests import (
@@ -46,8 +48,10 @@ def open_inference_routes(service: OpenInference) -> list[Route]:
                 content = await read_body(request, body, service.max_request_bytes)
                 length = request.headers.get(HEADER_LENGTH)
                 message = await aside(len(content), parse, content, length)
+                message.id = message.id or request.headers.get("x-request-id", "")
+                # Before it is what the answer's header says.
+                check_options(pb.ClassifyRequest(request_id=message.id))
             message.model_name, message.model_version = model_of(request)
-            message.id = message.id or request.headers.get("x-request-id", "")
             request.state.request_id = message.id or request_id_of(request)
             answering = service.answer(
                 message, len(content), left_s(request), request.state.request_id
