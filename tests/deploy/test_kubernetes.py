@@ -445,7 +445,7 @@ def store(tmp_path: Path, repository: Path) -> Iterator[Callable[[int], subproce
                 **variables(container),
                 "RCLONE_CONFIG": str(config),
                 "CONVOY_REPOSITORY": str(tmp_path / "models"),
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "PATH": f"{tmp_path}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
             }
             command = [words.get(word, word) for word in container["command"]]
             process = subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True)
@@ -467,7 +467,8 @@ def test_a_bucket_is_there_before_the_pod_and_followed_after(
     shutil.copytree(there / "lenet5.v1", tmp_path / "lenet5.v2")
     (tmp_path / "lenet5.v2" / "1" / "model.onnx").write_bytes(bytes(64 << 20))
     (tmp_path / "lenet5.v2").rename(there / "lenet5.v2")
-    wait_for(lambda: files_of(here) == files_of(there))
+    wait_for((here / "lenet5.v2" / "config.pbtxt").exists)
+    assert files_of(here) == files_of(there)
     # By the time of arrival: without this one a version is none.
     last = max((here / "lenet5.v2").rglob("*.*"), key=lambda path: path.stat().st_ctime_ns)
     assert last.name == "config.pbtxt"
@@ -477,6 +478,26 @@ def test_a_bucket_is_there_before_the_pod_and_followed_after(
     renewing.terminate()
     assert renewing.wait(30) == 0
     assert time.monotonic() - began_s < 5
+
+
+def test_a_version_that_arrives_during_a_fetch_comes_whole_with_the_next(
+    tmp_path: Path, store: Callable[[int], subprocess.Popen[str]]
+) -> None:
+    there, here, arriving = tmp_path / "store" / "models", tmp_path / "models", tmp_path / "v2"
+    shutil.copytree(there / "lenet5.v1", arriving)
+    # As soon as the store was asked for the first time.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "rclone").write_text(
+        f'#!/bin/sh\n{Path(sys.executable).with_name("rclone")} "$@" || exit\n'
+        f"[ ! -d {arriving} ] || mv {arriving} {there}/lenet5.v2\n"
+    )
+    (tmp_path / "bin" / "rclone").chmod(0o755)
+    assert store(0).wait(30) == 0
+    assert (there / "lenet5.v2").exists() and not arriving.exists()
+    assert (here / "lenet5.v1" / "config.pbtxt").exists()
+    assert not (here / "lenet5.v2" / "config.pbtxt").exists()
+    assert store(0).wait(30) == 0
+    assert files_of(here) == files_of(there)
 
 
 def test_a_store_that_is_away_keeps_a_pod_from_starting_and_ends_none(
