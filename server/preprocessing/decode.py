@@ -11,6 +11,8 @@ bits the upper 8 count.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import re
 import warnings
@@ -28,6 +30,7 @@ from PIL import (
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
+    _imaging,
 )
 
 from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
@@ -37,6 +40,12 @@ from server.preprocessing.whole import load_whole
 # Pillow warns of odd metadata. The text differs from file to file and Python remembers every text
 # that it has shown, so strangers' files would fill the log and the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+# libtiff prints of each damaged file, between the lines of the log, what Pillow raises as well. Its
+# handlers are found through the module of Pillow that is linked to it, where there is one.
+with contextlib.suppress(AttributeError):
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+    ctypes.CDLL(_imaging.__file__).TIFFSetWarningHandler(None)
 
 # Pillow's own limit, which its WebP asks, is one for the whole process; ours comes with the call.
 Image.MAX_IMAGE_PIXELS = None
