@@ -62,7 +62,7 @@ class Network:
     proof_images: int = 8  # how many two runtimes are compared on
     # Largest difference of a probability that is allowed on each rung of the ladder: from PyTorch
     # to ONNX Runtime in fp32 (3e-5 measured at most); from fp32 to fp16 or int8; from the ONNX file
-    # to the engine; from the file to itself behind the gateway.
+    # to the engine, or to itself on a GPU; from the file to itself behind the gateway.
     fp32_tolerance: float = 1e-4
     fp16_tolerance: float = 0.03
     random_fp16_tolerance: float = 0.03  # random weights are unsure of some images, which move most

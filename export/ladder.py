@@ -108,7 +108,6 @@ class Ladder:
                 self._answer_of(last),
                 "engine" if options.format == "plan" else f"ONNX {options.precision}",
                 max_batch_size=options.max_batch_size,
-                tolerance=self._network.tolerance("served", is_random=options.is_random),
             )
         return [rung]
 

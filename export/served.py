@@ -3,7 +3,8 @@
 Pictures are made so that the gateway's input must be, to the last grey level, one that is known
 here: photos as PNG whose shorter side is already what a photo is resized to, so that cropping is
 all that is left; digits drawn on a page, of which the gateway's own preparation is asked. So the
-rung is tight, and a crop that is off by one pixel, mixed channels or mixed labels all show.
+rung is tight, and a crop that is off by one pixel, mixed channels or mixed labels all show. Where a
+GPU computes in fp16 or int8 it is as wide as that rounding.
 
 A build asks a private gateway, a process of its own on unix sockets, over the staged folder alone.
 """
@@ -28,6 +29,7 @@ from PIL import Image
 from convoy import Client
 from convoy.errors import ConvoyError, NotFound, Unavailable
 from convoy.v1 import classifier_pb2 as pb
+from export.catalog import find
 from export.errors import ParityError, ServedError
 from export.golden import cropped, drawn
 from export.parity import Answer, Probabilities, at_each_batch_size, judged
@@ -102,6 +104,7 @@ class ServedAnswer:
         self._client = client
         self._model = model
         self.batch_sizes: set[int] = set()  # how many images rode together, of all answers
+        self.devices: set[str] = set()  # where they were computed
 
     def __call__(self, contents: Sequence[bytes]) -> Probabilities:  # to N×K
         with ThreadPoolExecutor(len(contents)) as threads:
@@ -118,6 +121,7 @@ class ServedAnswer:
                 f"{answer.manifest_digest[:12]}, and {model.manifest_digest[:12]} was asked for."
             )
         self.batch_sizes.add(answer.batch_size)
+        self.devices.add(answer.device)
         probabilities = np.full(len(labels), np.nan, dtype=np.float32)
         for found in answer.classes:
             if found.label != labels[found.index].name:
@@ -136,7 +140,6 @@ def served_rung(
     reference_name: str,
     *,
     max_batch_size: int,
-    tolerance: float,
 ) -> pb.ParityRung:
     """
     Raises:
@@ -150,10 +153,27 @@ def served_rung(
     except ConvoyError as error:
         raise ServedError(f"The gateway refused a picture of the ladder: {error}") from error
     rung = judged(
-        f"{reference_name} → served", reference(asked.pixels), answers, asked.names, tolerance
+        f"{reference_name} → served",
+        reference(asked.pixels),
+        answers,
+        asked.names,
+        allowed(model.manifest, answer.devices),
     )
     rung.batch_sizes_seen.extend(sorted(answer.batch_sizes))
     return rung
+
+
+def allowed(manifest: pb.Manifest, devices: set[str]) -> float:
+    """The largest difference of a probability.
+
+    What is compared with is computed on the CPU, but for a plan, and a GPU rounds less than fp32 in
+    ways of its own, as an engine does.
+    """
+    elsewhere = "gpu" in devices and manifest.format != "plan" and manifest.precision != "fp32"
+    is_random = manifest.weights.source == "random"
+    return find(manifest.network).tolerance(
+        "engine" if elsewhere else "served", is_random=is_random
+    )
 
 
 # ------------------------------------------------------------------------------ a private gateway

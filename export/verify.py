@@ -104,7 +104,6 @@ def file_rung(client: Client, model: pb.Model, repository: Path) -> list[pb.Pari
         RepositoryError: the repository does not hold that version.
         ParityError, ServedError: it is not what is served.
     """
-    from export.catalog import find
     from export.parity import onnx_answer
     from export.repository import MODEL_FILES, max_batch_size
     from export.served import served_rung
@@ -124,14 +123,11 @@ def file_rung(client: Client, model: pb.Model, repository: Path) -> list[pb.Pari
             f"{path} is not the file of manifest {model.manifest_digest[:12]}, which the gateway "
             "serves: `convoy doctor` says more."
         )
-    network = find(model.manifest.network)
-    is_random = model.manifest.weights.source == "random"
     rung = served_rung(
         client,
         model,
         onnx_answer(path),
         f"ONNX {model.manifest.precision}",
         max_batch_size=max_batch_size(folder),
-        tolerance=network.tolerance("served", is_random=is_random),
     )
     return [rung]

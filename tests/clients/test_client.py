@@ -31,7 +31,8 @@ def test_a_digit_is_classified_from_bytes_and_from_a_file(
     answer = client.classify(digit, model="lenet5", top_k=3, request_id="one")
     assert (answer.best.label, answer.best.index, len(answer.classes)) == ("7", 7, 3)
     assert (answer.model, answer.version, answer.request_id) == ("lenet5", "1", "one")
-    assert (answer.weights, answer.precision, answer.batch_size) == ("digits", "fp32", 1)
+    assert (answer.weights, answer.precision, answer.device) == ("digits", "fp32", "cpu")
+    assert answer.batch_size == 1
     assert client.classify(path, model="lenet5").classes[:3] == answer.classes
 
 

@@ -49,6 +49,7 @@ class Classification:
     version: str
     runtime: str
     precision: str  # "fp32", "fp16" or "int8"
+    device: str  # "cpu" or "gpu"
     weights: str  # "random" means that the answer means nothing
     manifest_digest: str
     batch_size: int  # images that went through the network together
@@ -194,6 +195,7 @@ def to_classification(response: pb.ClassifyResponse) -> Classification:
         version=response.version,
         runtime=response.served.runtime,
         precision=response.served.precision,
+        device=response.served.device,
         weights=response.served.weights,
         manifest_digest=response.served.manifest_digest,
         batch_size=response.served.batch_size,
