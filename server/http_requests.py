@@ -8,6 +8,7 @@ and in JSON they may stand in the body, which then counts.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import sys
@@ -38,6 +39,8 @@ OPTIONS = [
     if field.name not in ("model", "image")
 ]
 BATCH_OPTIONS = [name for name in OPTIONS if name != "request_id"]
+# What protobuf would take a boolean for, by both of its names in JSON.
+FRACTIONS = {"min_score", "minScore"}
 USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{LONGEST_REQUEST_ID}}}")
 
 M = TypeVar("M", bound=Message)
@@ -186,10 +189,26 @@ async def parse_json(body: bytes, kind: type[M]) -> M:
 def parse(body: bytes, kind: type[M]) -> M:
     check_json_values(body)
     try:
-        return json_format.Parse(body, kind())
-    except (json_format.ParseError, ValueError, RecursionError) as error:
+        return json_format.ParseDict(json.loads(body.decode(), object_pairs_hook=members), kind())
+    # Of hostile JSON, ParseDict lets out nearly anything: TypeError, RecursionError, SystemError.
+    except Exception as error:
         name = kind.DESCRIPTOR.name
         raise MalformedRequest(f"the JSON body is not a {name}: {error}") from error
+
+
+def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a JSON object, where protobuf's own parser would take true for the number 1.
+
+    Raises:
+        ValueError: a name is there twice, or what should be a number is a boolean.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice in one object")
+    for name in FRACTIONS & found.keys():
+        if isinstance(found[name], bool):
+            raise ValueError(f"{name} is {json.dumps(found[name])}, must be a number")
+    return found
 
 
 def check_json_values(body: bytes) -> None:

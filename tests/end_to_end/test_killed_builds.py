@@ -57,7 +57,8 @@ def kill_with_its_children(process: subprocess.Popen[bytes]) -> None:
 def test_killed_builds_leave_what_is_served_and_the_next_clears_up(
     times: int, serve: Serve, repository: Path, digit: bytes
 ) -> None:
-    gateway = serve(f"--repository={repository}")
+    # The first version, which is asked for again and again, stays beside those that come.
+    gateway = serve(f"--repository={repository}", f"--keep-loaded={times + 1}")
     gateway.wait_until_ready()
     moments = random.Random(5)  # whose first is well within a build
     before = published(repository)

@@ -283,6 +283,22 @@ def test_bad_requests_are_named(
     assert httpx.post(url, content=digit).is_success, "the next request is answered"
 
 
+@pytest.mark.parametrize("name", ["min_score", "minScore"])
+def test_a_boolean_is_no_number(lenet_gateway: Gateway, url: str, digit: bytes, name: str) -> None:
+    asked = {"image": {"content": base64.b64encode(digit).decode()}, name: True}
+    batch_url = f"{lenet_gateway.http}/v1/models/lenet5:batchClassify"
+    for answer in (httpx.post(url, json=asked), httpx.post(batch_url, json={"requests": [asked]})):
+        assert problem(answer) == (400, "MALFORMED_REQUEST")
+        assert f"{name} is true, must be a number" in answer.json()["detail"]
+
+
+def test_an_option_that_is_given_twice_is_refused(url: str, digit: bytes) -> None:
+    image = base64.b64encode(digit).decode()
+    asked = f'{{"image": {{"content": "{image}"}}, "top_k": 1, "top_k": 2}}'
+    headers = {"content-type": "application/json"}
+    assert problem(httpx.post(url, content=asked, headers=headers)) == (400, "MALFORMED_REQUEST")
+
+
 def test_an_unknown_model_is_answered_with_the_nearest(
     lenet_gateway: Gateway, digit: bytes
 ) -> None:
