@@ -74,7 +74,7 @@ class Network:
     golden_tolerance: float = 0.05
 
     def tolerance(self, rung: str, *, is_random: bool) -> float:
-        """Of "fp32", "fp16", "int8", "engine" or "served"."""
+        """Of "fp32", "fp16", "int8" or "engine"."""
         random = "random_" if rung == "fp16" and is_random else ""
         tolerance: float = getattr(self, f"{random}{rung}_tolerance")
         return tolerance

@@ -170,10 +170,8 @@ def allowed(manifest: pb.Manifest, devices: set[str]) -> float:
     ways of its own, as an engine does.
     """
     elsewhere = "gpu" in devices and manifest.format != "plan" and manifest.precision != "fp32"
-    is_random = manifest.weights.source == "random"
-    return find(manifest.network).tolerance(
-        "engine" if elsewhere else "served", is_random=is_random
-    )
+    network = find(manifest.network)
+    return network.engine_tolerance if elsewhere else network.served_tolerance
 
 
 # ------------------------------------------------------------------------------ a private gateway
