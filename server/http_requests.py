@@ -39,8 +39,13 @@ OPTIONS = [
     if field.name not in ("model", "image")
 ]
 BATCH_OPTIONS = [name for name in OPTIONS if name != "request_id"]
-# What protobuf would take a boolean for, by both of its names in JSON.
-FRACTIONS = {"min_score", "minScore"}
+# The fields that protobuf would take a boolean for, by both of their names in JSON.
+FRACTIONS = {
+    name
+    for field in pb.ClassifyRequest.DESCRIPTOR.fields
+    if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT)
+    for name in (field.name, field.json_name)
+}
 USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{LONGEST_REQUEST_ID}}}")
 
 M = TypeVar("M", bound=Message)
