@@ -19,9 +19,9 @@ import onnxruntime
 
 from export import to_int8
 from export.catalog import INPUT, Network, find
-from export.checkpoints import load
-from export.samples import CALIBRATION_SEED, Pixels, samples
-from export.to_onnx import Servable, to_onnx
+from export.checkpoints.load import load
+from export.conversion.to_onnx import Servable, to_onnx
+from export.samples.images import CALIBRATION_SEED, Pixels, samples
 
 CALIBRATION_IMAGES = 16
 BATCHES = (1, 8)

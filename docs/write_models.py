@@ -4,8 +4,8 @@ python docs/write_models.py           writes the page
 python docs/write_models.py --print   prints what it would write; a test compares the two
 
 Nothing is told here that is told elsewhere: references and checkpoints are the catalog's, sizes the
-describe stage's, printed figures those of export/published.py, and what differs from a paper stands
-at the head of the architecture's file, from which it is taken word by word.
+describe stage's, printed figures those of export/study/reported_figures.py, and what differs from a
+paper stands at the head of the architecture's file, from which it is taken word by word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ sys.path[0] = str(ROOT)
 from export.catalog import CATALOG, Checkpoint, Network  # noqa: E402
 from export.compare import Row, depth, megabytes, percent, row  # noqa: E402
 from export.describe import Description, describe_network  # noqa: E402
-from export.published import PUBLISHED, TABLE_1, Accuracy, Printed  # noqa: E402
+from export.study.reported_figures import PUBLISHED, TABLE_1, Accuracy, Printed  # noqa: E402
 
 PAGE = Path(__file__).with_name("models.md")
 

@@ -33,12 +33,13 @@ import typer
 
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
+from export.build_cache import Stages, cache_path, file_sha256, package_versions
 from export.catalog import CATALOG, Network, find
-from export.download import PYTORCH_URL, Downloads, Received
+from export.checkpoints.download import PYTORCH_URL, Downloads, Received
+from export.console import Bars, Built, Published, show, show_all
 from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
 from export.options import Format, Options, Precision
-from export.report import Bars, Built, Published, show, show_all
-from export.repository import (
+from export.repository.layout import (
     MODEL_FILES,
     default_repository,
     facts_json,
@@ -49,10 +50,9 @@ from export.repository import (
     staging,
     write,
 )
-from export.stages import Stages, cache_path, file_sha256, package_versions
 
 if TYPE_CHECKING:
-    from export.ladder import Ladder
+    from export.proof.ladder import Ladder
 
 MANIFEST_FILE, ENGINE_FILE = "manifest.json", "model.engine"
 
@@ -315,7 +315,7 @@ def runtime_of(
     Raises:
         EngineError: what is asked for cannot be built here.
     """
-    from export.to_tensorrt import REMEDY, why_no_plan
+    from export.conversion.to_tensorrt import REMEDY, why_no_plan
 
     # Not `match`: this file is read by whatever Python a user has, which then tells what it lacks.
     if asked not in (None, "onnx", "plan", "rtx"):
@@ -375,8 +375,8 @@ def run(
     Raises:
         ExportError: a stage failed, and nothing was published.
     """
-    from export.calibration import calibration_sha256
-    from export.labels import read_labels
+    from export.checkpoints.labels import read_labels
+    from export.conversion.calibration import calibration_sha256
 
     if options.calibration:
         calibration_sha256(options.calibration)  # that there are no pictures is said at once
@@ -386,7 +386,7 @@ def run(
     if may_be_there and (there := already_published(options)):
         return there
 
-    from export.ladder import Ladder
+    from export.proof.ladder import Ladder
 
     stages = Stages(cache_path() / "stages", anew=options.force)
     downloads = Downloads(options.weights_url or PYTORCH_URL, received=received)

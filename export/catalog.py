@@ -196,7 +196,7 @@ def digit_network(
         architecture=f"{module}:{name}",
         size=32,
         # Pixels 0 (paper) and 1 (ink) become -0.1 and 1.175, as in LeCun 1998, section II.B;
-        # export/digits.py trains with the same two numbers, and a test compares them.
+        # export/samples/digits.py trains with the same two numbers, and a test compares them.
         mean=(0.1 / 1.275,),
         std=(1 / 1.275,),
         preprocessing=pb.Preprocessing(digit=pb.Digit(size=32, box=20)),

@@ -2,8 +2,9 @@
 
     python export/compare.py lenet5 alexnet_2012 vgg16 resnet152 nin googlenet
 
-Sizes come from export/describe.py, printed accuracies from export/published.py, speed, where it is
-asked for, from a run on this machine. `--lessons` prints what the course notes make of it.
+Sizes come from export/describe.py, printed accuracies from export/study/reported_figures.py, speed,
+where it is asked for, from a run on this machine. `--lessons` prints what the course notes make of
+it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
 from export.describe import KINDS, WEIGHT_LAYERS, describe_network
 from export.errors import UnknownNetwork
-from export.lessons import HEADS, Bottleneck, Cost, Head, Lessons, learn
-from export.published import PAPERS, Accuracy, accuracy
-from export.repository import default_repository
-from export.speed import STAGES, Speed, measure
+from export.repository.layout import default_repository
+from export.study.latency import STAGES, Speed, measure
+from export.study.reported_figures import PAPERS, Accuracy, accuracy
+from export.study.tradeoffs import HEADS, Bottleneck, Cost, Head, Lessons, learn
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from export.calibration import calibration_sha256
+from export.build_cache import code_sha256, digest, file_sha256, package_versions
 from export.catalog import Network
-from export.stages import code_sha256, digest, file_sha256, package_versions
+from export.conversion.calibration import calibration_sha256
 
 Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "plan", "rtx"]

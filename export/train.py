@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from export.digits import Integers
-    from export.samples import Pixels
+    from export.samples.digits import Integers
+    from export.samples.images import Pixels
 
 WEIGHTS = Path(__file__).with_name("weights")
 
@@ -169,8 +169,8 @@ def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> d
     from rich.console import Console
     from rich.progress import Progress
 
-    from export.digit_accuracy import TEMPERING_SEED, accuracy, correct_of_rows, drawn
-    from export.digits import contiguous_fifths, random_fifth
+    from export.samples.digit_accuracy import TEMPERING_SEED, accuracy, correct_of_rows, drawn
+    from export.samples.digits import contiguous_fifths, random_fifth
 
     parts = [random_fifth(), *(contiguous_fifths() if folds else [])]
     build, preprocessing = CATALOG[name].build, CATALOG[name].preprocessing
@@ -211,7 +211,7 @@ def _remeasure(name: str, output: Path) -> dict[str, Any]:
     """Measure the weights that are there, and put the figures into NAME.json."""
     import torch
 
-    from export.digit_accuracy import accuracy
+    from export.samples.digit_accuracy import accuracy
 
     network = CATALOG[name].build().eval()
     network.load_state_dict(torch.load(output / f"{name}.pth", weights_only=True))
@@ -241,7 +241,7 @@ def fit(
     """A new network, trained on these rows of the data set, in evaluation mode."""
     import torch
 
-    from export.digits import fields
+    from export.samples.digits import fields
 
     torch.set_num_threads(1)  # more threads add in another order, and are no quicker at this size
     torch.manual_seed(seed)  # the first weights, and dropout
@@ -282,7 +282,7 @@ def _step(
     """One step of descent; the batch's summed loss, and how many of it were read wrong."""
     from torch.nn.functional import cross_entropy
 
-    from export.digits import augment, network_input
+    from export.samples.digits import augment, network_input
 
     logits = network(network_input(augment(fields, random)))
     loss = cross_entropy(logits, labels)
@@ -309,7 +309,7 @@ def temper(network: nn.Module, pixels: Pixels, labels: Integers) -> float:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from export.digit_accuracy import scores
+    from export.samples.digit_accuracy import scores
 
     with torch.inference_mode():
         logits, answers = scores(network, pixels), torch.from_numpy(labels)

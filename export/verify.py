@@ -53,8 +53,8 @@ def verify(
     """
     from convoy import Client
     from convoy.errors import ConvoyError
-    from export.report import show_rungs
-    from export.repository import default_repository
+    from export.console import show_rungs
+    from export.repository.layout import default_repository
 
     require_packages()
     try:
@@ -104,10 +104,10 @@ def file_rung(client: Client, model: pb.Model, repository: Path) -> list[pb.Pari
         RepositoryError: the repository does not hold that version.
         ParityError, ServedError: it is not what is served.
     """
-    from export.parity import onnx_answer
-    from export.repository import MODEL_FILES, max_batch_size
-    from export.served import served_rung
-    from export.stages import file_sha256
+    from export.build_cache import file_sha256
+    from export.proof.parity import onnx_answer
+    from export.proof.served import served_rung
+    from export.repository.layout import MODEL_FILES, max_batch_size
 
     if model.manifest.format == "plan":
         return []

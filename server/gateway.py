@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from server.addresses import StartFailed, is_socket, listen
-from server.admission import Admission
-from server.auth import Keys, check_exposure
-from server.classifier import Classifier
-from server.fleet import Fleet
-from server.grpc_api import GrpcDoor
-from server.http_api import http_door, operator_door
-from server.http_server import LAST_WORDS_S, HttpServer
-from server.members import Members, TritonAddresses
-from server.metrics import Metrics
+from server.admin.triton_statistics import TritonStatistics
+from server.core.admission import Admission
+from server.core.classifier import Classifier
+from server.core.keys import Keys, check_exposure
+from server.grpc_api.server import GrpcDoor
+from server.http_api.app import http_door, operator_door
+from server.http_api.server import LAST_WORDS_S, HttpServer
+from server.network.addresses import StartFailed, is_socket, listen
+from server.network.tls import Tls
+from server.observability.metrics import Metrics
 from server.open_inference import (
     OPEN_INFERENCE,
     OpenInference,
@@ -30,18 +30,18 @@ from server.open_inference import (
     open_inference_routes,
 )
 from server.pipeline import Pipeline
-from server.proof import prove
-from server.registry import Registry
 from server.runners.base import LoadedModel, Runner
-from server.runners.counted import CountedRunner
 from server.runners.in_process import InProcessRunner
 from server.runners.staged import StagedRunner
+from server.runners.tracked import CountedRunner
 from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import TritonCannotStart
 from server.settings import Settings
-from server.tls import Tls
-from server.triton_statistics import TritonStatistics
+from server.versions.discovery import Members, TritonAddresses
+from server.versions.manager import Registry
+from server.versions.pool import Fleet
+from server.versions.proof import prove
 
 logger = logging.getLogger(__name__)
 

@@ -18,16 +18,17 @@ def serve(context: typer.Context) -> None:
     """Serve the models of a repository over gRPC and HTTP."""
     import asyncio
 
-    from server import configuration, logs, tracing
-    from server.addresses import StartFailed
+    from server import settings_sources
     from server.gateway import Gateway
+    from server.network.addresses import StartFailed
+    from server.observability import logs, tracing
 
     async def run() -> None:
         await Gateway(settings).run()
 
     try:
-        configured = configuration.read(context.args)
-    except configuration.WrongSettings as error:
+        configured = settings_sources.read(context.args)
+    except settings_sources.WrongSettings as error:
         print("\n".join(f"convoy serve: {line}" for line in error.lines), file=sys.stderr)
         raise typer.Exit(2) from error
     settings = configured.settings

@@ -28,10 +28,10 @@ import onnxruntime as ort
 import torch
 
 from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES, find
-from export.checkpoints import load
-from export.samples import PROOF_SEED, Pixels, samples
-from export.to_onnx import Precision, Servable, to_onnx
-from server.runners.session import CPU, CUDA, CUDA_OPTIONS, preload_cuda
+from export.checkpoints.load import load
+from export.conversion.to_onnx import Precision, Servable, to_onnx
+from export.samples.images import PROOF_SEED, Pixels, samples
+from server.runners.onnx_session import CPU, CUDA, CUDA_OPTIONS, preload_cuda
 
 NETWORKS = ("alexnet", "nin", "googlenet", "resnet18", "resnet50", "resnet152", "vgg16")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")

@@ -12,12 +12,11 @@ from typing import Any, TypeVar
 from tritonclient.grpc import service_pb2
 
 from convoy.v1 import classifier_pb2 as pb
-from server.admission import Admission
-from server.auth import Keys, client_name
-from server.classifier import Classifier, Item, new_id
+from server.core.admission import Admission
+from server.core.classifier import Classifier, Item, new_id
+from server.core.keys import Keys, client_name
 from server.errors import MalformedRequest, ServingError
-from server.fleet import Fleet
-from server.open_inference.counts import Statistics
+from server.open_inference.model_statistics import Statistics
 from server.open_inference.tensors import (
     Tensor,
     check_parameters,
@@ -25,7 +24,8 @@ from server.open_inference.tensors import (
     names_of,
     tensors_of,
 )
-from server.registry import Servable
+from server.versions.manager import Servable
+from server.versions.pool import Fleet
 
 # Translating more than this would hold the event loop for more than 2 ms.
 LARGE_BYTES = 256 << 10

@@ -34,8 +34,8 @@ from PIL import (
 )
 
 from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
-from server.preprocessing import headers
-from server.preprocessing.whole import load_whole
+from server.preprocessing import image_cost
+from server.preprocessing.integrity import load_whole
 
 # Pillow warns of odd metadata. The text differs from file to file and Python remembers every text
 # that it has shown, so strangers' files would fill the log and the memory.
@@ -109,7 +109,7 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
         _refuse_costly(name, content, max_pixels)
         image = FORMATS[name][1](io.BytesIO(content))
         _refuse_too_many_pixels(image.size, max_pixels)
-        _refuse_too_many_pixels(headers.tiff_tile(image), max_pixels)
+        _refuse_too_many_pixels(image_cost.tiff_tile(image), max_pixels)
         upright, turned = _load_upright(image, content)
         pixels = _eight_bit(upright)
     except (ImageFormatUnsupported, ImageTooLarge):
@@ -136,10 +136,10 @@ def _format_of(content: bytes) -> str:
 def _refuse_costly(name: str, content: bytes, max_pixels: int) -> None:
     """What costs memory as soon as Pillow reads the header, or time that the size does not show."""
     if name == "WEBP":
-        _refuse_too_many_pixels(headers.webp_size(content), max_pixels)
-    if name == "JPEG" and (scans := headers.jpeg_scans(content)) > MAX_SCANS:
+        _refuse_too_many_pixels(image_cost.webp_size(content), max_pixels)
+    if name == "JPEG" and (scans := image_cost.jpeg_scans(content)) > MAX_SCANS:
         raise _too_large(scans, MAX_SCANS, "scans", "save it anew, baseline or progressive")
-    if name == "TIFF" and (strips := headers.tiff_strips(content)) > MAX_STRIPS:
+    if name == "TIFF" and (strips := image_cost.tiff_strips(content)) > MAX_STRIPS:
         raise _too_large(strips, MAX_STRIPS, "strips", "save it with larger ones")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ImageUnsuitable
-from server.preprocessing.marks import Marks, find_marks, grown
+from server.preprocessing.connected_components import Marks, find_marks, grown
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

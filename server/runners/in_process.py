@@ -24,7 +24,7 @@ from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
 from server.runners.base import FOLDER_NAME, Inference, LoadedModel, LoadFailed, facts_of
-from server.runners.session import Images, Network, open_network
+from server.runners.onnx_session import Images, Network, open_network
 
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILE = "1/model.onnx"

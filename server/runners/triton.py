@@ -19,7 +19,6 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from server import tracing
 from server.errors import (
     DeadlineExceeded,
     InferenceFailed,
@@ -27,6 +26,7 @@ from server.errors import (
     RunnerUnavailable,
     ServingError,
 )
+from server.observability import tracing
 from server.runners.base import FOLDER_NAME, Inference, LoadedModel, LoadFailed, facts_of
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from tests.deploy.conftest import Measured
 from tests.deploy.engine import Deployment, answers, docker, run, wait_for
 from tests.deploy.files import ROOT, clean_environment
 from tests.end_to_end.load import load
-from tests.server.test_tls import issue
+from tests.server.network.test_tls import issue
 
 pytestmark = pytest.mark.container
 

@@ -21,7 +21,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from server.http_server import LAST_WORDS_S
+from server.http_api.server import LAST_WORDS_S
 from server.runners.tritonserver_wheel import environment, lay_out_backends
 from server.settings import Settings
 from tests.conftest import RunningGateway, Serve

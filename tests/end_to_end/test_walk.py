@@ -24,9 +24,9 @@ from tritonclient.grpc import InferenceServerClient
 from convoy import Classification, Client, errors
 from export.build import run
 from export.catalog import CATALOG, find
-from export.checkpoints import load
-from export.drawn_digits import drawn_digits
+from export.checkpoints.load import load
 from export.options import Options
+from export.samples.drawn_digits import drawn_digits
 
 PHOTOS = ("china.jpg", "flower.jpg")
 # The same fp32 network in another runtime; what the build allows it.

@@ -7,9 +7,9 @@ import pytest
 
 from export.build import run
 from export.catalog import Network, find
-from export.checkpoints import Loaded, load
+from export.checkpoints.load import Loaded, load
+from export.console import Published
 from export.options import Options
-from export.report import Published
 
 
 @pytest.fixture(scope="session")

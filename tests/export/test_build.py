@@ -23,12 +23,12 @@ from convoy.v1 import classifier_pb2 as pb
 from export import build as script
 from export.build import check_name, run
 from export.catalog import CATALOG, Checkpoint, find, photo
-from export.engine_file import read_header
+from export.checkpoints.state_dicts import architecture
+from export.console import Published, facts_of
+from export.conversion.engine_header import read_header
 from export.errors import BadName, ParityError
 from export.options import Options
-from export.report import Published, facts_of
-from export.repository import FACTS_KEY
-from export.state_dicts import architecture
+from export.repository.layout import FACTS_KEY
 
 ROOT = Path(__file__).parents[2]
 

@@ -62,7 +62,7 @@ def test_imagenet_classes_are_the_published_list() -> None:
 
 
 def test_digit_networks_are_trained_as_they_are_served() -> None:
-    from export import digits
+    from export.samples.images import digits
 
     lenet5 = find("lenet5")
     assert (lenet5.mean, lenet5.std) == ((digits.MEAN,), (digits.STD,))

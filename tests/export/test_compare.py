@@ -14,9 +14,9 @@ from export.architectures import alexnet, resnet
 from export.catalog import CATALOG, find
 from export.compare import Served, compare, depth, megabytes, percent, row, served
 from export.describe import describe_module, describe_network
-from export.lessons import Bottleneck, head, shortcut_costs
-from export.published import PAPERS, PUBLISHED, TABLE_1, Accuracy, accuracy
-from export.speed import STAGES, measure
+from export.study.latency import STAGES, measure
+from export.study.reported_figures import PAPERS, PUBLISHED, TABLE_1, Accuracy, accuracy
+from export.study.tradeoffs import Bottleneck, head, shortcut_costs
 
 ROOT = Path(__file__).parents[2]
 FIGURES = json.loads((ROOT / "tests" / "data" / "architectures.json").read_text())["networks"]

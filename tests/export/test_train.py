@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from export.catalog import CATALOG
-from export.digit_accuracy import MEASURING_SEED, correct, correct_of_rows, drawn
-from export.digits import random_fifth
+from export.samples.digit_accuracy import MEASURING_SEED, correct, correct_of_rows, drawn
+from export.samples.digits import random_fifth
 from export.train import RECIPES, WEIGHTS, share_of_rate, temper, train
 
 app = typer.Typer()

@@ -21,8 +21,8 @@ from sklearn.datasets import load_sample_image
 
 from convoy.v1 import classifier_pb2 as pb
 from export.architectures.lenet import lenet5
-from export.digits import data_set, random_fifth
-from export.drawn_digits import drawn_digits
+from export.samples.digits import data_set, random_fifth
+from export.samples.drawn_digits import drawn_digits
 from server.errors import ImageUnsuitable
 from server.preprocessing import prepare
 from server.preprocessing.decode import decode

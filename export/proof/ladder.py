@@ -1,0 +1,270 @@
+"""From the weights to the file that is served, one rung at a time.
+
+    PyTorch fp32 → ONNX fp32 → ONNX in its precision → engine
+
+Each stage makes a file and compares it with the one before; a stage that was made before is taken
+from the cache (stages.py), and then not even the weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from convoy.v1 import classifier_pb2 as pb
+from export.build_cache import Stage, Stages, cache_path, digest, file_sha256
+from export.conversion.calibration import calibration_images, calibration_sha256
+from export.describe import macs, parameters
+from export.options import Options
+from export.proof.golden import golden_images
+from export.proof.parity import Answer, compare, onnx_answer, torch_answer
+from export.proof.served import private_gateway, served_rung
+from export.repository.layout import STAGING, facts_json
+from export.samples.images import PROOF_SEED, Samples, samples
+
+if TYPE_CHECKING:
+    from export.checkpoints.download import Downloads
+    from export.checkpoints.load import Loaded
+    from export.conversion.engine_header import Library
+    from export.conversion.to_int8 import Target
+
+FP32, FP16 = "float32", "float16; normalisation and softmax in float32"
+
+Step = Callable[[str], None]
+Progress = Callable[[str, int, int], None]  # what, how much of it is done, of how much
+
+
+class Ladder:
+    def __init__(
+        self,
+        options: Options,
+        labels: Sequence[pb.Label],
+        stages: Stages,
+        downloads: Downloads,
+        step: Step,  # is told the name of each step
+        progress: Progress,  # of what takes long within one
+    ) -> None:
+        self._options = options
+        self._network = options.network
+        self._classes = len(labels)
+        self._stages = stages
+        self._downloads = downloads
+        self._step = step
+        self._progress = progress
+
+    def climb(self) -> tuple[Stage, pb.Model]:
+        """The last stage, and the facts of all.
+
+        Raises:
+            ExportError: a stage failed, or two runtimes disagree.
+        """
+        options, climbed = self._options, [self._fp32()]
+        if options.precision == "fp16":
+            climbed.append(self._fp16(climbed[-1]))
+        elif options.precision == "int8":
+            climbed.append(self._int8(climbed[-1]))
+        if options.format != "onnx":
+            climbed.append(self._engine(climbed[-1]))
+        facts = pb.Model()
+        for stage in climbed:
+            facts.MergeFrom(stage.facts)
+        return climbed[-1], facts
+
+    def golden_images(
+        self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]
+    ) -> list[pb.GoldenImage]:
+        """As the last stage answers them.
+
+        Raises:
+            ParityError: the gateway's preparation changes what the network reads.
+        """
+        return golden_images(
+            self._network,
+            model.preprocessing,
+            labels,
+            self._answer_of(last),
+            is_random=self._options.is_random,
+        )
+
+    def served(self, last: Stage, model: pb.Model, folder: Path) -> list[pb.ParityRung]:
+        """The last rung, over the staged folder; none for a plan that no Triton is given for.
+
+        Raises:
+            ParityError, ServedError: what is served is not what the file answers.
+        """
+        options = self._options
+        if options.format == "plan" and not options.triton:
+            return []
+        version = folder.name.removesuffix(STAGING).rpartition(".v")[2]
+        named = pb.Model(name=options.name, version=version)
+        named.MergeFrom(model)
+        named.manifest_digest = facts_json(model)["manifest_digest"]
+        with private_gateway(folder, triton=options.triton) as client:
+            rung = served_rung(
+                client,
+                named,
+                self._answer_of(last),
+                "engine" if options.format == "plan" else f"ONNX {options.precision}",
+                max_batch_size=options.max_batch_size,
+            )
+        return [rung]
+
+    # ------------------------------------------------------------------------ what it compares with
+
+    @cached_property
+    def _loaded(self) -> Loaded:
+        from export.checkpoints.load import load
+
+        options = self._options
+        self._step(f"Weights: {options.weights}")
+        return load(
+            self._network,
+            options.weights,
+            options.seed,
+            classes=self._classes,
+            downloads=self._downloads,
+        )
+
+    @cached_property
+    def _images(self) -> Samples:
+        count = max(self._network.proof_images, self._options.max_batch_size)
+        return samples(self._network, count, PROOF_SEED)
+
+    def _answer_of(self, stage: Stage) -> Answer:
+        if self._options.format != "plan":
+            return onnx_answer(stage.path)
+        from export.conversion.to_tensorrt import engine_answer
+
+        return engine_answer(stage.path)
+
+    def _compare(
+        self, name: str, reference: Answer, candidate: Answer, rung: str, *, judge: bool = True
+    ) -> pb.ParityRung:
+        self._step(f"Parity: {name}")
+        return compare(
+            name,
+            reference,
+            candidate,
+            self._images,
+            max_batch_size=self._options.max_batch_size,
+            tolerance=self._network.tolerance(rung, is_random=self._options.is_random),
+            reported_only=not judge,
+        )
+
+    # ------------------------------------------------------------------------ the rungs
+
+    def _fp32(self) -> Stage:
+        def make(path: Path) -> pb.Model:
+            from export.conversion.to_onnx import OPSET
+
+            network, loaded = self._network, self._loaded
+            self._export("fp32", path)
+            reference = torch_answer(loaded.network, network.mean, network.std)
+            rung = self._compare("PyTorch fp32 → ONNX fp32", reference, onnx_answer(path), "fp32")
+            return pb.Model(
+                preprocessing=loaded.preprocessing,
+                manifest=pb.Manifest(
+                    network=network.name,
+                    paper=network.paper,
+                    weights=loaded.weights,
+                    accuracy=loaded.accuracy,
+                    onnx_sha256=file_sha256(path),
+                    onnx_opset=OPSET,
+                    precision="fp32",
+                    precision_recipe=FP32,
+                    parameters=parameters(loaded.network),
+                    macs=macs(loaded.network, network.channels, network.size),
+                ),
+                parity=[rung],
+            )
+
+        return self._stages.made(self._key(self._options.source_sha256, "fp32"), make)
+
+    def _fp16(self, fp32: Stage) -> Stage:
+        def make(path: Path) -> pb.Model:
+            self._export("fp16", path)
+            return self._in_precision("fp16", FP16, fp32, path)
+
+        return self._stages.made(self._key(fp32.key, "fp16"), make)
+
+    def _int8(self, fp32: Stage) -> Stage:
+        folder = self._options.calibration
+        target: Target = "cpu" if self._options.format == "onnx" else "tensorrt"
+
+        def make(path: Path) -> pb.Model:
+            from export.conversion.to_int8 import RECIPES, to_int8
+
+            self._step("Calibration: preparing the pictures")
+            images = calibration_images(folder, fp32.facts.preprocessing, self._told("pictures"))
+            self._step(f"Export: ONNX int8 for {target}")
+            to_int8(fp32.path, path, images.pixels, target, self._told("calibration"))
+            facts = self._in_precision("int8", RECIPES[target].text, fp32, path)
+            facts.manifest.calibration.CopyFrom(images.facts)
+            facts.manifest.calibration.refused = len(images.skipped)
+            return facts
+
+        return self._stages.made(self._key(fp32.key, target, calibration_sha256(folder)), make)
+
+    def _engine(self, onnx: Stage) -> Stage:
+        from export.conversion.to_tensorrt import Profile, build_engine, engine_answer, target_of
+
+        options = self._options
+        library: Library = "tensorrt" if options.format == "plan" else "tensorrt_rtx"
+        most = options.max_batch_size
+        profile = Profile(1, options.opt_batch or most, most)
+
+        def make(path: Path) -> pb.Model:
+            self._step(f"Engine: {library}")
+            engine = build_engine(
+                onnx.path,
+                path,
+                profile,
+                library,
+                optimization_level=options.optimization_level,
+                timing_cache_path=cache_path() / "tensorrt.timing",
+                progress=self._progress,
+            )
+            facts = pb.Model(manifest=pb.Manifest(engine=engine))
+            if library == "tensorrt":  # an engine that was built ahead of time does not run here
+                name = f"ONNX {options.precision} → engine"
+                facts.parity.append(
+                    self._compare(name, onnx_answer(onnx.path), engine_answer(path), "engine")
+                )
+            return facts
+
+        key = self._key(onnx.key, target_of(library), options.opt_batch, options.optimization_level)
+        return self._stages.made(key, make)
+
+    # ------------------------------------------------------------------------ what they share
+
+    def _key(self, *parts: object) -> str:
+        return digest(*parts, self._options.max_batch_size)
+
+    def _told(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._progress(what, done, total)
+
+    def _export(self, precision: Literal["fp32", "fp16"], path: Path) -> None:
+        from export.conversion.to_onnx import Servable, to_onnx
+
+        network, loaded = self._network, self._loaded
+        self._step(f"Export: ONNX {precision}")
+        servable = Servable(loaded.network, network.mean, network.std, precision)
+        to_onnx(servable, network.size, self._classes, path)
+
+    def _in_precision(self, precision: str, recipe: str, fp32: Stage, path: Path) -> pb.Model:
+        """The rung from fp32; int8 on random weights is reported, since they lose their answers."""
+        rung = self._compare(
+            f"ONNX fp32 → ONNX {precision}",
+            onnx_answer(fp32.path),
+            onnx_answer(path),
+            precision,
+            judge=precision != "int8" or not self._options.is_random,
+        )
+        return pb.Model(
+            manifest=pb.Manifest(
+                precision=precision, precision_recipe=recipe, onnx_sha256=file_sha256(path)
+            ),
+            parity=[rung],
+        )

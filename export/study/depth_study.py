@@ -1,0 +1,245 @@
+"""Does a deeper network learn better? Plain against residual networks, trained and drawn.
+
+    python export/study/depth_study.py
+
+trains the CIFAR form of the ResNet paper (section 4.2) on digits, with shortcuts and without, at
+each depth and from each seed. It writes docs/depth.json, how each run went, and docs/depth.svg, the
+curves, after the paper's figure 6; it prints the table that docs/depth.md reports and comments.
+
+A run is single-threaded and takes one to three minutes; as many go side by side as there are
+processors.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:  # run by its path, not imported
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from export.bootstrap import continue_in_venv
+
+    continue_in_venv()
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from export.bootstrap import require_packages
+from export.train import Recipe
+
+if TYPE_CHECKING:
+    from export.architectures.resnet import CifarResNet
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+KINDS = ("plain", "residual")
+DEPTHS = [20, 44, 56]
+SEEDS = [0, 1]
+
+
+@dataclass(frozen=True)
+class Run:
+    kind: str
+    depth: int
+    seed: int
+    parameters: int
+    training_error: list[float]  # after each epoch; see train.Epoch
+    clean_error: float  # of the training digits undistorted, in evaluation mode, at the end
+    held_out_error: float  # of the random fifth that it has not seen
+
+
+def study(
+    depths: Annotated[
+        list[int], typer.Option("--depth", help="Layers, 6n + 2. Give it again for another.")
+    ] = DEPTHS,
+    seeds: Annotated[
+        list[int], typer.Option("--seed", help="Of a run. Give it again for another.")
+    ] = SEEDS,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that each digit is seen.")] = 12,
+    output: Annotated[
+        Path,
+        typer.Option(
+            file_okay=False, help="The folder for depth.json and depth.svg.", show_default="docs"
+        ),
+    ] = DOCS,
+) -> None:
+    """Train plain and residual networks of several depths; write the curves of training.
+
+    Examples:
+
+        python export/study/depth_study.py
+
+        python export/study/depth_study.py --depth 8 --depth 14 --seed 0 --epochs 3 --output /tmp
+    """
+    require_packages()
+    try:
+        for depth in depths:
+            network(KINDS[0], depth)
+    except ValueError as error:
+        print(f"{error}.", file=sys.stderr)
+        raise typer.Exit(2) from None
+    recipe = Recipe(epochs=epochs, rate=0.05)
+    output.mkdir(parents=True, exist_ok=True)
+    # The longest first, so that none is left alone at the end.
+    settings = list(product(sorted(depths, reverse=True), KINDS, seeds))
+    runs: list[Run] = []
+    for run in _all_runs(settings, recipe):
+        runs = sorted([*runs, run], key=lambda run: (run.kind, run.depth, run.seed))
+        write(output, recipe, runs)  # each time, so that what is broken off leaves what it has
+    print(table(runs))
+
+
+def network(kind: str, depth: int) -> CifarResNet:
+    """N×1×32×32 to N×10; the two kinds have the same parameters.
+
+    Raises:
+        ValueError: no network has that depth.
+    """
+    from export.architectures.resnet import CifarResNet, padding, plain
+
+    return CifarResNet(depth, plain if kind == "plain" else padding)
+
+
+def _all_runs(settings: list[tuple[int, str, int]], recipe: Recipe) -> Iterator[Run]:
+    """As they come in, a progress bar beside them."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    workers = min(len(settings), os.cpu_count() or 1)
+    with (
+        Progress(console=Console(stderr=True)) as progress,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        task = progress.add_task("Training", total=len(settings))
+        for future in as_completed(pool.submit(one_run, *each, recipe) for each in settings):
+            progress.advance(task)
+            yield future.result()
+
+
+def one_run(depth: int, kind: str, seed: int, recipe: Recipe) -> Run:
+    """Train one network on the usual four fifths."""
+    from export.samples.digit_accuracy import correct_of_rows
+    from export.samples.digits import random_fifth
+    from export.train import fit
+
+    train, held_out = random_fifth()
+    trained, curve = fit(partial(network, kind, depth), recipe, train, seed)
+
+    def error(share: dict[str, int]) -> float:
+        return round(1 - share["correct"] / share["total"], 4)
+
+    return Run(
+        kind=kind,
+        depth=depth,
+        seed=seed,
+        parameters=sum(parameter.numel() for parameter in trained.parameters()),
+        training_error=[point.error for point in curve],
+        clean_error=error(correct_of_rows(trained, train)),
+        held_out_error=error(correct_of_rows(trained, held_out)),
+    )
+
+
+# ------------------------------------------------------------------------------------ what is left
+
+
+def write(output: Path, recipe: Recipe, runs: list[Run]) -> None:
+    lines = ",\n".join(json.dumps(asdict(run)) for run in runs)
+    head = json.dumps(asdict(recipe))
+    content = f'{{\n"recipe": {head},\n"runs": [\n{lines}\n]\n}}\n'
+    (output / "depth.json").write_text(content, encoding="utf-8")
+    (output / "depth.svg").write_text(draw(runs), encoding="utf-8")
+
+
+def read(output: Path) -> list[Run]:
+    facts = json.loads((output / "depth.json").read_text(encoding="utf-8"))
+    return [Run(**run) for run in facts["runs"]]
+
+
+def table(runs: list[Run]) -> str:
+    """One row a run, in Markdown: the error in per cent along the training, and of its result."""
+    epochs = len(runs[0].training_error)
+    marks = sorted({max(1, epochs // 3), max(1, 2 * epochs // 3), epochs})
+    heads = [f"after {mark}" for mark in marks]
+    columns = ["network", "seed", "parameters", *heads, "clean", "held out"]
+    rows = [columns, ["---", *["---:"] * (len(columns) - 1)]]
+    for run in runs:
+        errors = [run.training_error[mark - 1] for mark in marks]
+        errors += [run.clean_error, run.held_out_error]
+        name = f"{run.kind}-{run.depth}"
+        shares = [f"{error:.1%}" for error in errors]
+        rows.append([name, str(run.seed), f"{run.parameters:,}", *shares])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+PLOT_WIDTH, PLOT_HEIGHT = 300, 240  # of one panel's axes, in the drawing's units
+LEFT, TOP, GAP = 50, 40, 60
+COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#009e73")  # told apart by colour-blind eyes
+DASHES = ("none", "6 3", "2 2")  # by seed
+
+
+def draw(runs: list[Run]) -> str:
+    """An SVG: training error over epochs, the plain networks left, the residual ones right."""
+    width = LEFT + 2 * PLOT_WIDTH + GAP + 20
+    panels = [_panel(kind, runs) for kind in KINDS]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {TOP + PLOT_HEIGHT + 50}" '
+        'font-family="sans-serif" font-size="12" fill="#222">\n'
+        '<rect width="100%" height="100%" fill="white"/>\n'
+        f'<g transform="translate({LEFT} {TOP})">\n{panels[0]}</g>\n'
+        f'<g transform="translate({LEFT + PLOT_WIDTH + GAP} {TOP})">\n{panels[1]}</g>\n</svg>\n'
+    )
+
+
+def _panel(kind: str, runs: list[Run]) -> str:
+    """Axes, and a line a run with its name in the legend; (0, 0) is the upper left corner."""
+    lines = [f'<text y="-14" font-size="14">{kind}: training error</text>']
+    for error in (0, 0.25, 0.5, 0.75, 1):
+        y = _y(error)
+        lines.append(f'<path d="M0 {y}H{PLOT_WIDTH}" stroke="#ddd"/>')
+        lines.append(f'<text x="-6" y="{y + 4}" text-anchor="end">{error:.0%}</text>')
+    epochs = len(runs[0].training_error)
+    for epoch in range(1, epochs + 1):
+        x = f'x="{_x(epoch, epochs)}"'
+        lines.append(f'<text {x} y="{PLOT_HEIGHT + 18}" text-anchor="middle">{epoch}</text>')
+    middle = f'x="{PLOT_WIDTH / 2}" y="{PLOT_HEIGHT + 36}" text-anchor="middle"'
+    lines.append(f"<text {middle}>epoch</text>")
+    depths = sorted({run.depth for run in runs})
+    seeds = sorted({run.seed for run in runs})
+    for number, run in enumerate(run for run in runs if run.kind == kind):
+        style = _style(depths.index(run.depth), seeds.index(run.seed))
+        points = " ".join(
+            f"{_x(epoch, epochs)},{_y(error)}"
+            for epoch, error in enumerate(run.training_error, start=1)
+        )
+        y = 12 + 16 * number
+        lines.append(f'<polyline points="{points}" {style}/>')
+        lines.append(f'<path d="M{PLOT_WIDTH - 115} {y - 4}h24" {style}/>')
+        name = f"{run.depth} layers, seed {run.seed}"
+        lines.append(f'<text x="{PLOT_WIDTH - 86}" y="{y}">{name}</text>')
+    return "\n".join(lines) + "\n"
+
+
+def _style(depth: int, seed: int) -> str:
+    """Of a line, by the place of its depth and of its seed among the study's."""
+    colour, dashes = COLOURS[depth % len(COLOURS)], DASHES[seed % len(DASHES)]
+    return f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
+
+
+def _x(epoch: int, epochs: int) -> float:
+    return round(PLOT_WIDTH * epoch / epochs, 1)
+
+
+def _y(error: float) -> float:
+    return round(PLOT_HEIGHT * (1 - error), 1)
+
+
+if __name__ == "__main__":
+    typer.run(study)

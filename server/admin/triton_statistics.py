@@ -1,0 +1,82 @@
+"""What Triton has counted of each version, passed on to Prometheus.
+
+Triton gives sums since it loaded the version, no distribution: their rates make means. It has more
+to tell on a port of its own (8002), for Prometheus to scrape there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+from tritonclient.grpc import service_pb2
+
+from server.errors import RunnerUnavailable
+from server.runners.base import FOLDER_NAME, Runner
+from server.runners.triton import TritonRunner
+from server.versions.pool import Fleet
+
+STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
+LABELS = ["runner", "model", "version"]
+
+
+class TritonStatistics(Collector):
+    """`read` asks Triton, off the collecting, which cannot wait; `collect` shows what it said."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._models: dict[str, list[service_pb2.ModelStatistics]] = {}
+
+    async def read(self) -> None:
+        """Within a second; where a Triton does not answer there is nothing to show of it."""
+        runners = [each.runner for each in self._fleet.registries.values()]
+        tritons = [each for each in runners if isinstance(each.inner, TritonRunner)]
+        answers = await asyncio.gather(*(statistics_of(each.inner) for each in tritons))
+        self._models = dict(zip((each.name for each in tritons), answers, strict=True))
+
+    def collect(self) -> Iterable[Metric]:
+        if not self._models:
+            return []
+        requests = CounterMetricFamily(
+            "convoy_triton_model_requests",
+            "Requests that Triton answered, by outcome",
+            labels=[*LABELS, "outcome"],
+        )
+        images = CounterMetricFamily(
+            "convoy_triton_model_images", "Images that Triton computed", labels=LABELS
+        )
+        batches = CounterMetricFamily(
+            "convoy_triton_model_batches",
+            "Batches that Triton computed; images / batches is the mean size",
+            labels=LABELS,
+        )
+        seconds = CounterMetricFamily(
+            "convoy_triton_model_stage_seconds",
+            "Time of answered requests in each stage of Triton's, summed",
+            labels=[*LABELS, "stage"],
+        )
+        for labels, model in self._named():
+            sums = model.inference_stats
+            requests.add_metric([*labels, "success"], sums.success.count)
+            requests.add_metric([*labels, "fail"], sums.fail.count)
+            images.add_metric(labels, model.inference_count)
+            batches.add_metric(labels, model.execution_count)
+            for stage in STAGES:
+                seconds.add_metric([*labels, stage], getattr(sums, stage).ns / 1e9)
+        return [requests, images, batches, seconds]
+
+    def _named(self) -> Iterator[tuple[list[str], service_pb2.ModelStatistics]]:
+        for runner, models in self._models.items():
+            for model in models:
+                if match := FOLDER_NAME.fullmatch(model.name):
+                    yield [runner, match["model"], match["version"]], model
+
+
+async def statistics_of(runner: Runner) -> list[service_pb2.ModelStatistics]:
+    assert isinstance(runner, TritonRunner)
+    try:
+        return await runner.statistics()
+    except RunnerUnavailable:
+        return []

@@ -1,0 +1,186 @@
+"""What describes the HTTP door to people and programs: /docs and /openapi.json.
+
+The page is made from the document, here; it loads nothing from anywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from convoy.v1 import classifier_pb2 as pb
+from server.http_api.openapi import document
+from server.versions.pool import Fleet
+
+HERE = Path(__file__).parent
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+
+def docs_routes(fleet: Fleet, *, needs_key: bool) -> list[Route]:
+    async def show_document(request: Request) -> Response:
+        made = await asyncio.to_thread(document, first_ready(fleet), needs_key=needs_key)
+        return JSONResponse(made)
+
+    async def show_page(request: Request) -> Response:
+        text = await asyncio.to_thread(page, first_ready(fleet), needs_key=needs_key)
+        return Response(text, headers=HEADERS, media_type="text/html")
+
+    async def show_file(request: Request) -> Response:
+        name = request.url.path.removeprefix("/docs/")
+        return FileResponse(HERE / f"docs_{name}", headers=HEADERS)
+
+    return [
+        Route("/openapi.json", show_document),
+        Route("/docs", show_page),
+        Route("/docs/page.css", show_file),
+        Route("/docs/page.js", show_file),
+    ]
+
+
+def first_ready(fleet: Fleet) -> pb.Model | None:
+    for model in fleet.list():
+        if model.state == pb.STATE_READY and model.is_default:
+            return fleet.describe(model.name, model.version)
+    return None
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page(example: pb.Model | None, *, needs_key: bool) -> str:
+    made = document(example, needs_key=needs_key)
+    return PAGE.format(
+        title=html.escape(made["info"]["title"]),
+        version=html.escape(made["info"]["version"]),
+        description=in_html(made["info"]["description"]),
+        model=html.escape(example.name if example else ""),
+        operations="\n".join(operations(made)),
+        schemas="\n".join(schemas(made["components"]["schemas"])),
+    )
+
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title} {version}</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="/docs/page.css">
+<script src="/docs/page.js" defer></script>
+<h1>{title} <small>{version}</small></h1>
+<p>{description}
+<p>For programs: <a href="/openapi.json">/openapi.json</a>, OpenAPI 3.1.
+<h2>Try it</h2>
+<form id="try">
+  <label>Image <input type="file" name="image" accept="image/*" required></label>
+  <label>Model <input name="model" value="{model}" required></label>
+  <label>Classes <input name="top_k" type="number" min="1" value="5"></label>
+  <label>API key <input name="key" type="password" autocomplete="off"></label>
+  <button>Classify</button>
+</form>
+<pre id="command" hidden></pre>
+<div id="answer" aria-live="polite"></div>
+<h2>Requests</h2>
+{operations}
+<h2>Messages</h2>
+{schemas}
+</html>
+"""
+
+
+def operations(made: dict[str, Any]) -> Iterator[str]:
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            yield OPERATION.format(
+                id=html.escape(operation["operationId"]),
+                method=method.upper(),
+                path=html.escape(path),
+                description=in_html(operation.get("description") or operation["summary"]),
+                parameters=table(parameters(made, operation)),
+                body=table(bodies(operation)),
+                responses=table(responses(operation)),
+            )
+
+
+OPERATION = """\
+<section id="{id}">
+<h3><code>{method} {path}</code></h3>
+<p>{description}
+{parameters}
+{body}
+{responses}
+</section>
+"""
+
+
+def parameters(made: dict[str, Any], operation: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    shared = made["components"]["parameters"]
+    for listed in operation.get("parameters", []):
+        found = shared[listed["$ref"].rpartition("/")[2]] if "$ref" in listed else listed
+        kind = f"{found['in']}, {type_of(found['schema'])}"
+        yield code(found["name"]), kind, in_html(found.get("description", ""))
+
+
+def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield "body", code(media_type), type_of(content["schema"])
+
+
+def responses(operation: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for status, response in operation["responses"].items():
+        (media_type, content), *_ = response["content"].items()
+        said = in_html(response["description"])
+        yield code(status), type_of(content["schema"]) or code(media_type), said
+
+
+def schemas(found: dict[str, Any]) -> Iterator[str]:
+    for name, schema in found.items():
+        rows = (
+            (code(field), type_of(inner), in_html(inner.get("description", "")))
+            for field, inner in schema.get("properties", {}).items()
+        )
+        said = in_html(schema.get("description", ""))
+        yield f'<section id="{name}">\n<h3>{name}</h3>\n<p>{said}\n{table(rows)}\n</section>'
+
+
+def table(rows: Iterator[tuple[str, str, str]]) -> str:
+    lines = ["<tr>" + "".join(f"<td>{cell}" for cell in row) for row in rows]
+    return "\n".join(["<table>", *lines, "</table>"]) if lines else ""
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        name = html.escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    if schema["type"] == "array":
+        return f"list of {type_of(schema['items'])}"
+    if schema["type"] == "object" and "properties" in schema:
+        fields = schema["properties"].items()
+        return ", ".join(f"{code(name)}: {type_of(inner)}" for name, inner in fields)
+    kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
+    return html.escape(schema.get("contentEncoding") or schema.get("format") or kind)
+
+
+def code(text: str) -> str:
+    return f"<code>{html.escape(text)}</code>"
+
+
+def in_html(text: str) -> str:
+    """Paragraphs, and `code` as in the document's Markdown."""
+    marked = html.escape(text).split("`")
+    shown = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(marked))
+    return shown.replace("\n\n", "<br>")

@@ -1,0 +1,346 @@
+import dataclasses
+import hashlib
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from export.catalog import CATALOG, Checkpoint, Network, find, photo
+from export.checkpoints.download import Downloads
+from export.checkpoints.load import Loaded, load
+from export.checkpoints.state_dicts import architecture, fitting, read, shapes
+from export.errors import CheckpointError
+from export.proof.parity import torch_answer
+from export.samples.images import samples
+
+SEED_OF_OTHER_IMAGES = 5  # neither those of the calibration nor those of the proof
+
+
+def answers(network: Network, loaded: Loaded, count: int) -> Any:
+    images = samples(network, count, SEED_OF_OTHER_IMAGES).pixels
+    return torch_answer(loaded.network, network.mean, network.std)(images)
+
+
+def saved(path: Path, content: Any) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def state_of(loaded: Loaded) -> dict[str, Tensor]:
+    return dict(loaded.network.state_dict())
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("wrapper", ["plain", "state_dict", "model_state_dict", "model", "module."])
+@pytest.mark.parametrize("form", ["zip", "older"])
+def test_file_is_loaded_out_of_its_wrapper(
+    wrapper: str, form: str, random_lenet5: Loaded, tmp_path: Path
+) -> None:
+    state = state_of(random_lenet5)
+    content: Any = {
+        "plain": state,
+        "module.": {f"module.{name}": tensor for name, tensor in state.items()},
+    }.get(wrapper, {"epoch": 90, wrapper: state})
+    path = tmp_path / "weights.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    loaded = load(find("lenet5"), str(path))
+    assert all(torch.equal(state[name], tensor) for name, tensor in state_of(loaded).items())
+    assert (loaded.weights.source, loaded.weights.file) == ("file", "weights.pth")
+    assert loaded.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_safetensors_are_loaded(random_lenet5: Loaded, tmp_path: Path) -> None:
+    state = state_of(random_lenet5)
+    save_file(state, tmp_path / "weights.safetensors")
+    loaded = load(find("lenet5"), str(tmp_path / "weights.safetensors"))
+    assert all(torch.equal(state[name], tensor) for name, tensor in state_of(loaded).items())
+
+
+def test_old_file_without_batch_counts_is_loaded(
+    resnet18: Network, random_resnet18: Loaded, tmp_path: Path
+) -> None:
+    state = random_resnet18.network.state_dict()  # with `_metadata`, as files of that time have
+    for name in [name for name in state if name.endswith("num_batches_tracked")]:
+        del state[name]
+    loaded = load(resnet18, saved(tmp_path / "old.pth", state))
+    assert torch.equal(state_of(loaded)["fc.weight"], state["fc.weight"])
+
+
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_2014", "inception_v3"])
+def test_auxiliary_heads_are_left_out(name: str, tmp_path: Path) -> None:
+    module = import_module(f"export.architectures.{name.removesuffix('_2014')}")
+    with torch.device("meta"):
+        trained = getattr(module, name)(aux_heads=True).state_dict()
+    path = saved(tmp_path / "trained.pth", dict(trained))
+    state = read(Path(path))
+    assert len(state) < len(trained)
+    assert fitting(state) == [name]
+
+
+def test_published_file_is_known_by_its_content(
+    resnet18: Network, random_resnet18: Loaded, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "renamed.pth", state_of(random_resnet18))
+    loaded = load(dataclasses.replace(resnet18, checkpoints=(published_as(path),)), path)
+    assert loaded.weights.source == "imagenet1k_v1"
+    assert loaded.preprocessing.photo.resize == 256
+
+
+def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda state: without(state, "c5.weight"), r"it lacks c5\.weight;"),
+        (lambda state: state | {"c9.bias": torch.zeros(1)}, r"it has besides c9\.bias;"),
+        (
+            lambda state: state | {"f6.bias": torch.zeros(85)},
+            r"another shape for f6\.bias \[85\] instead of \[84\]; it fits no network of the",
+        ),
+        (
+            lambda state: state | {"f6.bias": torch.full((84,), torch.nan)},
+            r"not finite in f6\.bias\.",
+        ),
+        (lambda _: [1, 2], "holds no state dict"),
+        (lambda state: {1: state["f6.bias"]}, "holds no state dict"),
+    ],
+    ids=["missing", "unexpected", "shape", "nan", "list", "numbered"],
+)
+def test_file_that_does_not_fit_is_refused_by_name(
+    fault: Any, message: str, random_lenet5: Loaded, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "weights.pth", fault(state_of(random_lenet5)))
+    with pytest.raises(CheckpointError, match=message):
+        load(find("lenet5"), path)
+
+
+def test_file_of_another_network_is_answered_with_its_name(
+    random_resnet18: Loaded, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "weights.pth", state_of(random_resnet18))
+    with pytest.raises(
+        CheckpointError,
+        match=r"does not fit resnet34: it lacks layer1\.2\.conv1\.weight.*; it fits resnet18\.",
+    ):
+        load(find("resnet34"), path)
+
+
+def test_names_and_shapes_tell_the_networks_apart() -> None:
+    known: dict[Any, str] = {}
+    alike = []
+    for name, network in CATALOG.items():
+        form = frozenset(shapes(network, len(network.labels())).items())
+        alike += [(known[form], name)] if form in known else []
+        known[form] = name
+    assert alike == [("plain20_digits", "resnet20_digits")]  # option A's shortcuts have no weights
+
+
+@pytest.mark.parametrize("name", sorted(set(CATALOG) - {"lenet5"}))
+def test_each_network_takes_other_classes(name: str) -> None:
+    network = find(name)
+    own, other = shapes(network, len(network.labels())), shapes(network, 5)
+    head = [key for key in own if own[key] != other[key]]
+    assert {key.rpartition(".")[2] for key in head} == {"weight", "bias"} and len(head) == 2
+    assert {other[key][0] for key in head} == {5}
+
+
+class Harmful:
+    """What weights_only=True is for: unpickling this would run code."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("ran",))
+
+
+@pytest.mark.parametrize("form", ["zip", "older"])
+def test_file_that_would_run_code_is_refused(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.pth"
+    content = {"c1.weight": Harmful()}
+    torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(CheckpointError, match="would run print when read: refused; save network"):
+        load(find("lenet5"), str(path))
+    assert capsys.readouterr().out == ""
+
+
+def test_script_of_a_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(torch.nn.Linear(1, 1)).save(path)
+    with pytest.raises(CheckpointError, match=r"is not a state dict .* TorchScript archives"):
+        load(find("lenet5"), str(path))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_file_of_something_else_is_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(b"\xff\xd8 a photo")
+    with pytest.raises(CheckpointError, match=r"is not a state dict|cannot be read as safetens"):
+        load(find("lenet5"), str(path))
+
+
+@pytest.mark.parametrize("form", ["zip", "older"])
+def test_half_a_file_is_refused_in_one_line(
+    form: str, random_lenet5: Loaded, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(state_of(random_lenet5), path, _use_new_zipfile_serialization=form == "zip")
+    content = path.read_bytes()
+    for size in range(0, len(content), len(content) // 20):
+        path.write_bytes(content[:size])
+        with pytest.raises(CheckpointError, match="is not a state dict") as raised:
+            load(find("lenet5"), str(path))
+        assert "\n" not in str(raised.value)
+
+
+def test_misspelt_weights_are_refused_with_what_there_is() -> None:
+    with pytest.raises(CheckpointError, match=r"no file radnom: .* imagenet, .* digits, random"):
+        load(find("lenet5"), "radnom")
+
+
+# --------------------------------------------------------------------------------- other classes
+
+
+def fine_tuned(path: Path, classes: int) -> str:
+    return saved(path, architecture(find("nin_cifar10"), classes).state_dict())
+
+
+def test_file_of_another_network_is_known_by_other_classes_too(tmp_path: Path) -> None:
+    path = fine_tuned(tmp_path / "flowers.pth", 5)
+    with pytest.raises(CheckpointError, match=r"it fits nin_cifar10 with 5 classes\.$"):
+        load(find("nin"), path, classes=5)
+
+
+def test_head_has_the_classes_of_the_file(tmp_path: Path) -> None:
+    path = fine_tuned(tmp_path / "flowers.pth", 5)
+    loaded = load(find("nin_cifar10"), path, classes=5)
+    assert loaded.network(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+    assert loaded.weights.source == "file"
+
+
+@pytest.mark.parametrize("labels", [None, 4])
+def test_classes_that_have_no_label_are_refused_with_both_numbers(
+    labels: int | None, tmp_path: Path
+) -> None:
+    path = fine_tuned(tmp_path / "flowers.pth", 5)
+    with pytest.raises(
+        CheckpointError,
+        match=rf"answers 5 classes, and there are {labels or 10} labels: give --labels FILE",
+    ):
+        load(find("nin_cifar10"), path, classes=labels)
+
+
+@pytest.mark.parametrize("weights", ["imagenet", "imagenet1k_v1", "digits", "random"])
+def test_only_a_file_has_other_classes(weights: str) -> None:
+    with pytest.raises(CheckpointError, match=f"The {weights} weights of alexnet answer its own"):
+        load(find("alexnet"), weights, classes=5)
+
+
+# ------------------------------------------------------------------------------------ kept weights
+
+
+def published_as(path: str, source: str = "imagenet1k_v1", resize: int = 256) -> Checkpoint:
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Checkpoint(source, f"nin-{digest[:8]}.pth", photo(resize=resize))
+
+
+def test_published_weights_are_the_first_unless_others_are_named(tmp_path: Path) -> None:
+    network = find("nin_cifar10")
+    paths = [fine_tuned(tmp_path / name, 10) for name in ("v2.pth", "v1.pth")]
+    v2 = published_as(paths[0], "imagenet1k_v2", resize=232)
+    v1 = published_as(paths[1], "imagenet1k_v1", resize=256)
+    for path, checkpoint in zip(paths, (v2, v1), strict=True):
+        Path(path).rename(tmp_path / checkpoint.file)
+    network = dataclasses.replace(network, checkpoints=(v2, v1))
+    downloads = Downloads("http://127.0.0.1:1/", tmp_path)
+    for weights, expected in {"imagenet": v2, "imagenet1k_v2": v2, "imagenet1k_v1": v1}.items():
+        loaded = load(network, weights, downloads=downloads)
+        assert (loaded.weights.source, loaded.weights.file) == (expected.source, expected.file)
+        assert loaded.preprocessing == expected.preprocessing
+
+
+def test_imagenet_weights_never_become_random_by_silence(tmp_path: Path) -> None:
+    resnet152 = find("resnet152")
+    downloads = Downloads("http://127.0.0.1:1/", tmp_path)
+    with pytest.raises(CheckpointError, match=r"resnet152-f82ba261\.pth.*--weights FILE"):
+        load(resnet152, resnet152.weights, downloads=downloads)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("nin", "imagenet", "No weights of nin are published: give --weights FILE .* random"),
+        ("lenet5", "imagenet", "No weights of lenet5 are published: give --weights digits"),
+        (
+            "resnet18",
+            "imagenet1k_v2",
+            "No imagenet1k_v2 weights of resnet18 are published: give --weights imagenet1k_v1,",
+        ),
+    ],
+)
+def test_weights_that_nobody_published_are_answered_with_the_choices(
+    name: str, weights: str, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load(find(name), weights)
+
+
+def test_network_that_no_digits_trained_says_so() -> None:
+    with pytest.raises(CheckpointError, match="resnet152 is not trained on digits"):
+        load(find("resnet152"), "digits")
+
+
+def test_trained_weights_carry_what_was_measured() -> None:
+    loaded = load(find("lenet5"), "digits")
+    assert loaded.weights.source == "digits"
+    held_out = loaded.accuracy[0]
+    assert held_out.total == 360
+    assert held_out.correct / held_out.total >= 0.985
+
+
+# ----------------------------------------------------------------------------------------- random
+
+
+def test_seed_decides_random_weights(random_lenet5: Loaded) -> None:
+    lenet5 = find("lenet5")
+    assert load(lenet5, "random", seed=0).weights == random_lenet5.weights
+    assert load(lenet5, "random", seed=1).weights != random_lenet5.weights
+    assert random_lenet5.weights.source == "random"
+
+
+def test_random_weights_leave_the_callers_generator_alone() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    load(find("lenet5"), "random")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def assert_pictures_are_told_apart(network: Network, loaded: Loaded) -> None:
+    """32 different crops: at least 12 best classes, and no two answers that parity would take for
+    one another."""
+    probabilities = answers(network, loaded, 32)
+    assert len(set(probabilities.argmax(axis=1))) >= 12
+    apart = np.abs(probabilities[:, None] - probabilities[None]).max(axis=2)
+    assert (apart + np.eye(32)).min() > network.random_fp16_tolerance
+
+
+def test_random_weights_tell_pictures_apart(resnet18: Network, random_resnet18: Loaded) -> None:
+    assert_pictures_are_told_apart(resnet18, random_resnet18)
+
+
+@pytest.mark.slow
+def test_random_weights_tell_pictures_apart_152_layers_deep() -> None:
+    resnet152 = find("resnet152")
+    assert_pictures_are_told_apart(resnet152, load(resnet152, "random"))

@@ -1,0 +1,147 @@
+"""Each mistake that an export can make fails on the rung that is there to catch it."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from export.build import run
+from export.catalog import Network, find
+from export.conversion import to_onnx
+from export.conversion.to_onnx import Servable
+from export.errors import ParityError
+from export.options import Options
+
+FIRST_RUNG = r"PyTorch fp32 → ONNX fp32: a probability of (china|flower)\.jpg .* 0\.0001 is allowed"
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a mutant makes is no stage of any other build, and none of theirs is taken here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def wrong_mean(servable: Servable) -> None:
+    servable.mean += 0.02
+
+
+def wrong_std(servable: Servable) -> None:
+    servable.std *= 1.02
+
+
+def wrong_eps(servable: Servable) -> None:
+    for module in servable.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-3
+
+
+def swapped_channels(servable: Servable) -> None:
+    servable.network = nn.Sequential(Swapped(), servable.network)
+
+
+class Swapped(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:  # N×C×H×W
+        return images.flip(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"),
+    [
+        ("nin_cifar10", wrong_mean),
+        ("nin_cifar10", wrong_std),
+        ("nin_cifar10", swapped_channels),
+        ("resnet18", wrong_eps),
+    ],
+)
+def test_a_mistake_of_the_export_fails_on_the_first_rung(
+    name: str,
+    mistake: Callable[[Servable], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Mistaken(Servable):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            mistake(self)
+
+    monkeypatch.setattr(to_onnx, "Servable", Mistaken)
+    with pytest.raises(ParityError, match=FIRST_RUNG):
+        run(Options(find(name), "fp32", "random", 0, tmp_path / "models"), lambda _: None)
+    assert not list((tmp_path / "models").glob(f"{name}.*"))
+
+
+def test_a_mistake_of_the_precision_fails_on_its_rung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mistaken(Servable):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            if self.dtype == torch.float16:
+                self.network = copy.deepcopy(self.network)
+                next(iter(self.network.parameters())).data.mul_(1.5)
+
+    monkeypatch.setattr(to_onnx, "Servable", Mistaken)
+    with pytest.raises(ParityError, match=r"ONNX fp32 → ONNX fp16: .* 0.02 is allowed"):
+        run(Options(find("lenet5"), "fp16", "digits", 0, tmp_path / "models"), lambda _: None)
+
+
+def test_trained_weights_are_held_to_a_tighter_fp16_than_random_ones() -> None:
+    for network in (find("nin_digits"), find("resnet20_digits")):
+        assert network.tolerance("fp16", is_random=False) == 0.02
+        assert network.tolerance("fp16", is_random=True) == 0.15
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pages with digits, as a user has them."""
+    from export.proof.golden import drawn
+    from export.samples.digits import held_out
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, plane in enumerate(held_out()[0][:12]):
+        (folder / f"{number:02}.png").write_bytes(drawn(plane))
+    Image.new("L", (64, 64), 255).save(folder / "blank.png")
+    return folder
+
+
+def int8(network: Network, weights: str, pictures: Path, tmp_path: Path) -> Options:
+    return Options(network, "int8", weights, 0, tmp_path / "models", calibration=pictures)
+
+
+def test_int8_is_judged_on_trained_weights(pictures: Path, tmp_path: Path) -> None:
+    published = run(int8(find("lenet5"), "digits", pictures, tmp_path), lambda _: None)
+    manifest, rungs = published.model.manifest, published.model.parity
+    calibration = manifest.calibration
+    assert (manifest.precision, calibration.images, calibration.refused) == ("int8", 12, 1)
+    assert manifest.precision_recipe.startswith("int8 for cpu: Q/DQ")
+    assert "--int8 --calibration pictures" in manifest.build_command.replace(
+        pictures.name, "pictures"
+    )
+    assert [rung.name for rung in rungs] == [
+        "PyTorch fp32 → ONNX fp32",
+        "ONNX fp32 → ONNX int8",
+        "ONNX int8 → served",
+    ]
+    assert not any(rung.reported_only for rung in rungs)
+    strict = dataclasses.replace(find("lenet5"), int8_tolerance=1e-6)
+    with pytest.raises(ParityError, match=r"ONNX fp32 → ONNX int8: .* 1e-06 is allowed"):
+        run(int8(strict, "digits", pictures, tmp_path), lambda _: None)
+
+
+def test_int8_is_reported_on_random_weights(pictures: Path, tmp_path: Path) -> None:
+    strict = dataclasses.replace(find("lenet5"), int8_tolerance=1e-6)
+    published = run(int8(strict, "random", pictures, tmp_path), lambda _: None)
+    assert [rung.reported_only for rung in published.model.parity] == [False, True, False]
+
+
+def test_a_batch_size_of_ones_own_is_proven_and_configured(tmp_path: Path) -> None:
+    options = Options(find("lenet5"), "fp32", "random", 0, tmp_path / "models", max_batch=5)
+    published = run(options, lambda _: None)
+    assert all(list(rung.batch_sizes) == [1, 2, 3, 5] for rung in published.model.parity)
+    assert "max_batch_size: 5" in (published.folder / "config.pbtxt").read_text()[:200]

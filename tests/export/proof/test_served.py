@@ -1,0 +1,205 @@
+import io
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tritonclient.grpc import InferenceServerClient
+
+from convoy.v1 import classifier_pb2 as pb
+from export.build import run
+from export.catalog import find
+from export.console import Published
+from export.errors import ParityError, ServedError
+from export.options import Options
+from export.proof.parity import onnx_answer
+from export.proof.served import pictures, private_gateway, served_rung
+from export.repository.layout import MODEL_FILES, facts_json, read_facts, write
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def photo_version(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """A small network of colour photos, with random weights."""
+    repository = tmp_path_factory.mktemp("photos")
+    return run(Options(find("nin_cifar10"), "fp32", "random", 0, repository), lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def staged(photo_version: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, not yet published."""
+    repository = tmp_path_factory.mktemp("staged")
+    return shutil.copytree(photo_version.folder, repository / "tested.v3.staging")
+
+
+def climb(
+    folder: Path,
+    root: Path = ROOT,
+    triton: str | None = None,
+    *,
+    precision: str = "fp32",
+    off_by: float = 0,
+) -> pb.ParityRung:
+    """The served rung of a version's folder, behind the gateway of the checkout at root.
+
+    As if the file had that precision, and the CPU's answer to it differed by so much.
+    """
+    model = read_facts(folder)
+    assert model
+    model.name, model.version = "tested", "3"
+    model.manifest_digest = facts_json(model)["manifest_digest"]
+    model.manifest.precision = precision
+    answer = onnx_answer(folder / MODEL_FILES["onnx"])
+    with private_gateway(folder, root=root, triton=triton) as client:
+        return served_rung(
+            client,
+            model,
+            lambda images: answer(images) + np.float32(off_by),
+            f"ONNX {precision}",
+            max_batch_size=8,
+        )
+
+
+def mutated(tmp_path: Path, file: str, old: str, new: str) -> Path:
+    """A checkout whose gateway differs in one place."""
+    shutil.copytree(ROOT / "server", tmp_path / "server")
+    path = tmp_path / "server" / file
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    return tmp_path
+
+
+def test_the_file_behind_the_gateway_answers_as_it_does_alone(staged: Path) -> None:
+    rung = climb(staged)
+    assert (rung.name, rung.images) == ("ONNX fp32 → served", 8)
+    assert list(rung.batch_sizes) == [1, 2, 3, 8]
+    assert rung.largest_difference < 1e-5
+    assert (rung.top1_agreement, rung.top5_agreement) == (1, 1)
+
+
+def test_the_file_behind_a_real_triton_answers_as_it_does_alone(
+    staged: Path, triton_of: Callable[[Path], AbstractContextManager[str]]
+) -> None:
+    """And leaves nothing on it: a second proof loads the folder again."""
+    with triton_of(staged.parent) as address:
+        for _ in range(2):
+            rung = climb(staged, triton=address)
+            assert (rung.images, rung.top1_agreement) == (8, 1)
+            assert rung.largest_difference < 1e-5
+        with InferenceServerClient(address) as client:
+            assert not client.is_model_ready(staged.name)
+
+
+def test_a_gpu_may_round_less_than_fp32_otherwise_than_the_cpu(
+    staged: Path, tmp_path: Path
+) -> None:
+    """8e-3 is what an H200 was seen to differ by; the gateway says here that one computed."""
+    on_gpu = mutated(tmp_path, "runners/in_process.py", "network.device)", '"gpu")')
+    for precision in ("fp16", "int8"):
+        rung = climb(staged, on_gpu, precision=precision, off_by=8e-3)
+        assert rung.largest_difference == pytest.approx(8e-3, abs=1e-5)
+    with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
+        climb(staged, on_gpu, precision="fp32", off_by=8e-3)
+    with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
+        climb(staged, precision="fp16", off_by=8e-3)
+
+
+def test_the_build_stores_the_rung_and_the_batch_sizes_seen(photo_version: Published) -> None:
+    stored = read_facts(photo_version.folder)
+    assert stored
+    rung = stored.parity[-1]
+    assert (rung.name, rung.tolerance) == ("ONNX fp32 → served", 1e-3)
+    assert min(rung.batch_sizes_seen) >= 1 and max(rung.batch_sizes_seen) <= 8
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("round((side - crop) / 2)", "round((side - crop) / 2) + 1"),
+        ("round((side - crop) / 2)", "(side - crop + 1) // 2"),
+        ('np.asarray(cut.convert("RGB"))', 'np.asarray(cut.convert("RGB"))[:, :, ::-1].copy()'),
+    ],
+    ids=["crop off by one pixel", "half a pixel rounded otherwise", "channels swapped"],
+)
+def test_a_gateway_that_sees_other_pixels_is_found_out(
+    old: str, new: str, staged: Path, tmp_path: Path
+) -> None:
+    root = mutated(tmp_path, "preprocessing/photo.py", old, new)
+    with pytest.raises(ParityError, match=r"(china|flower)\.jpg"):
+        climb(staged, root)
+
+
+def test_a_gateway_that_takes_other_labels_is_found_out(staged: Path, tmp_path: Path) -> None:
+    root = mutated(
+        tmp_path, "pipeline.py", "label=labels[index].name", "label=labels[index - 1].name"
+    )
+    with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
+        climb(staged, root)
+
+
+def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) -> None:
+    root = mutated(tmp_path, "main.py", "settings = configured.settings", "raise SystemExit('ill')")
+    with pytest.raises(ServedError, match=r"did not serve tested.*ill"):
+        climb(staged, root)
+
+
+def test_labels_are_compared_with_the_models_own(photo_version: Published, tmp_path: Path) -> None:
+    """Facts that were changed between building and serving, golden images and all."""
+    folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
+    model = read_facts(folder)
+    assert model
+    with private_gateway(folder) as client:
+        model.name, model.version = "tested", "3"
+        model.manifest_digest = facts_json(model)["manifest_digest"]
+        model.labels.reverse()
+        answer = onnx_answer(folder / MODEL_FILES["onnx"])
+        with pytest.raises(ParityError, match="The gateway calls class"):
+            served_rung(client, model, answer, "a", max_batch_size=8)
+        model.labels.reverse()
+        model.manifest_digest = "0" * 64
+        with pytest.raises(ParityError, match="and 000000000000 was asked for"):
+            served_rung(client, model, answer, "a", max_batch_size=8)
+
+
+@pytest.mark.parametrize("resize", [32, 40, 256])
+def test_pictures_of_photos_need_only_be_cropped(resize: int) -> None:
+    asked = pictures(pb.Preprocessing(photo=pb.Photo(resize=resize, crop=32)))
+    assert asked.pixels.shape == (8, 32, 32, 3)
+    sides = [Image.open(io.BytesIO(content)).size for content in asked.contents]
+    assert {min(side) for side in sides} == {resize}
+    assert {side[0] > side[1] for side in sides} == {True, False}
+    whole = np.asarray(Image.open(io.BytesIO(asked.contents[0])))
+    top, left = (round((side - 32) / 2) for side in whole.shape[:2])
+    assert np.array_equal(asked.pixels[0], whole[top : top + 32, left : left + 32])
+
+
+def test_pictures_of_digits_are_what_the_gateways_preparation_finds() -> None:
+    asked = pictures(find("lenet5").preprocessing)
+    assert asked.pixels.shape == (8, 32, 32, 1)
+    assert len(set(asked.names)) == 8
+    assert all(content.startswith(b"\x89PNG") for content in asked.contents)
+
+
+def swap_two_labels(model: pb.Model) -> None:
+    index = model.golden_images[0].expected[0].index
+    model.labels[index].name, model.labels[index - 1].name = (
+        model.labels[index - 1].name,
+        model.labels[index].name,
+    )
+
+
+def test_a_version_that_is_not_what_was_built_does_not_prove_itself(
+    photo_version: Published, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
+    model = read_facts(folder)
+    assert model
+    swap_two_labels(model)
+    write(folder, model, 8)
+    with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
+        climb(folder)

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import center_of_mass
+from scipy.ndimage import label as find_regions
+
+from export.catalog import CATALOG
+from export.samples.images import digits
+
+
+def box(picture: np.ndarray) -> tuple[int, int]:
+    """Height and width of the ink."""
+    rows, columns = np.nonzero(picture > 0.42 * picture.max())
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+def test_held_out_are_360_digits_of_all_classes() -> None:
+    images, labels = digits.held_out()
+    assert labels.tolist() == digits.data_set()[1][digits.random_fifth().held_out].tolist()
+    assert images.shape == (360, 32, 32, 1)
+    assert images.dtype == np.uint8
+    counts = np.bincount(labels, minlength=10)
+    assert counts.min() >= 35
+    assert counts.max() <= 37
+
+
+def test_held_out_digits_are_light_on_dark_20_pixels_long_and_centred_by_mass() -> None:
+    images, _ = digits.held_out()
+    for image in images[:, :, :, 0]:
+        assert image.max() == 255
+        assert image[0, 0] == 0
+        assert abs(max(box(image)) - digits.BOX) <= 1
+        assert center_of_mass(image) == pytest.approx((15.5, 15.5), abs=0.3)
+
+
+def test_no_digit_is_in_two_parts() -> None:
+    whole = np.arange(1797)
+    for part in (digits.random_fifth(), *digits.contiguous_fifths()):
+        assert sorted(np.concatenate(part)) == whole.tolist()
+
+
+def test_contiguous_fifths_cover_the_data_in_order() -> None:
+    fifths = [part.held_out for part in digits.contiguous_fifths()]
+    assert np.concatenate(fifths).tolist() == list(range(1797))
+    assert [len(fifth) for fifth in fifths] == [360, 360, 359, 359, 359]
+
+
+def test_network_sees_the_levels_of_the_paper() -> None:
+    levels = digits.network_input(torch.tensor([0.0, 1.0]))
+    assert levels.tolist() == pytest.approx([-0.1, 1.175])
+
+
+def test_catalog_normalises_and_prepares_as_training_does() -> None:
+    row = CATALOG["lenet5"]
+    assert (row.mean, row.std) == ((digits.MEAN,), (digits.STD,))
+    assert (row.size, row.preprocessing.digit.size) == (digits.SIZE, digits.SIZE)
+    assert row.preprocessing.digit.box == digits.BOX
+
+
+def test_skeleton_of_a_digit_runs_where_its_ink_is() -> None:
+    pictures, labels = digits.data_set()
+    for label in range(10):
+        stroke = digits.stroke(pictures[np.flatnonzero(labels == label)[0]])
+        skeleton = stroke.distance == 0
+        assert stroke.grey[skeleton].min() > 0.15
+        assert 60 < skeleton.sum() < 400  # grid points: about as many as the digit's lines are long
+        assert 0.9 * 60 < stroke.length <= 120
+
+
+def test_skeletons_keep_the_holes_of_digits() -> None:
+    pictures, labels = digits.data_set()
+
+    def holes(label: int) -> float:
+        """Of a skeleton, the mean over the first 30 of the label."""
+        rows = np.flatnonzero(labels == label)[:30]
+        skeletons = [digits.stroke(pictures[row]).distance == 0 for row in rows]
+        return float(np.mean([find_regions(~skeleton)[1] - 1 for skeleton in skeletons]))
+
+    # One threshold for the whole digit leaves 0.9 and 1.1.
+    assert holes(0) == 1
+    assert holes(8) > 1.3
+    assert holes(1) == holes(7) == 0
+
+
+def test_resample_turns_scales_and_moves() -> None:
+    field = np.zeros((40, 40), dtype=np.float32)
+    field[20:22, 30:32] = 1  # 10 to the right of (21, 21)
+    moved = digits.resample(
+        field, size=(50, 60), source=(21, 21), target=(25, 30), scale=2, angle=np.pi / 2
+    )
+    assert moved.shape == (60, 50)
+    y, x = center_of_mass(moved)
+    assert (x + 0.5, y + 0.5) == pytest.approx((25, 30 + 20), abs=0.2)  # clockwise: right is down
+    assert moved.sum() == pytest.approx(4 * field.sum(), rel=0.1)
+
+
+def test_augmented_digits_are_the_same_for_the_same_seed_alone() -> None:
+    fields, _ = digits.fields(np.arange(8))
+
+    def drawn(seed: int) -> torch.Tensor:
+        return digits.augment(fields, torch.Generator().manual_seed(seed))
+
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+
+
+def test_augmented_digits_stay_digits() -> None:
+    fields, _ = digits.fields(np.arange(300))
+    drawn = digits.augment(fields, torch.Generator().manual_seed(0))
+    assert drawn.shape == (300, 1, 32, 32)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    pictures = drawn[:, 0].numpy()
+    assert np.median(pictures) < 0.05  # the paper stays dark
+    assert pictures.max((1, 2)).min() > 0.5  # and nobody's ink is lost
+    long = [max(box(np.where(picture > 0.3, picture, 0))) for picture in pictures]
+    assert 18 < np.mean(long) < 23
+    assert np.std(long) > 2  # sizes vary: 1.7 by the other changes alone
+    centres = np.array([center_of_mass(picture) for picture in pictures])
+    assert np.abs(centres - 15.5).max() < 5
+    assert 0.8 < centres.std() < 2  # a shift of ±2 pixels has 1.15
+
+
+def test_augmented_digits_come_in_thin_and_thick_strokes() -> None:
+    fields, _ = digits.fields(np.zeros(300, dtype=np.int64))  # one digit, 300 hands
+    drawn = digits.augment(fields, torch.Generator().manual_seed(0))
+    inked = (drawn > 0.4).float().mean((1, 2, 3))
+    assert inked.quantile(0.95) > 2.5 * inked.quantile(0.05)

@@ -1,0 +1,113 @@
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from export.study.depth_study import (
+    DOCS,
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    Run,
+    draw,
+    network,
+    read,
+    study,
+    table,
+)
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+app = typer.Typer()
+app.command()(study)
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def example(kind: str, depth: int, seed: int, training_error: list[float]) -> Run:
+    return Run(kind, depth, seed, 269434, training_error, clean_error=0.008, held_out_error=0.0139)
+
+
+EXAMPLES = [
+    example("plain", 20, 0, [1.0, 0.5, 0.25]),
+    example("plain", 20, 1, [0.9, 0.6, 0.3]),
+    example("residual", 20, 0, [0.8, 0.4, 0.0]),
+]
+
+
+@pytest.mark.slow
+def test_study_trains_each_kind_and_writes_what_came_out(tmp_path: Path) -> None:
+    options = ["--depth", "8", "--seed", "3", "--epochs", "1", "--output"]
+    result = run(*options, str(tmp_path))
+    assert result.exit_code == 0
+    runs = read(tmp_path)
+    assert [(found.kind, found.depth, found.seed) for found in runs] == [
+        ("plain", 8, 3),
+        ("residual", 8, 3),
+    ]
+    assert {found.parameters for found in runs} == {75002}
+    for found in runs:
+        assert len(found.training_error) == 1
+        assert 0.5 < found.training_error[0] < 1  # 23 steps
+    assert runs[0].training_error != runs[1].training_error
+    assert result.stdout == table(runs) + "\n"
+    assert (tmp_path / "depth.svg").read_text() == draw(runs)
+    assert json.loads((tmp_path / "depth.json").read_text())["recipe"]["epochs"] == 1
+
+
+def test_depth_that_no_network_has_is_wrong_usage() -> None:
+    result = run("--depth", "21")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("a depth of 21 is not 6n + 2")
+
+
+def test_shortcuts_change_what_a_network_does_and_not_its_parameters() -> None:
+    plain, residual = network("plain", 20), network("residual", 20)
+    assert plain.state_dict().keys() == residual.state_dict().keys()
+    assert (plain.layer2[0].downsample, residual.layer2[0].downsample is None) == (None, False)
+
+
+def test_table_has_the_errors_in_per_cent() -> None:
+    rows = table(EXAMPLES).splitlines()
+    assert rows[0] == (
+        "| network | seed | parameters | after 1 | after 2 | after 3 | clean | held out |"
+    )
+    assert rows[2] == "| plain-20 | 0 | 269,434 | 100.0% | 50.0% | 25.0% | 0.8% | 1.4% |"
+    assert len(rows) == 2 + len(EXAMPLES)
+
+
+def test_curves_are_drawn_to_scale_in_the_panel_of_their_kind() -> None:
+    plain, residual = ET.fromstring(draw(EXAMPLES)).findall(f"{SVG}g")
+    first, second = plain.findall(f"{SVG}polyline")
+    points = [tuple(map(float, point.split(","))) for point in first.attrib["points"].split()]
+    assert points == [
+        (PLOT_WIDTH / 3, 0),
+        (PLOT_WIDTH * 2 / 3, PLOT_HEIGHT / 2),
+        (PLOT_WIDTH, PLOT_HEIGHT * 3 / 4),
+    ]
+    assert first.attrib["stroke"] == second.attrib["stroke"]  # the same depth
+    assert first.attrib["stroke-dasharray"] != second.attrib["stroke-dasharray"]
+    (only,) = residual.findall(f"{SVG}polyline")
+    assert only.attrib["points"].endswith(f" {PLOT_WIDTH}.0,{PLOT_HEIGHT}.0")
+    assert "20 layers, seed 1" in [text.text for text in plain.findall(f"{SVG}text")]
+
+
+@pytest.fixture(scope="module")
+def published() -> list[Run]:
+    return read(DOCS)
+
+
+def test_published_study_is_whole(published: list[Run]) -> None:
+    settings = {(found.kind, found.depth) for found in published}
+    assert settings == {(kind, depth) for kind in ("plain", "residual") for depth in (20, 44, 56)}
+    assert {len(found.training_error) for found in published} == {12}
+
+
+def test_page_and_drawing_say_what_was_measured(published: list[Run]) -> None:
+    assert (DOCS / "depth.svg").read_text() == draw(published)
+    assert table(published) in (DOCS / "depth.md").read_text()

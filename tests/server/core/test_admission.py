@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import pytest
+
+from server.core import admission as module
+from server.core.admission import BUSY_IMAGES, Admission
+from server.errors import DeadlineExceeded, ImageDecodeFailed, Overloaded, ShuttingDown
+
+ONE = {"lenet5": 1}
+Tick = Callable[[float], None]
+
+
+@pytest.fixture
+def tick(monkeypatch: pytest.MonkeyPatch) -> Tick:
+    """Moves the clock that waits are measured with."""
+    now_s = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now_s[0])
+
+    def advance(seconds: float) -> None:
+        now_s[0] += seconds
+
+    return advance
+
+
+@pytest.fixture
+def admission() -> Admission:
+    return Admission(max_in_flight=20, max_in_flight_bytes=1000)
+
+
+class Queue:
+    """Requests for LeNet-5 that are in flight, answered in their order."""
+
+    def __init__(self, admission: Admission, tick: Tick) -> None:
+        self._admission = admission
+        self._tick = tick
+        self._waiting: list[ExitStack] = []
+
+    def join(self, timeout_s: float | None = None, *, count: int = 1) -> None:
+        for _ in range(count):
+            place = ExitStack()
+            place.enter_context(self._admission.request(ONE, timeout_s))
+            self._waiting.append(place)
+
+    def answer(self, count: int, *, each_s: float) -> None:
+        """One after the other, each followed by a new request."""
+        for _ in range(count):
+            self._tick(each_s)
+            self._waiting.pop(0).close()
+            self.join()
+
+    def answer_together(self, count: int, *, each_s: float) -> None:
+        """As one batch, whose images all come back at its end; as many new requests follow."""
+        self._tick(count * each_s)
+        for place in self._waiting[:count]:
+            place.close()
+        del self._waiting[:count]
+        self.join(count=count)
+
+    def fail(self, error: type[BaseException]) -> None:
+        """The last that came, which leaves before its turn."""
+        place = self._waiting.pop()
+        with pytest.raises(error), place:
+            raise error("")
+
+    def leave(self, count: int) -> None:
+        for _ in range(count):
+            self._waiting.pop(0).close()
+
+
+@pytest.fixture
+def queue(admission: Admission, tick: Tick) -> Queue:
+    """Ten requests, after many of them have been answered, each 0.1 s after the one before it."""
+    queue = Queue(admission, tick)
+    queue.join(count=10)
+    queue.answer(100, each_s=0.1)
+    return queue
+
+
+def foreseen_s(admission: Admission, images: Mapping[str, int] = ONE) -> float:
+    """What a request would be told that has no time at all."""
+    with pytest.raises(Overloaded) as refusal, admission.request(images, 0.0):
+        pass
+    assert refusal.value.retry_after_s is not None
+    return refusal.value.retry_after_s
+
+
+# ---------------------------------------------------------------- bounds
+
+
+async def test_more_than_the_maximum_is_refused_with_a_delay() -> None:
+    admission = Admission(max_in_flight=2, max_in_flight_bytes=1000)
+    with admission.request(ONE), admission.request(ONE):
+        with pytest.raises(Overloaded) as refusal, admission.request(ONE):
+            pass
+        assert refusal.value.retry_after_s is not None and refusal.value.retry_after_s > 0
+    with admission.request(ONE):
+        assert admission.in_flight == 1
+
+
+async def test_a_batch_takes_a_place_for_each_image_or_none() -> None:
+    admission = Admission(max_in_flight=4, max_in_flight_bytes=1000)
+    with admission.request({"lenet5": 2, "resnet152": 1}):
+        assert admission.in_flight == 3
+        with pytest.raises(Overloaded), admission.request({"lenet5": 2}):
+            pass
+        assert admission.in_flight == 3
+    assert admission.in_flight == 0
+
+
+async def test_more_bytes_than_the_maximum_are_refused_while_they_arrive(
+    admission: Admission,
+) -> None:
+    with admission.body() as first, admission.body() as second:
+        first.add(600)
+        second.add(400)
+        with pytest.raises(Overloaded, match="1000 bytes"):
+            second.add(1)
+    assert admission.in_flight_bytes == 0
+
+
+async def test_a_failed_request_gives_its_place_back() -> None:
+    admission = Admission(max_in_flight=1, max_in_flight_bytes=1000)
+    with pytest.raises(ZeroDivisionError), admission.request(ONE), admission.body() as body:
+        body.add(10)
+        raise ZeroDivisionError
+    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
+
+
+def test_the_delay_is_how_long_what_is_in_flight_will_take(
+    admission: Admission, queue: Queue
+) -> None:
+    for _ in range(4):
+        queue.fail(ImageDecodeFailed)
+    with pytest.raises(Overloaded) as refusal, admission.request({"lenet5": 15}):
+        pass
+    assert refusal.value.retry_after_s == pytest.approx(6 * 0.1, rel=0.05)
+
+
+# ---------------------------------------------------------------- deadlines
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_the_door(
+    admission: Admission, queue: Queue
+) -> None:
+    with pytest.raises(Overloaded, match=r"1\.1\d\d s.* 0\.800 s") as refusal:
+        queue.join(0.8)
+    assert refusal.value.retry_after_s == pytest.approx(11 * 0.1 - 0.8, abs=0.05)
+    queue.join(1.2)
+    assert admission.in_flight == 11
+
+
+def test_a_batch_is_refused_for_its_last_image(admission: Admission, queue: Queue) -> None:
+    assert foreseen_s(admission, {"lenet5": 5}) == pytest.approx(15 * 0.1, rel=0.05)
+
+
+def test_without_a_deadline_the_bound_on_images_is_all(admission: Admission, queue: Queue) -> None:
+    queue.join(count=10)
+    assert admission.in_flight == 20
+
+
+def test_what_rides_together_is_no_faster_for_it(admission: Admission, queue: Queue) -> None:
+    """Answers in bursts: the many without a pause before them do not hide the one with it."""
+    for _ in range(30):
+        queue.answer_together(8, each_s=0.1)
+    assert 11 * 0.1 < foreseen_s(admission) < 2.5 * 11 * 0.1
+
+
+def test_answers_that_vary_leave_less_room(admission: Admission, queue: Queue) -> None:
+    for _ in range(50):
+        queue.answer(10, each_s=0.05)
+        queue.answer(10, each_s=0.15)
+    assert foreseen_s(admission) > 1.3 * 11 * 0.1
+
+
+def test_a_gateway_that_becomes_slower_is_found_out(admission: Admission, queue: Queue) -> None:
+    queue.answer(60, each_s=0.3)
+    assert foreseen_s(admission) > 0.9 * 11 * 0.3
+
+
+def test_a_gateway_that_becomes_faster_is_found_out(admission: Admission, queue: Queue) -> None:
+    queue.answer(100, each_s=0.02)
+    assert foreseen_s(admission) < 1.5 * 11 * 0.02
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "error"), [(1.2, DeadlineExceeded), (None, asyncio.CancelledError)]
+)
+def test_what_was_given_up_is_no_sign_of_speed(
+    admission: Admission,
+    queue: Queue,
+    tick: Tick,
+    timeout_s: float | None,
+    error: type[BaseException],
+) -> None:
+    before_s = foreseen_s(admission)
+    queue.join(timeout_s)
+    tick(1.2)
+    queue.fail(error)
+    assert foreseen_s(admission) > 1.3 * before_s
+
+
+def test_who_goes_away_at_once_changes_nothing(admission: Admission, queue: Queue) -> None:
+    before_s = foreseen_s(admission)
+    for _ in range(50):
+        queue.join()
+        queue.fail(asyncio.CancelledError)
+    assert foreseen_s(admission) == before_s
+
+
+def test_broken_images_are_no_sign_of_speed(admission: Admission, queue: Queue) -> None:
+    """They are found out in decoding, and wait for no network."""
+    before_s = foreseen_s(admission)
+    for _ in range(50):
+        queue.join()
+        queue.fail(ImageDecodeFailed)
+    assert foreseen_s(admission) == before_s
+
+
+def test_one_slow_model_does_not_close_the_door_to_another(
+    admission: Admission, queue: Queue
+) -> None:
+    with admission.request({"resnet152": 1}, 0.1):
+        assert admission.in_flight == 11
+
+
+# ---------------------------------------------------------------- little to do
+
+
+def test_leisure_is_not_taken_for_slowness(admission: Admission, tick: Tick) -> None:
+    """Alone, a request waits for nobody, and shows nothing of how many could be answered."""
+    for _ in range(50):
+        with admission.request(ONE):
+            tick(1.0)
+    with ExitStack() as held:
+        for _ in range(10):
+            held.enter_context(admission.request(ONE, 0.01))
+
+
+def test_a_short_deadline_is_not_refused_where_nothing_is_in_flight(
+    admission: Admission, queue: Queue
+) -> None:
+    queue.leave(10)
+    with admission.request(ONE, 0.01):
+        assert admission.in_flight == 1
+
+
+def test_a_short_queue_is_measured_by_what_a_long_one_has_shown(
+    admission: Admission, queue: Queue
+) -> None:
+    queue.leave(10)
+    with admission.request(ONE), pytest.raises(Overloaded), admission.request(ONE, 0.15):
+        pass
+
+
+def test_what_was_slow_once_does_not_keep_the_door_closed(
+    admission: Admission, queue: Queue, tick: Tick
+) -> None:
+    """Nobody with a deadline gets past it to show otherwise but those who find nothing there."""
+    queue.leave(10)
+    for _ in range(100):
+        with admission.request(ONE, 0.1):
+            tick(0.001)
+    with ExitStack() as held:
+        for _ in range(BUSY_IMAGES):
+            held.enter_context(admission.request(ONE, 0.1))
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_draining_takes_nothing_new_and_waits_for_what_is_there() -> None:
+    admission = Admission(max_in_flight=2, max_in_flight_bytes=1000)
+    with admission.request(ONE):
+        admission.drain()
+        with pytest.raises(ShuttingDown), admission.request(ONE):
+            pass
+        waiting = asyncio.create_task(admission.drained())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 1)

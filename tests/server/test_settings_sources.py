@@ -1,0 +1,154 @@
+"""Flags over variables over a file over defaults, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from server.settings import Settings
+from server.settings_sources import Configured, WrongSettings, read
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "convoy.toml"
+    path.write_text('max_in_flight = 7\nmodels = ["lenet5"]\nlog_level = "debug"\n')
+    return path
+
+
+def convoy_serve(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`convoy serve` in a process of its own."""
+    command = [sys.executable, "-m", "convoy.cli", "serve", *arguments]
+    environment = {**os.environ, **variables}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_flags_win_over_variables_over_the_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVOY_CONFIG", str(config))
+    monkeypatch.setenv("CONVOY_LOG_LEVEL", "warning")
+    monkeypatch.setenv("CONVOY_HTTP_ADDRESS", "127.0.0.1:9000")
+    settings = read(["--http-address", "127.0.0.1:9001"]).settings
+    assert settings.http_address == "127.0.0.1:9001"
+    assert settings.log_level == "warning"
+    assert settings.max_in_flight == 7
+    assert settings.max_image_pixels == Settings.model_fields["max_image_pixels"].default
+
+
+def test_the_file_of_a_flag_wins_over_that_of_the_variable(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVOY_CONFIG", "/nowhere.toml")
+    assert read(["--config", str(config)]).settings.max_in_flight == 7
+
+
+def test_models_are_separated_by_commas_or_a_list(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read(["--models", "lenet5, resnet152"]).settings.models == ["lenet5", "resnet152"]
+    assert read(["--config", str(config)]).settings.models == ["lenet5"]
+    monkeypatch.setenv("CONVOY_MODELS", "lenet5,nin_digits")
+    assert read([]).settings.models == ["lenet5", "nin_digits"]
+
+
+def test_the_repository_is_the_checkouts_unless_told(tmp_path: Path) -> None:
+    assert read([]).settings.repository.name == "model_repository"
+    assert read(["--repository", str(tmp_path)]).settings.repository == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "file", "told"),
+    [
+        (
+            ["--max-in-flight", "0"],
+            {},
+            "",
+            "--max-in-flight: Input should be greater than 0, got '0'",
+        ),
+        (["--http-address", "8080"], {}, "", "--http-address: must be HOST:PORT"),
+        (["--runner", "tritn"], {}, "", "--runner: Input should be 'in-process' or 'triton-local'"),
+        (
+            [],
+            {"CONVOY_LOG_LEVEL": "loud"},
+            "",
+            "CONVOY_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error', got 'loud'",
+        ),
+        ([], {}, "max_in_flight = 0", "max_in_flight: Input should be greater than 0, got 0"),
+        ([], {}, "max_inflight = 9", "max_inflight is no setting; did you mean max_in_flight?"),
+        ([], {}, "config = 'other.toml'", "config is no setting"),
+        ([], {}, "max_in_flight = ", "is not TOML"),
+    ],
+    ids=["number", "address", "choice", "variable", "in file", "unknown", "nested", "no TOML"],
+)
+def test_a_wrong_value_is_told_as_it_was_written(
+    arguments: list[str],
+    variables: dict[str, str],
+    file: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "convoy.toml"
+    path.write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(WrongSettings) as wrong:
+        read([f"--config={path}", *arguments])
+    (line,) = wrong.value.lines
+    assert told in line
+    assert not file or str(path) in line
+
+
+def test_a_file_that_is_not_there_is_told() -> None:
+    with pytest.raises(WrongSettings, match=r"--config /nowhere.toml cannot be read: No such file"):
+        read(["--config", "/nowhere.toml"])
+
+
+def test_the_command_tells_in_one_line_and_ends_with_2(tmp_path: Path) -> None:
+    ended = convoy_serve("--max-in-flight", "0")
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == [
+        "convoy serve: --max-in-flight: Input should be greater than 0, got '0'"
+    ]
+    unknown = convoy_serve("--colour", "red")
+    assert unknown.returncode == 2
+    assert "--colour" in unknown.stderr and "Traceback" not in unknown.stderr
+
+
+def test_the_configuration_shown_is_a_file_that_says_the_same(config: Path, tmp_path: Path) -> None:
+    shown = convoy_serve(
+        f"--config={config}",
+        "--otlp-endpoint=http://me:secret@127.0.0.1:4317",
+        "--show-config",
+        CONVOY_MAX_BATCH_REQUESTS="3",
+    )
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    assert f"max_in_flight = 7  # {config}: max_in_flight" in lines
+    assert "max_batch_requests = 3  # CONVOY_MAX_BATCH_REQUESTS" in lines
+    assert "keep_loaded = 1  # default" in lines
+    assert "# tls_key is not set" in lines
+    assert 'otlp_endpoint = "http://***@127.0.0.1:4317"  # --otlp-endpoint' in lines
+    assert "secret" not in shown.stdout
+    again = tmp_path / "again.toml"
+    again.write_text(shown.stdout)
+    second = read([f"--config={again}"])
+    assert tomllib.loads(second.as_toml()) == tomllib.loads(shown.stdout)
+
+
+def test_a_variable_that_is_misspelt_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CONVOY_MAX_INFLIGHT", "9")
+    monkeypatch.setenv("CONVOY_API_KEY", "of the client")
+    Configured(read([]).settings, {}).warn_of_unknown_variables()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the variable CONVOY_MAX_INFLIGHT is none of the gateway's; "
+        "did you mean CONVOY_MAX_IN_FLIGHT?"
+    ]
