@@ -31,7 +31,7 @@ CODE = ("export", "server", "clients/python/convoy")
 # What makes a version, for its manifest.
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 FILE, FACTS, SHA256 = "file", "facts.binpb", "sha256"
-LARGEST_CACHE_BYTES = 8_000_000_000
+MAX_CACHE_BYTES = 8_000_000_000
 A_DAY_S = 86_400.0
 MAKING = "making-"
 
@@ -119,7 +119,7 @@ class Stages:
             for number, stage in enumerate(stages):
                 total += sum(path.stat().st_size for path in stage.rglob("*"))
                 is_left = stage.name.startswith(MAKING) and _age_s(stage) > A_DAY_S
-                if is_left or (number and total > LARGEST_CACHE_BYTES):
+                if is_left or (number and total > MAX_CACHE_BYTES):
                     shutil.rmtree(stage, ignore_errors=True)
 
 

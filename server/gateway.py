@@ -19,7 +19,7 @@ from server.core.classifier import Classifier
 from server.core.keys import Keys, check_exposure
 from server.grpc_api.server import GrpcDoor
 from server.http_api.app import http_door, operator_door
-from server.http_api.server import LAST_WORDS_S, HttpServer
+from server.http_api.server import FLUSH_TIMEOUT_S, HttpServer
 from server.network.addresses import StartFailed, is_socket, listen
 from server.network.tls import Tls
 from server.observability.metrics import Metrics
@@ -33,14 +33,14 @@ from server.pipeline import Pipeline
 from server.runners.base import LoadedModel, Runner
 from server.runners.in_process import InProcessRunner
 from server.runners.staged import StagedRunner
-from server.runners.tracked import CountedRunner
+from server.runners.tracked import TrackedRunner
 from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import TritonCannotStart
 from server.settings import Settings
 from server.versions.discovery import Members, TritonAddresses
-from server.versions.manager import Registry
-from server.versions.pool import Fleet
+from server.versions.manager import VersionManager
+from server.versions.pool import Pool
 from server.versions.proof import prove
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ OPEN_FILES_BESIDE = 100
 # asyncio names what held the event loop for longer.
 SLOW_CALLBACK_S = 0.1
 
-GREETING = """\
+BANNER = """\
 Convoy serves {where}
   HTTP      {http}
   gRPC      {grpc}
@@ -85,17 +85,17 @@ class Gateway:
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
-        self._fleet = Fleet(settings.models, self._enlist)
-        self._members = Members(self._fleet, self._make_runner, self._find_runners())
+        self._pool = Pool(settings.models, self._register)
+        self._members = Members(self._pool, self._make_runner, self._find_runners())
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self._metrics = Metrics(
-            self._fleet,
+            self._pool,
             self._admission,
             self.is_ready,
-            TritonStatistics(self._fleet),
+            TritonStatistics(self._pool),
         )
         self._classifier = Classifier(
-            self._fleet,
+            self._pool,
             self._pipeline,
             self._admission,
             self._metrics,
@@ -151,11 +151,11 @@ class Gateway:
         staged = self._settings.staged
         return StagedRunner(runner, staged) if staged else runner
 
-    def _enlist(self, runner: CountedRunner) -> Registry:
-        return Registry(
+    def _register(self, runner: TrackedRunner) -> VersionManager:
+        return VersionManager(
             runner,
             self._prove,
-            self._fleet.default,
+            self._pool.default,
             wanted=self._settings.models,
             keep_loaded=self._settings.keep_loaded,
             unload_grace_s=self._settings.unload_grace_s,
@@ -165,13 +165,13 @@ class Gateway:
         await prove(self._pipeline, runner, folder, model)
 
     def is_ready(self) -> bool:
-        return not self._is_leaving and self._fleet.is_ready()
+        return not self._is_leaving and self._pool.is_ready()
 
     async def _open_doors(self) -> Doors:
         settings = self._settings
         open_inference = OpenInference(
             self._classifier,
-            self._fleet,
+            self._pool,
             self._admission,
             self.is_ready,
             keys=self._keys,
@@ -180,7 +180,7 @@ class Gateway:
         )
         door = http_door(
             self._classifier,
-            self._fleet,
+            self._pool,
             self._admission,
             self.is_ready,
             settings,
@@ -197,7 +197,7 @@ class Gateway:
             self._metrics.not_read,
         )
         operator = HttpServer(
-            operator_door(self._fleet, self._metrics, self._admission, settings, self.is_ready),
+            operator_door(self._pool, self._metrics, self._admission, settings, self.is_ready),
             settings.metrics_address,
             "--metrics-address",
             settings,
@@ -206,7 +206,7 @@ class Gateway:
         listen(settings.grpc_address, "--grpc-address").close()
         grpc_door = GrpcDoor(
             self._classifier,
-            self._fleet,
+            self._pool,
             self._admission,
             settings,
             keys=self._keys,
@@ -219,7 +219,7 @@ class Gateway:
     def _greeting(self, doors: Doors) -> str:
         http, grpc = doors.http.url, doors.grpc_address(self._settings.grpc_address)
         where = where_models_run(self._settings)
-        greeting = GREETING.format(where=where, http=http, grpc=grpc, operator=doors.operator.url)
+        greeting = BANNER.format(where=where, http=http, grpc=grpc, operator=doors.operator.url)
         return greeting if is_socket(http) else f"{greeting}\n{TRY.format(http=http, grpc=grpc)}"
 
     # ------------------------------------------------------------ what it does
@@ -265,7 +265,7 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._admission.drained(), grace_s)
         await asyncio.gather(
-            doors.grpc.stop(LAST_WORDS_S), doors.http.stop(), doors.operator.stop()
+            doors.grpc.stop(FLUSH_TIMEOUT_S), doors.http.stop(), doors.operator.stop()
         )
 
 

@@ -36,7 +36,7 @@ from server.runners.onnx_session import CPU, CUDA, CUDA_OPTIONS, preload_cuda
 NETWORKS = ("alexnet", "nin", "googlenet", "resnet18", "resnet50", "resnet152", "vgg16")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 BATCHES = (1, 8, 32, 128)
-WARM_UP, FEWEST, SHORTEST_S = 5, 20, 0.4
+WARM_UP, MIN_ROUNDS, MIN_S = 5, 20, 0.4
 EXPORTS_AT_ONCE = 3
 
 OPTIONS = [
@@ -75,7 +75,7 @@ def seconds_of(call: Callable[[], object]) -> list[float]:
     for _ in range(WARM_UP):
         call()
     durations_s: list[float] = []
-    while len(durations_s) < FEWEST or sum(durations_s) < SHORTEST_S:
+    while len(durations_s) < MIN_ROUNDS or sum(durations_s) < MIN_S:
         started_s = time.perf_counter()
         call()
         durations_s.append(time.perf_counter() - started_s)

@@ -33,7 +33,7 @@ from export.errors import EngineError
 from export.repository.layout import FACTS_KEY, MODEL_FILES, labels_text, manifest_digest
 
 FORMAT_OF_FILE = {str(file): format_ for format_, file in MODEL_FILES.items()}
-LARGEST_GOLDEN_BYTES = 16_000
+MAX_GOLDEN_BYTES = 16_000
 # What a build sets never, and what happens where it is set.
 HARMFUL_SETTINGS = {
     "dynamic_batching.preferred_batch_size": "Triton makes surprising batches of it",
@@ -219,9 +219,9 @@ def golden(version: Version) -> Iterator[Problem]:
         yield differs("golden images", "one to three", "none"), version.mend
     for image in images:
         where = f"golden image {image.name}"
-        if len(image.content) > LARGEST_GOLDEN_BYTES:
+        if len(image.content) > MAX_GOLDEN_BYTES:
             found = f"{len(image.content)} bytes"
-            yield differs(where, f"{LARGEST_GOLDEN_BYTES} bytes at most", found), version.mend
+            yield differs(where, f"{MAX_GOLDEN_BYTES} bytes at most", found), version.mend
         if reason := _why_no_image(image.content):
             yield differs(where, "a JPEG or PNG", reason), version.mend
         if not image.expected or not image.tolerance > 0:

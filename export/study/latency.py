@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 STAGES = 3  # that `step` is told of
 WARM_UP = 2  # runs that are not measured
-SHORTEST_S = 2.0  # of measuring
-FEWEST = 5  # runs
+MIN_S = 2.0  # of measuring
+MIN_ROUNDS = 5  # runs
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Speed:
 
 
 def measure(
-    network: Network, step: Callable[[str], None], shortest_s: float = SHORTEST_S
+    network: Network, step: Callable[[str], None], shortest_s: float = MIN_S
 ) -> list[Speed]:
     """One image at a time, and the most that the network is served with; in fp32."""
     from export.checkpoints.load import load
@@ -59,7 +59,7 @@ def _speed(answer: Callable[[Pixels], object], images: Pixels, shortest_s: float
     for _ in range(WARM_UP):
         answer(images)
     durations_s: list[float] = []
-    while len(durations_s) < FEWEST or sum(durations_s) < shortest_s:
+    while len(durations_s) < MIN_ROUNDS or sum(durations_s) < shortest_s:
         begin_s = time.perf_counter()
         answer(images)
         durations_s.append(time.perf_counter() - begin_s)

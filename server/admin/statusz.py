@@ -22,8 +22,8 @@ from server.core.admission import Admission
 from server.observability import logs
 from server.observability.metrics import Metrics, Summary
 from server.settings import Settings
-from server.versions.manager import Registry
-from server.versions.pool import Fleet
+from server.versions.manager import VersionManager
+from server.versions.pool import Pool
 
 # No script, nothing from elsewhere, in no frame: whatever gets into the page stays text.
 HEADERS = {
@@ -42,7 +42,7 @@ Facts = dict[str, Any]
 
 
 def statusz_route(
-    fleet: Fleet,
+    pool: Pool,
     metrics: Metrics,
     admission: Admission,
     settings: Settings,
@@ -53,11 +53,11 @@ def statusz_route(
     async def show_status(request: Request) -> Response:
         summaries = await asyncio.to_thread(metrics.summaries)
         facts: Facts = {
-            "gateway": facts_of_gateway(fleet, admission, is_ready(), time.monotonic() - started_s),
-            "runners": [facts_of_runner(*each) for each in fleet.registries.items()],
+            "gateway": facts_of_gateway(pool, admission, is_ready(), time.monotonic() - started_s),
+            "runners": [facts_of_runner(*each) for each in pool.managers.items()],
             "models": [
-                facts_of_version(fleet.describe(model.name, model.version), fleet)
-                for model in fleet.list()
+                facts_of_version(pool.describe(model.name, model.version), pool)
+                for model in pool.list()
             ],
             "traffic": [facts_of_traffic(*each) for each in sorted(summaries.items())],
             "settings": settings.model_dump(mode="json", exclude_none=True),
@@ -78,8 +78,8 @@ def answer(facts: Facts, accept: str) -> Response:
 # ---------------------------------------------------------------- the facts
 
 
-def facts_of_gateway(fleet: Fleet, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
-    why_not = "shutting down" if admission.is_draining else fleet.why_not_ready()
+def facts_of_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
+    why_not = "shutting down" if admission.is_draining else pool.why_not_ready()
     return {
         "version": version("convoy-serving"),
         "uptime_s": round(uptime_s, 1),
@@ -91,17 +91,17 @@ def facts_of_gateway(fleet: Fleet, admission: Admission, is_ready: bool, uptime_
     }
 
 
-def facts_of_runner(name: str, registry: Registry) -> Facts:
+def facts_of_runner(name: str, manager: VersionManager) -> Facts:
     return {
         "name": name,
-        "is_reachable": not registry.runner_fault,
-        "fault": registry.runner_fault,
-        "in_flight": registry.runner.in_flight,
-        "images": dict(registry.runner.outcomes),
+        "is_reachable": not manager.runner_fault,
+        "fault": manager.runner_fault,
+        "in_flight": manager.runner.in_flight,
+        "images": dict(manager.runner.outcomes),
     }
 
 
-def facts_of_version(model: pb.Model, fleet: Fleet) -> Facts:
+def facts_of_version(model: pb.Model, pool: Pool) -> Facts:
     facts: Facts = {
         "model": model.name,
         "version": model.version,
@@ -110,7 +110,7 @@ def facts_of_version(model: pb.Model, fleet: Fleet) -> Facts:
         "is_default": model.is_default,
     }
     if model.state == pb.STATE_READY:
-        loaded = fleet.resolve(model.name, model.version).loaded
+        loaded = pool.resolve(model.name, model.version).loaded
         facts |= {
             "runtime": loaded.runtime,
             "device": loaded.device,

@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from server.errors import RunnerUnavailable
 from server.runners.base import FOLDER_NAME, Runner
 from server.runners.triton import TritonRunner
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 LABELS = ["runner", "model", "version"]
@@ -25,13 +25,13 @@ LABELS = ["runner", "model", "version"]
 class TritonStatistics(Collector):
     """`read` asks Triton, off the collecting, which cannot wait; `collect` shows what it said."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._models: dict[str, list[service_pb2.ModelStatistics]] = {}
 
     async def read(self) -> None:
         """Within a second; where a Triton does not answer there is nothing to show of it."""
-        runners = [each.runner for each in self._fleet.registries.values()]
+        runners = [each.runner for each in self._pool.managers.values()]
         tritons = [each for each in runners if isinstance(each.inner, TritonRunner)]
         answers = await asyncio.gather(*(statistics_of(each.inner) for each in tritons))
         self._models = dict(zip((each.name for each in tritons), answers, strict=True))

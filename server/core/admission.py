@@ -28,7 +28,7 @@ GIVEN_UP_TIMES = 2.0
 UNMEASURED_RETRY_S = 1.0
 
 
-class Pace:
+class LatencyEstimator:
     """How long an image of one model keeps those behind it waiting."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Pace:
         self._deviation_s += SMOOTHING * (abs(off_s) - self._deviation_s)
 
 
-class Body:
+class ByteReservation:
     """The bytes that one request holds; they grow while it arrives."""
 
     def __init__(self, admission: Admission) -> None:
@@ -102,7 +102,7 @@ class Admission:
         self.is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._paces: dict[str, Pace] = defaultdict(Pace)  # by model
+        self._paces: dict[str, LatencyEstimator] = defaultdict(LatencyEstimator)  # by model
         self.in_flight_bytes = 0
 
     @property
@@ -110,9 +110,9 @@ class Admission:
         return sum(pace.in_flight for pace in self._paces.values())
 
     @contextmanager
-    def body(self) -> Iterator[Body]:
+    def body(self) -> Iterator[ByteReservation]:
         """Holds what is added to it until the request is answered."""
-        body = Body(self)
+        body = ByteReservation(self)
         try:
             yield body
         finally:

@@ -35,12 +35,12 @@ from server.observability import tracing
 from server.observability.metrics import Metrics
 from server.pipeline import Outcome, Pipeline, PreparedImage, best_classes
 from server.versions.manager import Servable
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TOP_K = 5
-LONGEST_REQUEST_ID = 128
+MAX_REQUEST_ID_LENGTH = 128
 # Requests of one stream that are worked on side by side; the next is read when the first is done.
 STREAM_WINDOW = 16
 
@@ -84,7 +84,7 @@ class Item:
 class Classifier:
     def __init__(
         self,
-        fleet: Fleet,
+        pool: Pool,
         pipeline: Pipeline,
         admission: Admission,
         metrics: Metrics,
@@ -92,7 +92,7 @@ class Classifier:
         keys: Keys | None,
         max_batch_requests: int,
     ) -> None:
-        self._fleet = fleet
+        self._pool = pool
         self._pipeline = pipeline
         self._admission = admission
         self._metrics = metrics
@@ -210,7 +210,7 @@ class Classifier:
         check(call.request)
         if self._keys:
             self._keys.require(client_name.get(), call.request.model)
-        call.servable = await self._fleet.find(call.request.model, call.request.version)
+        call.servable = await self._pool.find(call.request.model, call.request.version)
         facts = call.servable.loaded.facts
         with tracing.span("prepare", model=call.servable.model):
             call.prepared = await self._pipeline.prepare(call.content, facts.preprocessing)
@@ -223,13 +223,13 @@ class Classifier:
         try:
             outcome = await self._outcome(call)
         except RunnerUnavailable as error:
-            other = self._fleet.elsewhere(call.servable, error.message)
+            other = self._pool.failover(call.servable, error.message)
             if other is None:
                 raise
             call.servable = other
             outcome = await self._outcome(call)
         except ModelNotReady:
-            self._fleet.note_loss(call.servable)
+            self._pool.note_loss(call.servable)
             await self._prepare(call)
             outcome = await self._outcome(call)
         response = response_to(call, outcome)
@@ -260,7 +260,7 @@ class Classifier:
         self, requests: Sequence[pb.ClassifyRequest], timeout_s: float | None
     ) -> contextlib.AbstractContextManager[None]:
         # An unknown name is the client's to choose, so nothing is kept under it.
-        names = (each.model if self._fleet.knows(each.model) else "" for each in requests)
+        names = (each.model if self._pool.has_model(each.model) else "" for each in requests)
         return self._admission.request(Counter(names), timeout_s)
 
     def _check_size(self, calls: Sequence[Call]) -> None:
@@ -305,7 +305,7 @@ class Classifier:
 
     def _refuse(self, call: Call, reason: str) -> None:
         # An unknown name is the client's to choose, so it must not become a label.
-        name = call.request.model if self._fleet.knows(call.request.model) else ""
+        name = call.request.model if self._pool.has_model(call.request.model) else ""
         self._metrics.refused(name, reason, len(call.content))
 
 
@@ -352,10 +352,10 @@ def check_options(request: pb.ClassifyRequest) -> None:
         raise MalformedRequest(
             f"min_score is {request.min_score:g}, must lie between 0 and 1", field="min_score"
         )
-    if len(request.request_id) > LONGEST_REQUEST_ID or not request.request_id.isprintable():
+    if len(request.request_id) > MAX_REQUEST_ID_LENGTH or not request.request_id.isprintable():
         request.request_id = new_id()
         raise MalformedRequest(
-            f"request_id must be at most {LONGEST_REQUEST_ID} printable characters",
+            f"request_id must be at most {MAX_REQUEST_ID_LENGTH} printable characters",
             field="request_id",
         )
 

@@ -53,7 +53,7 @@ class KeyEntry(BaseModel, extra="forbid"):
     models: list[str] | None = None  # None: all
 
 
-class Bucket:
+class TokenBucket:
     """Holds `burst` tokens, and gains `per_s` of them each second."""
 
     def __init__(self, per_s: float, burst: float) -> None:
@@ -78,7 +78,7 @@ class Key:
         self.name = name
         self.entry = entry
         per_s = entry.requests_per_s
-        self._bucket = Bucket(per_s, entry.burst or max(1.0, per_s)) if per_s else None
+        self._bucket = TokenBucket(per_s, entry.burst or max(1.0, per_s)) if per_s else None
 
     def charge(self) -> None:
         """

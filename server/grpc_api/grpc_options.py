@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from server.settings import Settings
 
 # A client whose machine went away leaves its connection open: the server asks after it.
-PING_EVERY_S = 60.0
+PING_INTERVAL_S = 60.0
 PING_TIMEOUT_S = 20.0
 # A client that pings more often than this is told to go away.
-FASTEST_PING_S = 10.0
+MIN_PING_INTERVAL_S = 10.0
 
 
 def grpc_limits(settings: Settings) -> list[tuple[str, int]]:
@@ -26,9 +26,9 @@ def grpc_limits(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
         ("grpc.server_handshake_timeout_ms", to_ms(settings.header_timeout_s)),
-        ("grpc.keepalive_time_ms", to_ms(PING_EVERY_S)),
+        ("grpc.keepalive_time_ms", to_ms(PING_INTERVAL_S)),
         ("grpc.keepalive_timeout_ms", to_ms(PING_TIMEOUT_S)),
-        ("grpc.http2.min_ping_interval_without_data_ms", to_ms(FASTEST_PING_S)),
+        ("grpc.http2.min_ping_interval_without_data_ms", to_ms(MIN_PING_INTERVAL_S)),
     ]
 
 

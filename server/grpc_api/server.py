@@ -27,7 +27,7 @@ from server.grpc_api.interceptors import FaultInterceptor
 from server.network.tls import Tls
 from server.observability import tracing
 from server.settings import Settings
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
 # Requests a little over the limit must reach us, so that we answer them and not gRPC.
@@ -42,12 +42,12 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     def __init__(
         self,
         classifier: Classifier,
-        fleet: Fleet,
+        pool: Pool,
         admission: Admission,
         max_request_bytes: int,
     ) -> None:
         self._classifier = classifier
-        self._fleet = fleet
+        self._pool = pool
         self._admission = admission
         self._max_request_bytes = max_request_bytes
 
@@ -80,11 +80,11 @@ class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
     async def ListModels(  # noqa: N802
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=self._fleet.list())
+        return pb.ListModelsResponse(models=self._pool.list())
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
         async with translating_errors(context):
-            return self._fleet.describe(request.model, request.version)
+            return self._pool.describe(request.model, request.version)
         raise AssertionError("unreachable: abort raises")
 
     @asynccontextmanager
@@ -109,7 +109,7 @@ class GrpcDoor:
     def __init__(
         self,
         classifier: Classifier,
-        fleet: Fleet,
+        pool: Pool,
         admission: Admission,
         settings: Settings,
         *,
@@ -129,7 +129,7 @@ class GrpcDoor:
                 *grpc_limits(settings),
             ],
         )
-        servicer = ImageClassifier(classifier, fleet, admission, max_request_bytes)
+        servicer = ImageClassifier(classifier, pool, admission, max_request_bytes)
         classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]
             servicer, self._server
         )

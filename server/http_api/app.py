@@ -27,7 +27,7 @@ from starlette.types import Message as AsgiMessage
 
 from convoy.v1 import classifier_pb2 as pb
 from server.admin.statusz import statusz_route
-from server.core.admission import Admission, Body
+from server.core.admission import Admission, ByteReservation
 from server.core.classifier import Classifier
 from server.core.keys import KeyMiddleware, Keys
 from server.core.rpc_status import result_of
@@ -50,7 +50,7 @@ from server.http_api.requests import (
 from server.observability import tracing
 from server.observability.metrics import Metrics, metrics_route
 from server.settings import Settings
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 CLIENT_CLOSED_REQUEST = 499
 # Writing more as JSON would hold the event loop for more than 2 ms.
@@ -70,7 +70,7 @@ register_url_convertor("model", ModelName())
 
 def http_door(
     classifier: Classifier,
-    fleet: Fleet,
+    pool: Pool,
     admission: Admission,
     is_ready: Callable[[], bool],
     settings: Settings,
@@ -79,7 +79,7 @@ def http_door(
     more_routes: Sequence[Route] = (),
 ) -> ASGIApp:
     """The application that clients see; `more_routes` are those of another contract."""
-    endpoints = Endpoints(classifier, fleet, admission, settings)
+    endpoints = Endpoints(classifier, pool, admission, settings)
     door = Starlette(
         routes=[
             Route("/v1/models", endpoints.list_models),
@@ -88,8 +88,8 @@ def http_door(
                 "/v1/models/{model:model}:batchClassify", endpoints.batch_classify, methods=["POST"]
             ),
             Route("/v1/models/{model:model}", endpoints.get_model),
-            *probes(fleet, is_ready),
-            *docs_routes(fleet, needs_key=keys is not None),
+            *probes(pool, is_ready),
+            *docs_routes(pool, needs_key=keys is not None),
             *more_routes,
         ],
         exception_handlers={
@@ -106,7 +106,7 @@ def http_door(
 
 
 def operator_door(
-    fleet: Fleet,
+    pool: Pool,
     metrics: Metrics,
     admission: Admission,
     settings: Settings,
@@ -116,20 +116,20 @@ def operator_door(
     return Starlette(
         routes=[
             metrics_route(metrics),
-            statusz_route(fleet, metrics, admission, settings, is_ready),
-            *probes(fleet, is_ready),
+            statusz_route(pool, metrics, admission, settings, is_ready),
+            *probes(pool, is_ready),
         ]
     )
 
 
-def probes(fleet: Fleet, is_ready: Callable[[], bool]) -> list[Route]:
+def probes(pool: Pool, is_ready: Callable[[], bool]) -> list[Route]:
     async def live(request: Request) -> Response:
         return PlainTextResponse("live\n")
 
     async def ready(request: Request) -> Response:
         if is_ready():
             return PlainTextResponse("ready\n")
-        return PlainTextResponse(f"not ready: {fleet.why_not_ready()}\n", status_code=503)
+        return PlainTextResponse(f"not ready: {pool.why_not_ready()}\n", status_code=503)
 
     return [Route("/livez", live), Route("/readyz", ready)]
 
@@ -143,12 +143,12 @@ class Endpoints:
     def __init__(
         self,
         classifier: Classifier,
-        fleet: Fleet,
+        pool: Pool,
         admission: Admission,
         settings: Settings,
     ) -> None:
         self._classifier = classifier
-        self._fleet = fleet
+        self._pool = pool
         self._admission = admission
         self._settings = settings
 
@@ -177,16 +177,18 @@ class Endpoints:
 
     async def list_models(self, request: Request) -> Response:
         check_query(request.query_params, [])
-        return await answer_with(pb.ListModelsResponse(models=self._fleet.list()))
+        return await answer_with(pb.ListModelsResponse(models=self._pool.list()))
 
     async def get_model(self, request: Request) -> Response:
         check_query(request.query_params, ["version"])
-        model = self._fleet.describe(
+        model = self._pool.describe(
             request.path_params["model"], request.query_params.get("version", "")
         )
         return await answer_with(model)
 
-    async def _read_batch(self, request: Request, body: Body) -> Sequence[pb.ClassifyRequest]:
+    async def _read_batch(
+        self, request: Request, body: ByteReservation
+    ) -> Sequence[pb.ClassifyRequest]:
         settings = self._settings
         return await read_batch(
             request, body, settings.max_request_bytes, settings.max_batch_requests

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from convoy.v1 import classifier_pb2 as pb
 from server.http_api.openapi import document
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 HERE = Path(__file__).parent
 HEADERS = {
@@ -29,13 +29,13 @@ HEADERS = {
 }
 
 
-def docs_routes(fleet: Fleet, *, needs_key: bool) -> list[Route]:
+def docs_routes(pool: Pool, *, needs_key: bool) -> list[Route]:
     async def show_document(request: Request) -> Response:
-        made = await asyncio.to_thread(document, first_ready(fleet), needs_key=needs_key)
+        made = await asyncio.to_thread(document, first_ready(pool), needs_key=needs_key)
         return JSONResponse(made)
 
     async def show_page(request: Request) -> Response:
-        text = await asyncio.to_thread(page, first_ready(fleet), needs_key=needs_key)
+        text = await asyncio.to_thread(page, first_ready(pool), needs_key=needs_key)
         return Response(text, headers=HEADERS, media_type="text/html")
 
     async def show_file(request: Request) -> Response:
@@ -50,10 +50,10 @@ def docs_routes(fleet: Fleet, *, needs_key: bool) -> list[Route]:
     ]
 
 
-def first_ready(fleet: Fleet) -> pb.Model | None:
-    for model in fleet.list():
+def first_ready(pool: Pool) -> pb.Model | None:
+    for model in pool.list():
         if model.state == pb.STATE_READY and model.is_default:
-            return fleet.describe(model.name, model.version)
+            return pool.describe(model.name, model.version)
     return None
 
 

@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 
 from convoy.v1 import classifier_pb2 as pb
 from server import errors
-from server.core.classifier import LONGEST_REQUEST_ID
+from server.core.classifier import MAX_REQUEST_ID_LENGTH
 from server.errors import HTTP_STATUS, ServingError
 from server.http_api.requests import BATCH_OPTIONS, OPTIONS
 
@@ -71,7 +71,7 @@ BATCH_ITEM = "BatchItem"
 LIMITS: dict[str, Json] = {
     "convoy.v1.ClassifyRequest.top_k": {"minimum": 1},
     "convoy.v1.ClassifyRequest.min_score": {"minimum": 0, "maximum": 1},
-    "convoy.v1.ClassifyRequest.request_id": {"maxLength": LONGEST_REQUEST_ID},
+    "convoy.v1.ClassifyRequest.request_id": {"maxLength": MAX_REQUEST_ID_LENGTH},
 }
 
 

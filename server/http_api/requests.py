@@ -24,14 +24,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.admission import Body
-from server.core.classifier import LONGEST_REQUEST_ID, check_options, new_id
+from server.core.admission import ByteReservation
+from server.core.classifier import MAX_REQUEST_ID_LENGTH, check_options, new_id
 from server.errors import ImageTooLarge, MalformedRequest
 
 # Parsing JSON above this size would hold the event loop for more than 2 ms.
 LARGE_BODY_BYTES = 256 << 10
 # A body of nothing but brackets would be gigabytes in memory; base64 has none of these characters.
-MOST_JSON_VALUES = 10_000
+MAX_JSON_VALUES = 10_000
 # What stands in a request beside the image, and the model, which the path names.
 OPTIONS = [
     field.name
@@ -46,7 +46,7 @@ FRACTIONS = {
     if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT)
     for name in (field.name, field.json_name)
 }
-USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{LONGEST_REQUEST_ID}}}")
+USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -55,7 +55,9 @@ T = TypeVar("T")
 # ---------------------------------------------------------------- one request, or several
 
 
-async def read_request(request: Request, body: Body, max_request_bytes: int) -> pb.ClassifyRequest:
+async def read_request(
+    request: Request, body: ByteReservation, max_request_bytes: int
+) -> pb.ClassifyRequest:
     """
     Raises:
         MalformedRequest, ImageTooLarge: what the body or the query parameters are not.
@@ -77,7 +79,7 @@ async def read_request(request: Request, body: Body, max_request_bytes: int) -> 
 
 
 async def read_batch(
-    request: Request, body: Body, max_request_bytes: int, max_batch_requests: int
+    request: Request, body: ByteReservation, max_request_bytes: int, max_batch_requests: int
 ) -> Sequence[pb.ClassifyRequest]:
     """
     Raises:
@@ -140,7 +142,7 @@ def check_encoding(request: Request) -> None:
 
 
 async def bounded(
-    request: Request, body: Body, max_request_bytes: int
+    request: Request, body: ByteReservation, max_request_bytes: int
 ) -> AsyncGenerator[bytes, None]:
     """The body as it comes; stops reading as soon as it is too long, or says that it will be."""
     announced = request.headers.get("content-length", "")
@@ -223,8 +225,8 @@ def check_json_values(body: bytes) -> None:
     """
     characters = np.frombuffer(body, np.uint8)
     n_values = sum(int(np.count_nonzero(characters == mark)) for mark in b",[{")
-    if n_values > MOST_JSON_VALUES:
-        raise MalformedRequest(f"the JSON has more than {MOST_JSON_VALUES} values")
+    if n_values > MAX_JSON_VALUES:
+        raise MalformedRequest(f"the JSON has more than {MAX_JSON_VALUES} values")
 
 
 # ---------------------------------------------------------------- query and request id

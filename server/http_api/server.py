@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # After the last answer is made, the time in which it may still leave.
-LAST_WORDS_S = 5.0
+FLUSH_TIMEOUT_S = 5.0
 # A refused client has this long to read why.
 LINGER_S = 1.0
 # Connections that wait to be accepted while the event loop is busy.
@@ -80,7 +80,7 @@ class HttpServer:
             ws="none",
             server_header=False,
             proxy_headers=False,  # anybody may write them
-            timeout_graceful_shutdown=int(LAST_WORDS_S),
+            timeout_graceful_shutdown=int(FLUSH_TIMEOUT_S),
         )
         self._server = UvicornServer(config, self._socket, settings, tls, note_refusal)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))

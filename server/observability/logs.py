@@ -24,8 +24,8 @@ STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 STANDARD_ERROR = 2
 # With 500 bytes a line, 5 MB wait for a reader that has stopped.
-MOST_WAITING_LINES = 10_000
-LAST_WORDS_S = 1.0
+MAX_WAITING_LINES = 10_000
+FLUSH_TIMEOUT_S = 1.0
 END = b""
 
 
@@ -57,7 +57,7 @@ class LineHandler(logging.Handler):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._waiting = queue.Queue[bytes](MOST_WAITING_LINES)
+        self._waiting = queue.Queue[bytes](MAX_WAITING_LINES)
         self._is_line_cut = False
         self.lost_lines = 0
         self._writer = threading.Thread(target=self._write_lines, name="log", daemon=True)
@@ -73,7 +73,7 @@ class LineHandler(logging.Handler):
         """Writes what waits, within a second. The logging module calls it when the process ends."""
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(END)
-            self._writer.join(LAST_WORDS_S)
+            self._writer.join(FLUSH_TIMEOUT_S)
         super().close()
 
     def _write_lines(self) -> None:

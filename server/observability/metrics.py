@@ -36,7 +36,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.admin.triton_statistics import TritonStatistics
 from server.core.admission import Admission
 from server.observability import logs, tracing
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 STAGE_BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005),
@@ -66,7 +66,7 @@ class Summary:
 class Metrics:
     def __init__(
         self,
-        fleet: Fleet,
+        pool: Pool,
         admission: Admission,
         is_ready: Callable[[], bool],
         triton: TritonStatistics,
@@ -74,8 +74,8 @@ class Metrics:
         self._triton = triton
         self._instruments = CollectorRegistry()
         self._facts: list[Collector] = [
-            GatewayCollector(fleet, admission, is_ready),
-            VersionCollector(fleet),
+            GatewayCollector(pool, admission, is_ready),
+            VersionCollector(pool),
             triton,
         ]
         self._requests = Counter(
@@ -206,8 +206,8 @@ class Snapshot(Collector):
 class GatewayCollector(Collector):
     """The gateway as it is when Prometheus asks."""
 
-    def __init__(self, fleet: Fleet, admission: Admission, is_ready: Callable[[], bool]) -> None:
-        self._fleet = fleet
+    def __init__(self, pool: Pool, admission: Admission, is_ready: Callable[[], bool]) -> None:
+        self._pool = pool
         self._admission = admission
         self._is_ready = is_ready
 
@@ -238,19 +238,19 @@ class GatewayCollector(Collector):
             "Images that the runner was given, by outcome; those of proofs are among them",
             labels=["runner", "outcome"],
         )
-        for name, registry in self._fleet.registries.items():
-            up.add_metric([name], float(not registry.runner_fault))
-            held.add_metric([name], float(registry.runner.in_flight))
-            for outcome, count in registry.runner.outcomes.items():
+        for name, manager in self._pool.managers.items():
+            up.add_metric([name], float(not manager.runner_fault))
+            held.add_metric([name], float(manager.runner.in_flight))
+            for outcome, count in manager.runner.outcomes.items():
                 asked.add_metric([name, outcome], float(count))
         return [up, held, asked]
 
 
 class VersionCollector(Collector):
-    """Each version that the fleet knows, as it is when Prometheus asks."""
+    """Each version that the pool knows, as it is when Prometheus asks."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     def collect(self) -> Iterable[Metric]:
         labels = ["model", "version"]
@@ -266,7 +266,7 @@ class VersionCollector(Collector):
             "convoy_model_default", "1 if the version answers when none is named", labels=labels
         )
         info = InfoMetricFamily("convoy_model", "What a loaded version is", labels=labels)
-        for model in self._fleet.list():
+        for model in self._pool.list():
             values = [model.name, model.version]
             ready.add_metric(values, float(model.state == pb.STATE_READY))
             failed.add_metric(values, float(model.state == pb.STATE_FAILED))
@@ -276,7 +276,7 @@ class VersionCollector(Collector):
         return [ready, failed, default, info]
 
     def _facts(self, model: pb.Model) -> dict[str, str]:
-        loaded = self._fleet.resolve(model.name, model.version).loaded
+        loaded = self._pool.resolve(model.name, model.version).loaded
         return {
             "precision": model.manifest.precision,
             "runtime": loaded.runtime,

@@ -25,7 +25,7 @@ from server.open_inference.tensors import (
     tensors_of,
 )
 from server.versions.manager import Servable
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 # Translating more than this would hold the event loop for more than 2 ms.
 LARGE_BYTES = 256 << 10
@@ -61,7 +61,7 @@ class OpenInference:
     def __init__(
         self,
         classifier: Classifier,
-        fleet: Fleet,
+        pool: Pool,
         admission: Admission,
         is_ready: Callable[[], bool],
         *,
@@ -70,7 +70,7 @@ class OpenInference:
         max_batch_requests: int,
     ) -> None:
         self.classifier = classifier
-        self.fleet = fleet
+        self.pool = pool
         self.admission = admission
         self.is_ready = is_ready
         self._keys = keys
@@ -120,7 +120,7 @@ class OpenInference:
     def _servable(self, request: service_pb2.ModelInferRequest) -> Servable | None:
         # What there is not is told, counted and logged by the classifier.
         with contextlib.suppress(ServingError):
-            return self.fleet.resolve(request.model_name, request.model_version)
+            return self.pool.resolve(request.model_name, request.model_version)
         return None
 
 

@@ -13,7 +13,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
 from server.open_inference.model_statistics import Statistics
 from server.open_inference.tensors import INPUT, OUTPUTS
-from server.versions.pool import Fleet
+from server.versions.pool import Pool
 
 JSON = dict[str, Any]
 
@@ -33,38 +33,38 @@ def server_metadata() -> JSON:
     }
 
 
-def is_model_ready(fleet: Fleet, model: str, version: str) -> bool:
+def is_model_ready(pool: Pool, model: str, version: str) -> bool:
     with contextlib.suppress(ServingError):
-        return bool(fleet.resolve(model, version))
+        return bool(pool.resolve(model, version))
     return False
 
 
-def model_metadata(fleet: Fleet, model: str, version: str) -> JSON:
+def model_metadata(pool: Pool, model: str, version: str) -> JSON:
     """
     Raises:
         ServingError: there is no such model or version, or it is not ready.
     """
-    servable = fleet.resolve(model, version)
+    servable = pool.resolve(model, version)
     outputs = [
         {"name": name, "datatype": datatype, "shape": [-1, -1]}
         for name, datatype in OUTPUTS.items()
     ]
     return {
         "name": servable.model,
-        "versions": [version] if version else ready_versions(fleet, model),
+        "versions": [version] if version else ready_versions(pool, model),
         "platform": PLATFORM,
         "inputs": [{"name": INPUT, "datatype": "BYTES", "shape": [-1, 1]}],
         "outputs": outputs,
     }
 
 
-def model_config(fleet: Fleet, model: str, version: str, max_batch_size: int) -> JSON:
+def model_config(pool: Pool, model: str, version: str, max_batch_size: int) -> JSON:
     """Triton's words for the same; the first dimension, the batch's, is left out there.
 
     Raises:
         ServingError: there is no such model or version, or it is not ready.
     """
-    servable = fleet.resolve(model, version)
+    servable = pool.resolve(model, version)
     outputs = [
         {"name": name, "data_type": CONFIG_TYPES[datatype], "dims": [-1]}
         for name, datatype in OUTPUTS.items()
@@ -80,7 +80,7 @@ def model_config(fleet: Fleet, model: str, version: str, max_batch_size: int) ->
 
 
 def model_statistics(
-    fleet: Fleet, statistics: Statistics, model: str = "", version: str = ""
+    pool: Pool, statistics: Statistics, model: str = "", version: str = ""
 ) -> JSON:
     """Of one model, or of all that are ready.
 
@@ -88,10 +88,10 @@ def model_statistics(
         ServingError: there is no such model or version, or it is not ready.
     """
     if model:
-        fleet.resolve(model, version)
+        pool.resolve(model, version)
     ready = [
         (each.name, each.version)
-        for each in fleet.list()
+        for each in pool.list()
         if each.state == pb.STATE_READY
         and model in ("", each.name)
         and version in ("", each.version)
@@ -99,7 +99,7 @@ def model_statistics(
     return {"model_stats": [statistics.of(*each) for each in ready]}
 
 
-def repository_index(fleet: Fleet, *, only_ready: bool) -> list[JSON]:
+def repository_index(pool: Pool, *, only_ready: bool) -> list[JSON]:
     return [
         {
             "name": model.name,
@@ -107,12 +107,12 @@ def repository_index(fleet: Fleet, *, only_ready: bool) -> list[JSON]:
             "state": STATES.get(model.state, "UNAVAILABLE"),
             "reason": model.state_reason,
         }
-        for model in fleet.list()
+        for model in pool.list()
         if model.state == pb.STATE_READY or not only_ready
     ]
 
 
-def ready_versions(fleet: Fleet, model: str) -> list[str]:
+def ready_versions(pool: Pool, model: str) -> list[str]:
     return [
-        each.version for each in fleet.list() if each.name == model and each.state == pb.STATE_READY
+        each.version for each in pool.list() if each.name == model and each.state == pb.STATE_READY
     ]

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from tritonclient.grpc import service_pb2
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.admission import Body
+from server.core.admission import ByteReservation
 from server.core.classifier import check_options
 from server.errors import MalformedRequest
 from server.http_api.app import arriving
@@ -40,7 +40,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def open_inference_routes(service: OpenInference) -> list[Route]:
     """Its endpoints; errors are for the exception handlers of the application they go into."""
-    fleet = service.fleet
+    pool = service.pool
 
     async def infer(request: Request) -> Response:
         with service.admission.body() as body:
@@ -68,29 +68,27 @@ def open_inference_routes(service: OpenInference) -> list[Route]:
         return JSONResponse({"ready": is_ready}, 200 if is_ready else 503)
 
     async def model_ready(request: Request) -> Response:
-        servable = fleet.resolve(*model_of(request))
+        servable = pool.resolve(*model_of(request))
         return JSONResponse({"name": servable.model, "ready": True})
 
     async def server_metadata(request: Request) -> Response:
         return JSONResponse(metadata.server_metadata())
 
     async def model_metadata(request: Request) -> Response:
-        return JSONResponse(metadata.model_metadata(fleet, *model_of(request)))
+        return JSONResponse(metadata.model_metadata(pool, *model_of(request)))
 
     async def model_config(request: Request) -> Response:
         size = service.max_batch_requests
-        return JSONResponse(metadata.model_config(fleet, *model_of(request), size))
+        return JSONResponse(metadata.model_config(pool, *model_of(request), size))
 
     async def model_statistics(request: Request) -> Response:
-        return JSONResponse(
-            metadata.model_statistics(fleet, service.statistics, *model_of(request))
-        )
+        return JSONResponse(metadata.model_statistics(pool, service.statistics, *model_of(request)))
 
     async def repository_index(request: Request) -> Response:
         with service.admission.body() as body:
             content = await read_body(request, body, service.max_request_bytes)
         asked = validated(IndexRequest, content or b"{}")
-        return JSONResponse(metadata.repository_index(fleet, only_ready=asked.ready))
+        return JSONResponse(metadata.repository_index(pool, only_ready=asked.ready))
 
     return [
         Route("/v2", server_metadata),
@@ -170,7 +168,7 @@ class IndexRequest(BaseModel):
     ready: bool = False
 
 
-async def read_body(request: Request, body: Body, max_request_bytes: int) -> bytes:
+async def read_body(request: Request, body: ByteReservation, max_request_bytes: int) -> bytes:
     """The body, inflated if it comes compressed, and held by `body`.
 
     Raises:
@@ -185,7 +183,7 @@ async def read_body(request: Request, body: Body, max_request_bytes: int) -> byt
     return await inflate(content, body, max_request_bytes)
 
 
-async def inflate(content: bytes, body: Body, max_request_bytes: int) -> bytes:
+async def inflate(content: bytes, body: ByteReservation, max_request_bytes: int) -> bytes:
     """Piece by piece, so that a small body does not become a large one unseen."""
     inflating = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)  # gzip or zlib, whichever it is
     pieces: list[bytes] = []

@@ -79,7 +79,7 @@ class GrpcInference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ign
         return service_pb2.ServerReadyResponse(ready=self._service.is_ready())
 
     async def ModelReady(self, request: Any, context: Context) -> Any:  # noqa: N802
-        ready = metadata.is_model_ready(self._service.fleet, request.name, request.version)
+        ready = metadata.is_model_ready(self._service.pool, request.name, request.version)
         return service_pb2.ModelReadyResponse(ready=ready)
 
     async def ServerMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
@@ -89,14 +89,14 @@ class GrpcInference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ign
 
     async def ModelMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
         async with translating_errors(context):
-            found = metadata.model_metadata(self._service.fleet, request.name, request.version)
+            found = metadata.model_metadata(self._service.pool, request.name, request.version)
             return json_format.ParseDict(found, service_pb2.ModelMetadataResponse())
 
     async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
         service = self._service
         async with translating_errors(context):
             config = metadata.model_config(
-                service.fleet, request.name, request.version, service.max_batch_requests
+                service.pool, request.name, request.version, service.max_batch_requests
             )
             return json_format.ParseDict({"config": config}, service_pb2.ModelConfigResponse())
 
@@ -104,12 +104,12 @@ class GrpcInference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ign
         service = self._service
         async with translating_errors(context):
             found = metadata.model_statistics(
-                service.fleet, service.statistics, request.name, request.version
+                service.pool, service.statistics, request.name, request.version
             )
             return json_format.ParseDict(found, service_pb2.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
-        index = metadata.repository_index(self._service.fleet, only_ready=request.ready)
+        index = metadata.repository_index(self._service.pool, only_ready=request.ready)
         return json_format.ParseDict({"models": index}, service_pb2.RepositoryIndexResponse())
 
     # ------------------------------------------------------------ what nobody may from here

@@ -24,7 +24,7 @@ from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
 from server.runners.base import FOLDER_NAME, Inference, LoadedModel, LoadFailed, facts_of
-from server.runners.onnx_session import Images, Network, open_network
+from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
 
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILE = "1/model.onnx"
@@ -76,7 +76,7 @@ def list_folders(repository_path: Path) -> list[str]:
     return [path.name for path in repository_path.iterdir() if FOLDER_NAME.fullmatch(path.name)]
 
 
-def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, Network]:
+def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, OnnxModel]:
     """Reads a version's folder, off the event loop.
 
     Raises:
@@ -89,7 +89,7 @@ def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, Network]:
     options.intra_op_num_threads = thread_count(config)
     options.log_severity_level = ERRORS
     try:
-        network = open_network(
+        network = open_onnx_model(
             path / MODEL_FILE,
             options,
             max(1, config.max_batch_size),
@@ -150,7 +150,7 @@ class Waiting:
 class Batcher:
     """Computes the images of one version, those of several requests together."""
 
-    def __init__(self, network: Network, config: model_config_pb2.ModelConfig) -> None:
+    def __init__(self, network: OnnxModel, config: model_config_pb2.ModelConfig) -> None:
         self._network = network
         self._max_batch_size = max(1, config.max_batch_size)
         self._shares_batches = config.HasField("dynamic_batching")

@@ -33,7 +33,7 @@ FATAL = 4  # ONNX Runtime's level of logging
 
 
 @dataclass(frozen=True)
-class Network:
+class OnnxModel:
     """A graph that is open on one device."""
 
     device: str  # "cpu" or "gpu"
@@ -60,9 +60,9 @@ def filled_up(images: Images, size: int) -> Images:
     return whole
 
 
-def open_network(
+def open_onnx_model(
     path: Path, options: ort.SessionOptions, max_batch_size: int, *, may_use_gpu: bool
-) -> Network:
+) -> OnnxModel:
     """Where CUDA fails, the CPU takes its place, and a warning says why.
 
     Of the providers for GPUs CUDA alone is asked. TensorRT's is listed as well: it would compile
@@ -84,14 +84,14 @@ def open_network(
         return network
 
 
-def on_cpu(path: Path, options: ort.SessionOptions) -> Network:
-    return Network("cpu", {ANY_SIZE: ort.InferenceSession(path, options, providers=[CPU])})
+def on_cpu(path: Path, options: ort.SessionOptions) -> OnnxModel:
+    return OnnxModel("cpu", {ANY_SIZE: ort.InferenceSession(path, options, providers=[CPU])})
 
 
-def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> Network:
+def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> OnnxModel:
     """With the convolutions planned, so that the first request waits for nothing."""
     sizes = sorted({1, max_batch_size})
-    network = Network("gpu", {size: cuda_session(path, options) for size in sizes})
+    network = OnnxModel("gpu", {size: cuda_session(path, options) for size in sizes})
     # It reports as an error each fusion that cuDNN lacks, and goes on without; failures are raised.
     ort.set_default_logger_severity(FATAL)
     for size, session in network.sessions.items():

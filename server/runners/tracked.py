@@ -12,7 +12,7 @@ from server.errors import RunnerUnavailable, ServingError
 from server.runners.base import Inference, LoadedModel, Runner
 
 
-class CountedRunner:
+class TrackedRunner:
     """A `Runner` of one place, by the name of the place."""
 
     def __init__(self, runner: Runner, name: str) -> None:

@@ -38,10 +38,10 @@ from server.runners.tritonserver_wheel import (
 logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY_PATH = Path("/dev/shm")
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 10.0
+_INITIAL_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 10.0
 _LIVED_WELL_S = 30.0  # a server that lived longer is restarted without a pause
 # Each process of a backend that dies leaves 36 threads and 1 MB of shared memory in the server.
-_MOST_DEATHS = 20
+_MAX_DEATHS = 20
 
 # Becomes the server, which is then told to stop when the gateway dies, however it does.
 # (Setting that between fork and exec in the gateway itself is not safe beside gRPC's threads.)
@@ -199,16 +199,16 @@ class TritonLocalRunner(TritonRunner):
 
     async def _watch(self) -> None:
         """Starts the server again when it ends, after a pause that grows while it keeps ending."""
-        pause_s = _SHORTEST_PAUSE_S
+        pause_s = _INITIAL_BACKOFF_S
         while True:
             started_s = time.monotonic()
             code = await self._process.wait()
             self._clear()
             if time.monotonic() - started_s > _LIVED_WELL_S:
-                pause_s = _SHORTEST_PAUSE_S
+                pause_s = _INITIAL_BACKOFF_S
             logger.error("tritonserver ended with code %s; starting it again", code)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
             try:
                 self._process = await self._launch()
             except OSError as error:
@@ -216,7 +216,7 @@ class TritonLocalRunner(TritonRunner):
 
     def _end_if_it_leaks(self) -> None:
         self._deaths += 1
-        if self._deaths == _MOST_DEATHS:
+        if self._deaths == _MAX_DEATHS:
             logger.warning("%d processes of backends died; a new tritonserver", self._deaths)
             self._clear()
 

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from server.runners.base import Runner
-from server.runners.tracked import CountedRunner
-from server.versions.manager import LOOK_EVERY_S, Registry
-from server.versions.pool import Fleet
+from server.runners.tracked import TrackedRunner
+from server.versions.manager import POLL_INTERVAL_S, VersionManager
+from server.versions.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -21,21 +21,21 @@ LOOKUP_TIMEOUT_S = 5.0
 
 @dataclass
 class Member:
-    runner: CountedRunner
-    registry: Registry
+    runner: TrackedRunner
+    manager: VersionManager
     watch: asyncio.Task[None]
 
 
 class Members:
-    """Keeps the fleet as `find` says: the names of the runners that there are now."""
+    """Keeps the pool as `find` says: the names of the runners that there are now."""
 
     def __init__(
         self,
-        fleet: Fleet,
+        pool: Pool,
         make_runner: Callable[[str], Runner],
         find: Callable[[], Awaitable[set[str]]],
     ) -> None:
-        self._fleet = fleet
+        self._pool = pool
         self._make_runner = make_runner
         self._find = find
         self._members: dict[str, Member] = {}
@@ -47,10 +47,10 @@ class Members:
             try:
                 self._follow(await self._find())
             except OSError as error:
-                self._fleet.note_nobody(str(error))
+                self._pool.set_unavailable(str(error))
             except Exception:
                 logger.exception("looking for the runners failed")
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def close(self) -> None:
         """What is in flight has been waited for, or is given up."""
@@ -66,16 +66,16 @@ class Members:
             self._join(name)
         for name in sorted(self._members.keys() - names):
             member = self._members.pop(name)
-            self._fleet.remove(member.runner)
+            self._pool.remove(member.runner)
             logger.info("%s has left", name)
             task = asyncio.create_task(see_off(member))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
     def _join(self, name: str) -> None:
-        runner = CountedRunner(self._make_runner(name), name)
-        registry = self._fleet.add(runner)
-        self._members[name] = Member(runner, registry, asyncio.create_task(registry.watch()))
+        runner = TrackedRunner(self._make_runner(name), name)
+        manager = self._pool.add(runner)
+        self._members[name] = Member(runner, manager, asyncio.create_task(manager.watch()))
 
 
 async def see_off(member: Member) -> None:
@@ -88,7 +88,7 @@ async def see_off(member: Member) -> None:
 async def stop_watching(member: Member) -> None:
     member.watch.cancel()
     await asyncio.gather(member.watch, return_exceptions=True)
-    await member.registry.close()
+    await member.manager.close()
 
 
 class TritonAddresses:

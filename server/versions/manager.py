@@ -1,8 +1,8 @@
 """Of one runner: what its repository holds, what is loaded there, and what has proven itself there.
 
-Each second the registry looks at the runner's index. Of each model it wants the highest version
+Each second the manager looks at the runner's index. Of each model it wants the highest version
 that proves itself (or the highest few, `keep_loaded`): a new version is loaded beside the old one,
-proven, becomes the default (`fleet`), and only then is the old one let go, after a grace period.
+proven, becomes the default (`pool`), and only then is the old one let go, after a grace period.
 One that fails stays out, and is tried again with a growing pause; whatever served before serves on.
 
     AVAILABLE ── load, prove ──▶ READY ── superseded, grace period over ──▶ AVAILABLE
@@ -22,23 +22,23 @@ from dataclasses import dataclass, field
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import RunnerUnavailable
 from server.runners.base import FOLDER_NAME, LoadedModel, LoadFailed
-from server.runners.tracked import CountedRunner
+from server.runners.tracked import TrackedRunner
 from server.versions.proof import NotProven
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
-LONGEST_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
+POLL_INTERVAL_S = 1.0
+INITIAL_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
+MAX_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
 
-Prove = Callable[[CountedRunner, str, LoadedModel], Awaitable[None]]
+Prove = Callable[[TrackedRunner, str, LoadedModel], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Servable:
     """A version proven on a runner, as one request sees it, whatever becomes of it meanwhile."""
 
-    runner: CountedRunner
+    runner: TrackedRunner
     folder: str
     model: str
     version: str
@@ -66,9 +66,9 @@ class Version:
     def is_worth_a_try(self) -> bool:
         return self.state != pb.STATE_FAILED or time.monotonic() >= self.retry_at_s
 
-    def is_coming_back(self) -> bool:
+    def is_reloading(self) -> bool:
         is_on_its_way = self.state in (pb.STATE_AVAILABLE, pb.STATE_LOADING)
-        return is_on_its_way and time.monotonic() < self.lost_at_s + LONGEST_RELOAD_S
+        return is_on_its_way and time.monotonic() < self.lost_at_s + MAX_RELOAD_S
 
 
 @dataclass
@@ -90,10 +90,10 @@ class ServedModel:
         return here[:count] or ready[:1]
 
 
-class Registry:
+class VersionManager:
     def __init__(
         self,
-        runner: CountedRunner,
+        runner: TrackedRunner,
         prove: Prove,
         serves: Callable[[str], int | None],
         *,
@@ -118,7 +118,7 @@ class Registry:
                 await self.look()
             except Exception:
                 logger.exception("looking at the repository failed")
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_INTERVAL_S)
 
     async def close(self) -> None:
         updates = [model.update for model in self._models.values() if model.update]
@@ -126,7 +126,7 @@ class Registry:
             update.cancel()
         await asyncio.gather(*updates, return_exceptions=True)
 
-    # ------------------------------------------------------------ what the fleet asks
+    # ------------------------------------------------------------ what the pool asks
 
     def names(self) -> set[str]:
         return set(self._models)
@@ -160,10 +160,10 @@ class Registry:
             return None
         return Servable(self.runner, found.folder, found.model, str(number), found.loaded)
 
-    def coming_back(self, name: str, number: int | None) -> asyncio.Task[None] | None:
+    def reloading(self, name: str, number: int | None) -> asyncio.Task[None] | None:
         """What to wait for, of a version (or any) that the runner lost and that is loaded again."""
         found = self.versions(name)
-        if any(each.is_coming_back() for each in found.values() if number in (None, each.number)):
+        if any(each.is_reloading() for each in found.values() if number in (None, each.number)):
             return self._updating(self._models[name])
         return None
 
@@ -173,7 +173,7 @@ class Registry:
             if version.loaded is lost.loaded:
                 self._lose(version)
 
-    def lose_runner(self, reason: str) -> None:
+    def mark_unreachable(self, reason: str) -> None:
         """Nothing is asked of it until it has been looked at, and its versions are proven again."""
         if not self.runner_fault:
             logger.warning("%s is away: %s", self.runner.name, reason)
@@ -189,7 +189,7 @@ class Registry:
         try:
             index = await self.runner.index()
         except RunnerUnavailable as error:
-            self.lose_runner(error.message)
+            self.mark_unreachable(error.message)
             return
         self.runner_fault = ""
         self._take_in(index)
@@ -231,7 +231,7 @@ class Registry:
             await self._let_go(model)
             self._drop_absent(model)
         except RunnerUnavailable as error:
-            self.lose_runner(error.message)
+            self.mark_unreachable(error.message)
 
     async def _find_best(self, model: ServedModel) -> None:
         """From the highest down, until as many are proven as stay loaded; the rest is let be."""
@@ -267,7 +267,7 @@ class Registry:
             logger.info("%s is proven (%.1f s)", version.folder, time.monotonic() - started_s)
 
     async def _fail(self, version: Version, reason: str) -> None:
-        pause_s = min(FIRST_PAUSE_S * 2**version.failures, LONGEST_PAUSE_S)
+        pause_s = min(INITIAL_BACKOFF_S * 2**version.failures, MAX_BACKOFF_S)
         version.state, version.reason, version.loaded = pb.STATE_FAILED, reason, None
         version.failures += 1
         version.retry_at_s = time.monotonic() + pause_s

@@ -1,6 +1,6 @@
 """What several runners have, as one: which version is the default, and who answers a request.
 
-Each runner has a registry of its own, which loads and proves there. The default of a model is the
+Each runner has a manager of its own, which loads and proves there. The default of a model is the
 highest version that has proven itself; with several runners it moves up once each that can be
 reached has proven the new version or rejected it, and whoever rejected it is not asked. Of those
 that can answer, the one with the least in flight is picked.
@@ -17,23 +17,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, VersionNotFound
-from server.runners.tracked import CountedRunner
-from server.versions.manager import LONGEST_RELOAD_S, LOOK_EVERY_S, Registry, Servable, Version
+from server.runners.tracked import TrackedRunner
+from server.versions.manager import MAX_RELOAD_S, POLL_INTERVAL_S, Servable, Version, VersionManager
 
 # Where several runners know a version, they tell of it in this order.
-MOST_TELLING = (pb.STATE_READY, pb.STATE_LOADING, pb.STATE_FAILED, pb.STATE_AVAILABLE)
+MAX_SHOWN = (pb.STATE_READY, pb.STATE_LOADING, pb.STATE_FAILED, pb.STATE_AVAILABLE)
 # Runners look at their repositories by turns, and these may be copies.
-NEWS_TRAVELS_S = 3 * LOOK_EVERY_S
+PROPAGATION_S = 3 * POLL_INTERVAL_S
 HEAVY_FIELDS = ("labels", "golden_images", "parity")
 
 
-class Fleet:
+class Pool:
     def __init__(
-        self, wanted: Collection[str], enlist: Callable[[CountedRunner], Registry]
+        self, wanted: Collection[str], register: Callable[[TrackedRunner], VersionManager]
     ) -> None:
         self._wanted = set(wanted)
-        self._enlist = enlist
-        self._registries: dict[str, Registry] = {}  # by the name of their runner
+        self._register = register
+        self._managers: dict[str, VersionManager] = {}  # by the name of their runner
         self._nobody = "no runner is there yet"  # why there is none, while there is none
         self._defaults: dict[str, int] = {}
         self._first_seen_s: dict[tuple[str, int], float] = {}  # when a version was proven somewhere
@@ -43,25 +43,25 @@ class Fleet:
     # ------------------------------------------------------------ who belongs to it
 
     @property
-    def registries(self) -> Mapping[str, Registry]:
-        return self._registries
+    def managers(self) -> Mapping[str, VersionManager]:
+        return self._managers
 
-    def add(self, runner: CountedRunner) -> Registry:
-        registry = self._registries[runner.name] = self._enlist(runner)
-        return registry
+    def add(self, runner: TrackedRunner) -> VersionManager:
+        manager = self._managers[runner.name] = self._register(runner)
+        return manager
 
-    def remove(self, runner: CountedRunner) -> None:
+    def remove(self, runner: TrackedRunner) -> None:
         """It is asked nothing more; what it was asked goes on."""
-        del self._registries[runner.name]
+        del self._managers[runner.name]
 
-    def note_nobody(self, reason: str) -> None:
+    def set_unavailable(self, reason: str) -> None:
         """Why nobody could be found to be added."""
         self._nobody = reason
 
     # ------------------------------------------------------------ what requests ask
 
-    def knows(self, name: str) -> bool:
-        return any(name in each.names() for each in self._registries.values())
+    def has_model(self, name: str) -> bool:
+        return any(name in each.names() for each in self._managers.values())
 
     def resolve(self, name: str, version: str = "") -> Servable:
         """The version that answers, on the idlest runner where it is proven.
@@ -74,7 +74,7 @@ class Fleet:
         if number is not None and (found := self._idlest(name, number)):
             return found
         if self.runner_fault:
-            raise RunnerUnavailable(self.runner_fault, retry_after_s=LOOK_EVERY_S, model=name)
+            raise RunnerUnavailable(self.runner_fault, retry_after_s=POLL_INTERVAL_S, model=name)
         self._check_name(name)
         if number is not None and version:
             why = because(self._version(name, number))
@@ -85,7 +85,7 @@ class Fleet:
             )
         highest = self._version(name, max(self._numbers(name)))
         raise ModelNotReady(
-            f"{name} is not ready{because(highest)}", retry_after_s=LOOK_EVERY_S, model=name
+            f"{name} is not ready{because(highest)}", retry_after_s=POLL_INTERVAL_S, model=name
         )
 
     async def find(self, name: str, version: str = "") -> Servable:
@@ -97,34 +97,34 @@ class Fleet:
             with contextlib.suppress(ModelNotReady, VersionNotFound):
                 return self.resolve(name, version)
             number = int(version) if version.isdecimal() else None
-            under_way = [each.coming_back(name, number) for each in self._registries.values()]
+            under_way = [each.reloading(name, number) for each in self._managers.values()]
             if not any(under_way):
                 break
             await asyncio.wait(
                 [task for task in under_way if task],
-                timeout=LONGEST_RELOAD_S,
+                timeout=MAX_RELOAD_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         return self.resolve(name, version)
 
-    def elsewhere(self, lost: Servable, reason: str) -> Servable | None:
+    def failover(self, lost: Servable, reason: str) -> Servable | None:
         """Another runner with the same version, for what was asked of one whose connection broke.
 
         Where there is one, nothing more is asked of the broken one until it is proven again.
         """
         other = self._idlest(lost.model, int(lost.version), but=lost.runner)
-        if other and (registry := self._registries.get(lost.runner.name)):
-            registry.lose_runner(reason)
+        if other and (manager := self._managers.get(lost.runner.name)):
+            manager.mark_unreachable(reason)
         return other
 
     def note_loss(self, lost: Servable) -> None:
         """To be told when a version that was resolved is not loaded any more."""
-        if registry := self._registries.get(lost.runner.name):
-            registry.note_loss(lost)
+        if manager := self._managers.get(lost.runner.name):
+            manager.note_loss(lost)
 
     def default(self, name: str) -> int | None:
         """The number of the version that answers when none is named."""
-        reachable = [each for each in self._registries.values() if not each.runner_fault]
+        reachable = [each for each in self._managers.values() if not each.runner_fault]
         proven = set().union(*(each.proven(name) for each in reachable))
         here = proven & set().union(*(each.present(name) for each in reachable))
         decided = {n for n in here if self._have_decided(reachable, name, n)}
@@ -162,7 +162,7 @@ class Fleet:
     @property
     def runner_fault(self) -> str:
         """Why no runner can be asked; empty where one can."""
-        faults = [each.runner_fault for each in self._registries.values()] or [self._nobody]
+        faults = [each.runner_fault for each in self._managers.values()] or [self._nobody]
         return "; ".join(faults) if all(faults) else ""
 
     def is_ready(self) -> bool:
@@ -172,7 +172,7 @@ class Fleet:
         can_answer = {name for name in self._names() if self.default(name)}
         if self._wanted:
             return self._wanted <= can_answer
-        has_started = any(each.has_started() for each in self._registries.values())
+        has_started = any(each.has_started() for each in self._managers.values())
         return has_started and bool(can_answer)
 
     def why_not_ready(self) -> str:
@@ -184,10 +184,10 @@ class Fleet:
 
     # ------------------------------------------------------------ small helpers
 
-    def _idlest(self, name: str, number: int, but: CountedRunner | None = None) -> Servable | None:
+    def _idlest(self, name: str, number: int, but: TrackedRunner | None = None) -> Servable | None:
         holders = [
             found
-            for each in self._registries.values()
+            for each in self._managers.values()
             if not each.runner_fault and each.runner is not but
             if (found := each.servable(name, number))
         ]
@@ -201,27 +201,27 @@ class Fleet:
         """Of equally busy ones, whoever has waited longest."""
         return servable.runner.in_flight, self._last_turn.get(servable.runner.name, -1)
 
-    def _have_decided(self, registries: Sequence[Registry], name: str, number: int) -> bool:
+    def _have_decided(self, managers: Sequence[VersionManager], name: str, number: int) -> bool:
         """Whoever does not have the version has not seen it yet, or never will."""
         seen_s = self._first_seen_s.setdefault((name, number), time.monotonic())
-        is_news = time.monotonic() < seen_s + NEWS_TRAVELS_S
-        decisions = [each.has_decided(name, number) for each in registries]
+        is_news = time.monotonic() < seen_s + PROPAGATION_S
+        decisions = [each.has_decided(name, number) for each in managers]
         return all(not is_news if decision is None else decision for decision in decisions)
 
     def _names(self) -> Sequence[str]:
-        return sorted(set().union(*(each.names() for each in self._registries.values())))
+        return sorted(set().union(*(each.names() for each in self._managers.values())))
 
     def _numbers(self, name: str) -> set[int]:
-        return set().union(*(each.versions(name) for each in self._registries.values()))
+        return set().union(*(each.versions(name) for each in self._managers.values()))
 
     def _version(self, name: str, number: int) -> Version:
         """As it is where it is furthest."""
         found = [
             version
-            for each in self._registries.values()
+            for each in self._managers.values()
             if (version := each.versions(name).get(number))
         ]
-        return min(found, key=lambda version: MOST_TELLING.index(version.state))
+        return min(found, key=lambda version: MAX_SHOWN.index(version.state))
 
     def _message(self, name: str, number: int) -> pb.Model:
         version = self._version(name, number)
@@ -234,10 +234,10 @@ class Fleet:
         return message
 
     def _check_name(self, name: str) -> None:
-        if self.knows(name):
+        if self.has_model(name):
             return
         if self.runner_fault:
-            raise RunnerUnavailable(self.runner_fault, retry_after_s=LOOK_EVERY_S, model=name)
+            raise RunnerUnavailable(self.runner_fault, retry_after_s=POLL_INTERVAL_S, model=name)
         names = self._names()
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         known = f"{'nearest' if nearest else 'there are'}: {', '.join(nearest or names)}"
@@ -254,7 +254,7 @@ class Fleet:
         )
 
     def _loaded(self, name: str) -> str:
-        proven = set().union(*(each.proven(name) for each in self._registries.values()))
+        proven = set().union(*(each.proven(name) for each in self._managers.values()))
         numbers = ", ".join(str(number) for number in sorted(proven, reverse=True))
         return f"loaded: {numbers}" if proven else "none is loaded"
 

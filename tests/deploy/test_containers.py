@@ -37,7 +37,7 @@ DIGIT = ROOT / "tests" / "data" / "digit-7.png"
 GATEWAY_IMAGE, EXPORT_IMAGE = "convoy-gateway", "convoy-exporter"
 TRITON_STANDIN, PROMETHEUS_STANDIN = "convoy-triton-standin", "convoy-prometheus-standin"
 # On top of its base image.
-LARGEST_GATEWAY_BYTES = 165e6
+MAX_GATEWAY_BYTES = 165e6
 WRITE = "open('/opt/venv/x', 'w')"
 
 
@@ -120,7 +120,7 @@ def test_the_gateways_image_is_small(gateway_image: str, measured: Measured) -> 
     whole_bytes, base_bytes = map(int, sizes)
     measured("gateway image, MB", round(whole_bytes / 1e6))
     measured("the same without its base image, MB", round((whole_bytes - base_bytes) / 1e6))
-    assert whole_bytes - base_bytes < LARGEST_GATEWAY_BYTES
+    assert whole_bytes - base_bytes < MAX_GATEWAY_BYTES
     words = ["run", "--rm", "--entrypoint", "python", gateway_image, "-c"]
     with pytest.raises(AssertionError, match="No module named 'torch'"):
         docker(*words, "import torch")

@@ -21,7 +21,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from server.http_api.server import LAST_WORDS_S
+from server.http_api.server import FLUSH_TIMEOUT_S
 from server.runners.tritonserver_wheel import environment, lay_out_backends
 from server.settings import Settings
 from tests.conftest import RunningGateway, Serve
@@ -284,7 +284,7 @@ def test_the_gateway_is_given_up_after_it_has_drained(manifests: list[Manifest])
     (gateway,) = pod["spec"]["containers"]
     settings = variables(gateway)
     not_ready_s = float(settings["CONVOY_NOT_READY_S"])
-    longest_s = not_ready_s + Settings().shutdown_grace_s + LAST_WORDS_S
+    longest_s = not_ready_s + Settings().shutdown_grace_s + FLUSH_TIMEOUT_S
     assert pod["spec"]["terminationGracePeriodSeconds"] > longest_s
     probe = gateway["readinessProbe"]
     assert not_ready_s > probe["failureThreshold"] * (

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 # Of a short run, where the cores may have other work to do: answers as a share of the capacity, and
 # those that are late. The long one, which has the cores for itself, asks for nine tenths and a
 # fifth; where nobody is refused, all but the first are late.
-LEAST_SHARE, MOST_LATE = 0.5, 0.5
+MIN_SHARE, MAX_LATE = 0.5, 0.5
 
 
 def assert_overload_is_kept_at_the_door(load: Load, most_late: float) -> None:
@@ -36,8 +36,8 @@ async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gate
         load = await open_loop(
             clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity
         )
-    assert_overload_is_kept_at_the_door(load, MOST_LATE)
-    assert load.goodput > LEAST_SHARE * capacity
+    assert_overload_is_kept_at_the_door(load, MAX_LATE)
+    assert load.goodput > MIN_SHARE * capacity
 
 
 @pytest.mark.slow

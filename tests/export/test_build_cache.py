@@ -84,7 +84,7 @@ def test_two_builds_at_once_do_not_mix(tmp_path: Path) -> None:
 def test_the_least_recently_used_leave_a_full_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build_cache, "LARGEST_CACHE_BYTES", 1000)
+    monkeypatch.setattr(build_cache, "MAX_CACHE_BYTES", 1000)
     for name in ("a", "b"):
         Stages(tmp_path).made(name, Maker(bytes(300)))
     hour_ago_s = time.time() - 3600

@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 from convoy import Client, errors
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
-from server.core.keys import Bucket, Keys, check_exposure
+from server.core.keys import Keys, TokenBucket, check_exposure
 from server.keys_command import key
 from server.network.addresses import StartFailed
 from server.settings import Settings
@@ -368,7 +368,7 @@ def test_reading_anew_is_no_way_round_a_rate(tmp_path: Path) -> None:
 
 
 def test_a_bucket_gives_its_burst_then_its_rate() -> None:
-    bucket = Bucket(per_s=20, burst=3)
+    bucket = TokenBucket(per_s=20, burst=3)
     assert [bucket.take() for _ in range(3)] == [0, 0, 0]
     wait_s = bucket.take()
     assert 0 < wait_s <= 0.05

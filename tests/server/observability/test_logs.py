@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
-from server.observability.logs import MOST_WAITING_LINES, JsonFormatter, LineHandler, TextFormatter
+from server.observability.logs import MAX_WAITING_LINES, JsonFormatter, LineHandler, TextFormatter
 
 ROOT = Path(__file__).resolve().parents[3]
 # Ends a line, forges another one, erases a terminal's line, turns the direction of writing.
@@ -173,7 +173,7 @@ def test_a_reader_that_stopped_loses_lines_and_holds_up_nobody() -> None:
     reader, writer = os.pipe()
     with logger_to(writer, JsonFormatter()) as logger:
         started_s = time.monotonic()
-        for number in range(MOST_WAITING_LINES + more):
+        for number in range(MAX_WAITING_LINES + more):
             logger.info("line %d %s", number, "x" * 200)
         (handler,) = logger.handlers
         assert isinstance(handler, LineHandler)

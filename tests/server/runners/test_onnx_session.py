@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from server.runners.onnx_session import Network, on_cpu
+from server.runners.onnx_session import OnnxModel, on_cpu
 
 MakeVersion = Callable[[Path], None]
 
@@ -23,7 +23,7 @@ def test_images_of_a_batch_that_is_filled_up_get_their_own_answers(
 ) -> None:
     make_version(tmp_path / "tiny.v1")
     network = on_cpu(tmp_path / "tiny.v1" / "1" / "model.onnx", ort.SessionOptions())
-    filling = Network("cpu", {1: network.any_session, 8: network.any_session})
+    filling = OnnxModel("cpu", {1: network.any_session, 8: network.any_session})
     images = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 1), np.uint8)
     np.testing.assert_allclose(
         filling.probabilities(images), network.probabilities(images), rtol=1e-5

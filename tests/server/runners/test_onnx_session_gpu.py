@@ -22,7 +22,7 @@ from export.catalog import find
 from export.conversion.to_onnx import Precision
 from export.samples.images import PROOF_SEED, samples
 from server.runners.in_process import InProcessRunner
-from server.runners.onnx_session import CUDA, open_network
+from server.runners.onnx_session import CUDA, open_onnx_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -63,8 +63,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
 def test_the_gpu_answers_as_the_cpu_does(name: str, precision: Precision, graph: Graph) -> None:
     network, path = find(name), graph(name, precision)
     images = samples(network, LARGEST, PROOF_SEED).pixels
-    expected = open_network(path, OPTIONS, LARGEST, may_use_gpu=False)
-    found = open_network(path, OPTIONS, LARGEST, may_use_gpu=True)
+    expected = open_onnx_model(path, OPTIONS, LARGEST, may_use_gpu=False)
+    found = open_onnx_model(path, OPTIONS, LARGEST, may_use_gpu=True)
     assert (expected.device, found.device) == ("cpu", "gpu")
     answers, allowed = expected.probabilities(images), network.tolerance(precision, is_random=True)
     for size in (1, 2, 3, 8, LARGEST):
@@ -75,7 +75,7 @@ def test_the_gpu_answers_as_the_cpu_does(name: str, precision: Precision, graph:
 
 def test_no_batch_size_waits_for_a_plan(graph: Graph) -> None:
     """cuDNN's takes 0.1 s and more, each time that another size comes."""
-    network = open_network(graph("resnet18", "fp16"), OPTIONS, LARGEST, may_use_gpu=True)
+    network = open_onnx_model(graph("resnet18", "fp16"), OPTIONS, LARGEST, may_use_gpu=True)
     images = samples(find("resnet18"), LARGEST, PROOF_SEED).pixels
     seconds = []
     for size in (1, 2, 3, 8, LARGEST, 7, 1, 5):
@@ -87,7 +87,7 @@ def test_no_batch_size_waits_for_a_plan(graph: Graph) -> None:
 
 
 def test_an_answer_does_not_depend_on_how_many_ride_along(graph: Graph) -> None:
-    network = open_network(graph("googlenet", "fp16"), OPTIONS, LARGEST, may_use_gpu=True)
+    network = open_onnx_model(graph("googlenet", "fp16"), OPTIONS, LARGEST, may_use_gpu=True)
     images = samples(find("googlenet"), LARGEST, PROOF_SEED).pixels
     whole = network.probabilities(images)
     for size in (2, 3, 8):

@@ -75,7 +75,7 @@ async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 
 async def load_again(runner: TritonLocalRunner) -> None:
-    """As the registry does: look, and load what is no longer there."""
+    """As the manager does: look, and load what is no longer there."""
     for _ in range(500):
         with contextlib.suppress(RunnerUnavailable):
             if not (await runner.index())["tiny.v1"]:

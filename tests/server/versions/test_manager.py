@@ -14,13 +14,13 @@ from server.errors import ModelNotFound, ModelNotReady, VersionNotFound
 from server.pipeline import Pipeline
 from server.runners.base import LoadedModel, Runner
 from server.runners.in_process import InProcessRunner
-from server.runners.tracked import CountedRunner
-from server.versions.manager import Registry
-from server.versions.pool import Fleet
+from server.runners.tracked import TrackedRunner
+from server.versions.manager import VersionManager
+from server.versions.pool import Pool
 from server.versions.proof import prove
 
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
-BuildFleet = Callable[..., Fleet]
+BuildFleet = Callable[..., Pool]
 
 GRACE_S = 0.05
 
@@ -36,14 +36,14 @@ async def runner(repository: Path) -> AsyncIterator[InProcessRunner]:
 async def build(runner: InProcessRunner) -> AsyncIterator[BuildFleet]:
     """Fleets of one runner, as the gateway makes them."""
     pipeline = Pipeline(decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
-    fleets: list[Fleet] = []
+    fleets: list[Pool] = []
 
     async def proven(runner: Runner, folder: str, model: LoadedModel) -> None:
         await prove(pipeline, runner, folder, model)
 
-    def fleet(*wanted: str, grace_s: float = GRACE_S, keep_loaded: int = 1) -> Fleet:
-        def enlist(runner: CountedRunner) -> Registry:
-            return Registry(
+    def pool(*wanted: str, grace_s: float = GRACE_S, keep_loaded: int = 1) -> Pool:
+        def register(runner: TrackedRunner) -> VersionManager:
+            return VersionManager(
                 runner,
                 proven,
                 built.default,
@@ -52,34 +52,34 @@ async def build(runner: InProcessRunner) -> AsyncIterator[BuildFleet]:
                 unload_grace_s=grace_s,
             )
 
-        built = Fleet(wanted, enlist)
-        built.add(CountedRunner(runner, "in-process"))
+        built = Pool(wanted, register)
+        built.add(TrackedRunner(runner, "in-process"))
         fleets.append(built)
         return built
 
-    yield fleet
+    yield pool
     for each in fleets:
         await registry_of(each).close()
     pipeline.close()
 
 
-def registry_of(fleet: Fleet) -> Registry:
-    (registry,) = fleet.registries.values()
-    return registry
+def registry_of(pool: Pool) -> VersionManager:
+    (manager,) = pool.managers.values()
+    return manager
 
 
-async def look(fleet: Fleet) -> None:
+async def look(pool: Pool) -> None:
     """One look, and all that follows from it."""
-    await registry_of(fleet).look()
-    for model in list(registry_of(fleet)._models.values()):
+    await registry_of(pool).look()
+    for model in list(registry_of(pool)._models.values()):
         if model.update:
             await model.update
 
 
-async def wait_out_grace(fleet: Fleet) -> None:
-    await look(fleet)
+async def wait_out_grace(pool: Pool) -> None:
+    await look(pool)
     await asyncio.sleep(GRACE_S)
-    await look(fleet)
+    await look(pool)
 
 
 def publish(repository: Path, version: int, change: Callable[[Path], None] | None = None) -> Path:
@@ -91,9 +91,9 @@ def publish(repository: Path, version: int, change: Callable[[Path], None] | Non
     return staging.rename(repository / f"lenet5.v{version}")
 
 
-def states(fleet: Fleet) -> dict[str, str]:
+def states(pool: Pool) -> dict[str, str]:
     return {
-        model.version: pb.State.Name(model.state).removeprefix("STATE_") for model in fleet.list()
+        model.version: pb.State.Name(model.state).removeprefix("STATE_") for model in pool.list()
     }
 
 
@@ -108,31 +108,31 @@ async def test_of_several_versions_only_the_highest_is_loaded(
 async def test_a_superseded_version_stays_for_its_grace_period(
     build: BuildFleet, repository: Path
 ) -> None:
-    fleet = build(grace_s=60.0)
-    await look(fleet)
+    pool = build(grace_s=60.0)
+    await look(pool)
     publish(repository, 2)
     for _ in range(3):
-        await look(fleet)
-    assert states(fleet) == {"2": "READY", "1": "READY"}
+        await look(pool)
+    assert states(pool) == {"2": "READY", "1": "READY"}
 
 
 async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
     build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
-    fleet = build()
-    await look(fleet)
-    assert fleet.resolve("lenet5").version == "1"
+    pool = build()
+    await look(pool)
+    assert pool.resolve("lenet5").version == "1"
 
     publish(repository, 2)
-    await look(fleet)
-    assert fleet.resolve("lenet5").version == "2"
-    assert fleet.resolve("lenet5", "1").version == "1", "the old one has its grace period"
+    await look(pool)
+    assert pool.resolve("lenet5").version == "2"
+    assert pool.resolve("lenet5", "1").version == "1", "the old one has its grace period"
 
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"2": "READY", "1": "AVAILABLE"}
+    await wait_out_grace(pool)
+    assert states(pool) == {"2": "READY", "1": "AVAILABLE"}
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
     with pytest.raises(VersionNotFound, match="loaded: 2"):
-        fleet.resolve("lenet5", "1")
+        pool.resolve("lenet5", "1")
 
 
 def swap_labels(facts: pb.Model, first: int, second: int) -> None:
@@ -188,109 +188,109 @@ async def test_a_version_that_does_not_prove_itself_never_answers(
     change: Callable[[pb.Model], None],
     reason: str,
 ) -> None:
-    fleet = build()
+    pool = build()
     publish(repository, 2, lambda path: edit_facts(path, change))
-    await look(fleet)
-    assert states(fleet) == {"2": "FAILED", "1": "READY"}
-    assert reason in fleet.describe("lenet5", "2").state_reason
-    assert fleet.resolve("lenet5").version == "1"
+    await look(pool)
+    assert states(pool) == {"2": "FAILED", "1": "READY"}
+    assert reason in pool.describe("lenet5", "2").state_reason
+    assert pool.resolve("lenet5").version == "1"
     with pytest.raises(VersionNotFound, match=r"not loaded: lenet5\.v2"):
-        fleet.resolve("lenet5", "2")
+        pool.resolve("lenet5", "2")
 
 
 async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_over(
     build: BuildFleet, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.versions.manager.FIRST_PAUSE_S", 0.0)
-    fleet = build()
+    monkeypatch.setattr("server.versions.manager.INITIAL_BACKOFF_S", 0.0)
+    pool = build()
     broken = publish(repository, 2, lambda path: (path / "1" / "model.onnx").write_bytes(b"no"))
-    await look(fleet)
-    assert states(fleet) == {"2": "FAILED", "1": "READY"}
+    await look(pool)
+    assert states(pool) == {"2": "FAILED", "1": "READY"}
 
     shutil.copy(repository / "lenet5.v1" / "1" / "model.onnx", broken / "1")
-    await look(fleet)
-    assert fleet.resolve("lenet5").version == "2"
+    await look(pool)
+    assert pool.resolve("lenet5").version == "2"
 
 
 async def test_a_withdrawn_version_hands_over_to_the_one_below(
     build: BuildFleet, repository: Path
 ) -> None:
-    fleet = build()
+    pool = build()
     path = publish(repository, 2)
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"2": "READY", "1": "AVAILABLE"}
+    await wait_out_grace(pool)
+    assert states(pool) == {"2": "READY", "1": "AVAILABLE"}
 
     path.rename(repository / "lenet5.v2.withdrawn")
-    await look(fleet)
-    assert fleet.resolve("lenet5").version == "1"
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"1": "READY"}
+    await look(pool)
+    assert pool.resolve("lenet5").version == "1"
+    await wait_out_grace(pool)
+    assert states(pool) == {"1": "READY"}
 
 
 async def test_a_model_that_was_removed_is_let_go(build: BuildFleet, repository: Path) -> None:
-    fleet = build()
-    await look(fleet)
+    pool = build()
+    await look(pool)
     shutil.rmtree(repository / "lenet5.v1")
-    await wait_out_grace(fleet)
+    await wait_out_grace(pool)
     with pytest.raises(ModelNotFound, match="there is none"):
-        fleet.resolve("lenet5")
+        pool.resolve("lenet5")
 
 
 async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildFleet) -> None:
-    fleet = build()
-    await look(fleet)
+    pool = build()
+    await look(pool)
     with pytest.raises(ModelNotFound, match="nearest: lenet5"):
-        fleet.resolve("lenet")
+        pool.resolve("lenet")
     with pytest.raises(VersionNotFound, match="loaded: 1"):
-        fleet.resolve("lenet5", "4")
+        pool.resolve("lenet5", "4")
 
 
 async def test_ready_when_all_found_at_the_start_were_tried_and_one_is_proven(
     build: BuildFleet, repository: Path
 ) -> None:
-    fleet = build()
-    assert not fleet.is_ready()
+    pool = build()
+    assert not pool.is_ready()
     (repository / "alexnet.v1").mkdir()  # an empty folder
-    await look(fleet)
-    assert fleet.is_ready()
+    await look(pool)
+    assert pool.is_ready()
     with pytest.raises(ModelNotReady, match=r"config\.pbtxt cannot be read"):
-        fleet.resolve("alexnet")
+        pool.resolve("alexnet")
 
 
 async def test_models_that_appear_later_never_turn_it_red(
     build: BuildFleet, repository: Path
 ) -> None:
-    fleet = build()
-    await look(fleet)
+    pool = build()
+    await look(pool)
     (repository / "alexnet.v1").mkdir()
-    await look(fleet)
-    assert fleet.is_ready()
+    await look(pool)
+    assert pool.is_ready()
 
 
 async def test_with_models_named_each_of_them_must_be_proven(
     build: BuildFleet, repository: Path
 ) -> None:
-    fleet = build("lenet5", "alexnet")
-    await look(fleet)
-    assert not fleet.is_ready()
-    assert "alexnet: not in the repository" in fleet.why_not_ready()
+    pool = build("lenet5", "alexnet")
+    await look(pool)
+    assert not pool.is_ready()
+    assert "alexnet: not in the repository" in pool.why_not_ready()
     assert build("lenet5").why_not_ready() == "the runner is being started"
 
 
 async def test_only_the_models_named_are_served(build: BuildFleet, repository: Path) -> None:
     shutil.copytree(repository / "lenet5.v1", repository / "other.v1")
-    fleet = build("lenet5")
-    await look(fleet)
-    assert [model.name for model in fleet.list()] == ["lenet5"]
+    pool = build("lenet5")
+    await look(pool)
+    assert [model.name for model in pool.list()] == ["lenet5"]
 
 
 async def test_an_empty_repository_is_not_ready_and_says_so(
     build: BuildFleet, repository: Path
 ) -> None:
     shutil.rmtree(repository / "lenet5.v1")
-    fleet = build()
-    await look(fleet)
-    assert (fleet.is_ready(), fleet.why_not_ready()) == (False, "the repository is empty")
+    pool = build()
+    await look(pool)
+    assert (pool.is_ready(), pool.why_not_ready()) == (False, "the repository is empty")
 
 
 # ---------------------------------------------------------------- several that stay loaded
@@ -301,14 +301,14 @@ async def test_as_many_stay_loaded_as_told_and_answer_by_their_number(
 ) -> None:
     for number in (2, 3):
         publish(repository, number)
-    fleet = build(keep_loaded=2)
-    await wait_out_grace(fleet)
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
-    assert fleet.resolve("lenet5").version == "3"
-    assert fleet.resolve("lenet5", "2").version == "2"
+    pool = build(keep_loaded=2)
+    await wait_out_grace(pool)
+    await wait_out_grace(pool)
+    assert states(pool) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
+    assert pool.resolve("lenet5").version == "3"
+    assert pool.resolve("lenet5", "2").version == "2"
     with pytest.raises(VersionNotFound, match=r"version 1 .*not loaded; loaded: 3, 2"):
-        fleet.resolve("lenet5", "1")
+        pool.resolve("lenet5", "1")
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True, "lenet5.v3": True}
 
 
@@ -316,13 +316,13 @@ async def test_the_lowest_of_those_that_stay_makes_room_for_a_new_one(
     build: BuildFleet, repository: Path
 ) -> None:
     publish(repository, 2)
-    fleet = build(keep_loaded=2)
-    await look(fleet)
+    pool = build(keep_loaded=2)
+    await look(pool)
     publish(repository, 3)
-    await look(fleet)
-    assert states(fleet) == {"3": "READY", "2": "READY", "1": "READY"}
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
+    await look(pool)
+    assert states(pool) == {"3": "READY", "2": "READY", "1": "READY"}
+    await wait_out_grace(pool)
+    assert states(pool) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
 
 
 async def test_one_that_fails_does_not_count_among_those_that_stay(
@@ -330,22 +330,22 @@ async def test_one_that_fails_does_not_count_among_those_that_stay(
 ) -> None:
     publish(repository, 2, lambda path: edit_facts(path, forget_golden_images))
     publish(repository, 3)
-    fleet = build(keep_loaded=2)
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"3": "READY", "2": "FAILED", "1": "READY"}
+    pool = build(keep_loaded=2)
+    await wait_out_grace(pool)
+    assert states(pool) == {"3": "READY", "2": "FAILED", "1": "READY"}
 
 
 async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
     build: BuildFleet, repository: Path
 ) -> None:
-    fleet = build(keep_loaded=2)
+    pool = build(keep_loaded=2)
     path = publish(repository, 2)
-    await wait_out_grace(fleet)
+    await wait_out_grace(pool)
     path.rename(repository / "lenet5.v2.withdrawn")
-    await registry_of(fleet).look()  # what loads goes on beside it
-    assert fleet.resolve("lenet5").version == "1"
-    await wait_out_grace(fleet)
-    assert states(fleet) == {"1": "READY"}
+    await registry_of(pool).look()  # what loads goes on beside it
+    assert pool.resolve("lenet5").version == "1"
+    await wait_out_grace(pool)
+    assert states(pool) == {"1": "READY"}
 
 
 # ---------------------------------------------------------------- what leaves under a request
@@ -354,103 +354,103 @@ async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
 async def test_a_withdrawn_version_answers_while_none_below_proves_itself(
     build: BuildFleet, repository: Path, edit_facts: EditFacts
 ) -> None:
-    fleet = build()
+    pool = build()
     path = publish(repository, 2)
-    await wait_out_grace(fleet)
+    await wait_out_grace(pool)
     edit_facts(repository / "lenet5.v1", forget_golden_images)
     path.rename(repository / "lenet5.v2.withdrawn")
     for _ in range(2):
-        await wait_out_grace(fleet)
-    assert states(fleet) == {"2": "READY", "1": "FAILED"}
-    assert fleet.resolve("lenet5").version == "2"
+        await wait_out_grace(pool)
+    assert states(pool) == {"2": "READY", "1": "FAILED"}
+    assert pool.resolve("lenet5").version == "2"
 
 
 async def test_a_version_that_somebody_else_unloaded_is_loaded_for_the_request_that_finds_out(
     build: BuildFleet, runner: InProcessRunner
 ) -> None:
-    fleet = build()
-    await look(fleet)
-    lost = fleet.resolve("lenet5")
+    pool = build()
+    await look(pool)
+    lost = pool.resolve("lenet5")
     await runner.unload("lenet5.v1")
-    fleet.note_loss(lost)
-    again, beside_it = await asyncio.gather(fleet.find("lenet5"), fleet.find("lenet5", "1"))
+    pool.note_loss(lost)
+    again, beside_it = await asyncio.gather(pool.find("lenet5"), pool.find("lenet5", "1"))
     assert (again.version, beside_it.version) == ("1", "1")
     assert await runner.index() == {"lenet5.v1": True}
-    assert states(fleet) == {"1": "READY"}
+    assert states(pool) == {"1": "READY"}
 
 
 async def test_a_request_moves_on_to_the_version_that_is_being_proven(
     build: BuildFleet, runner: InProcessRunner, repository: Path
 ) -> None:
-    fleet = build()
-    await look(fleet)
-    lost = fleet.resolve("lenet5")
+    pool = build()
+    await look(pool)
+    lost = pool.resolve("lenet5")
     publish(repository, 2)
-    await registry_of(fleet).look()
+    await registry_of(pool).look()
     await runner.unload("lenet5.v1")  # by a gateway that was quicker
-    fleet.note_loss(lost)
-    assert (await fleet.find("lenet5")).version == "2"
+    pool.note_loss(lost)
+    assert (await pool.find("lenet5")).version == "2"
 
 
 async def test_a_number_that_was_superseded_is_not_loaded_again(
     build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
-    fleet = build()
-    await look(fleet)
-    lost = fleet.resolve("lenet5", "1")
+    pool = build()
+    await look(pool)
+    lost = pool.resolve("lenet5", "1")
     publish(repository, 2)
-    await wait_out_grace(fleet)
-    fleet.note_loss(lost)
+    await wait_out_grace(pool)
+    pool.note_loss(lost)
     with pytest.raises(VersionNotFound, match="loaded: 2"):
-        await fleet.find("lenet5", "1")
+        await pool.find("lenet5", "1")
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
 
 
 async def test_a_model_that_is_gone_is_not_found_again(build: BuildFleet, repository: Path) -> None:
-    fleet = build()
-    await look(fleet)
-    lost = fleet.resolve("lenet5")
+    pool = build()
+    await look(pool)
+    lost = pool.resolve("lenet5")
     shutil.rmtree(repository / "lenet5.v1")
-    await wait_out_grace(fleet)
-    fleet.note_loss(lost)
+    await wait_out_grace(pool)
+    pool.note_loss(lost)
     with pytest.raises(ModelNotFound):
-        await fleet.find("lenet5")
+        await pool.find("lenet5")
 
 
 async def test_a_number_that_is_lost_once_superseded_is_not_loaded_again(
     build: BuildFleet, repository: Path, runner: InProcessRunner
 ) -> None:
-    fleet = build(grace_s=60.0)
-    await look(fleet)
-    lost = fleet.resolve("lenet5", "1")
+    pool = build(grace_s=60.0)
+    await look(pool)
+    lost = pool.resolve("lenet5", "1")
     publish(repository, 2)
-    await look(fleet)
+    await look(pool)
     await runner.unload("lenet5.v1")
-    fleet.note_loss(lost)
+    pool.note_loss(lost)
     with pytest.raises(VersionNotFound, match="loaded: 2"):
-        await fleet.find("lenet5", "1")
-    assert fleet.resolve("lenet5").version == "2"
+        await pool.find("lenet5", "1")
+    assert pool.resolve("lenet5").version == "2"
 
 
 async def test_what_the_runner_was_seen_to_have_lost_is_waited_for(
     build: BuildFleet, runner: InProcessRunner
 ) -> None:
-    fleet = build()
-    await look(fleet)
+    pool = build()
+    await look(pool)
     await runner.unload("lenet5.v1")
-    await registry_of(fleet).look()
+    await registry_of(pool).look()
     with pytest.raises(ModelNotReady):
-        fleet.resolve("lenet5")
-    assert (await fleet.find("lenet5")).version == "1"
+        pool.resolve("lenet5")
+    assert (await pool.find("lenet5")).version == "1"
 
 
 async def test_what_was_never_proven_is_not_waited_for(build: BuildFleet) -> None:
-    fleet = build()
-    first_look = asyncio.create_task(registry_of(fleet).look())
-    while not fleet.knows("lenet5"):  # noqa: ASYNC110
+    pool = build()
+    first_look = asyncio.create_task(registry_of(pool).look())
+    while not pool.has_model("lenet5"):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     with pytest.raises(ModelNotReady):
-        await fleet.find("lenet5")
+        await pool.find("lenet5")
     assert not first_look.done()
     await first_look
-    assert (await fleet.find("lenet5")).version == "1"
+    assert (await pool.find("lenet5")).version == "1"

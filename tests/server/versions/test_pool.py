@@ -15,9 +15,9 @@ from server.errors import ModelNotFound, RunnerUnavailable, VersionNotFound
 from server.pipeline import Pipeline
 from server.runners.base import LoadedModel, Runner
 from server.runners.in_process import InProcessRunner
-from server.runners.tracked import CountedRunner
-from server.versions.manager import Registry
-from server.versions.pool import Fleet
+from server.runners.tracked import TrackedRunner
+from server.versions.manager import VersionManager
+from server.versions.pool import Pool
 from server.versions.proof import prove
 
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
@@ -33,32 +33,32 @@ def repositories(tmp_path: Path, shipped_lenet5: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-async def fleet(repositories: dict[str, Path]) -> AsyncIterator[Fleet]:
+async def pool(repositories: dict[str, Path]) -> AsyncIterator[Pool]:
     pipeline = Pipeline(decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
 
     async def proven(runner: Runner, folder: str, model: LoadedModel) -> None:
         await prove(pipeline, runner, folder, model)
 
-    def enlist(runner: CountedRunner) -> Registry:
-        return Registry(
-            runner, proven, fleet.default, wanted=(), keep_loaded=1, unload_grace_s=0.01
+    def register(runner: TrackedRunner) -> VersionManager:
+        return VersionManager(
+            runner, proven, pool.default, wanted=(), keep_loaded=1, unload_grace_s=0.01
         )
 
-    fleet = Fleet((), enlist)
+    pool = Pool((), register)
     for name, path in repositories.items():
-        fleet.add(CountedRunner(InProcessRunner(path), name))
-    yield fleet
-    for registry in fleet.registries.values():
-        await registry.close()
-        await registry.runner.close()
+        pool.add(TrackedRunner(InProcessRunner(path), name))
+    yield pool
+    for manager in pool.managers.values():
+        await manager.close()
+        await manager.runner.close()
     pipeline.close()
 
 
-async def look(fleet: Fleet, *names: str) -> None:
-    for name in names or fleet.registries:
-        registry = fleet.registries[name]
-        await registry.look()
-        for model in list(registry._models.values()):
+async def look(pool: Pool, *names: str) -> None:
+    for name in names or pool.managers:
+        manager = pool.managers[name]
+        await manager.look()
+        for model in list(manager._models.values()):
             if model.update:
                 await model.update
 
@@ -70,113 +70,113 @@ def publish(repository: Path, change: Callable[[Path], None] = lambda path: None
     staging.rename(repository / "lenet5.v2")
 
 
-def picked(fleet: Fleet, times: int = 10) -> Counter[tuple[str, str]]:
-    found = [fleet.resolve("lenet5") for _ in range(times)]
+def picked(pool: Pool, times: int = 10) -> Counter[tuple[str, str]]:
+    found = [pool.resolve("lenet5") for _ in range(times)]
     return Counter((each.runner.name, each.version) for each in found)
 
 
-async def test_equals_take_turns_and_the_idlest_comes_first(fleet: Fleet) -> None:
-    await look(fleet)
-    assert picked(fleet) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
-    fleet.registries[FIRST].runner.in_flight = 1
-    assert picked(fleet) == {(SECOND, "1"): 10}
-    fleet.registries[FIRST].runner.in_flight = 0
+async def test_equals_take_turns_and_the_idlest_comes_first(pool: Pool) -> None:
+    await look(pool)
+    assert picked(pool) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
+    pool.managers[FIRST].runner.in_flight = 1
+    assert picked(pool) == {(SECOND, "1"): 10}
+    pool.managers[FIRST].runner.in_flight = 0
 
 
 async def test_the_default_moves_when_each_has_proven_the_new_version(
-    fleet: Fleet, repositories: dict[str, Path]
+    pool: Pool, repositories: dict[str, Path]
 ) -> None:
-    await look(fleet)
+    await look(pool)
     for path in repositories.values():
         publish(path)
-    await look(fleet, FIRST)
-    await look(fleet, FIRST)  # over its grace period: the old one is needed still
-    assert {version for _, version in picked(fleet)} == {"1"}, "the second has not seen it"
-    await fleet.registries[SECOND].look()
-    assert {version for _, version in picked(fleet)} == {"1"}, "nor proven it"
-    await look(fleet, SECOND)
-    assert picked(fleet) == {(FIRST, "2"): 5, (SECOND, "2"): 5}
+    await look(pool, FIRST)
+    await look(pool, FIRST)  # over its grace period: the old one is needed still
+    assert {version for _, version in picked(pool)} == {"1"}, "the second has not seen it"
+    await pool.managers[SECOND].look()
+    assert {version for _, version in picked(pool)} == {"1"}, "nor proven it"
+    await look(pool, SECOND)
+    assert picked(pool) == {(FIRST, "2"): 5, (SECOND, "2"): 5}
 
 
 async def test_who_rejects_a_version_is_not_asked_for_it(
-    fleet: Fleet, repositories: dict[str, Path], edit_facts: EditFacts
+    pool: Pool, repositories: dict[str, Path], edit_facts: EditFacts
 ) -> None:
     def forget_golden_images(path: Path) -> None:
         edit_facts(path, lambda facts: facts.ClearField("golden_images"))
 
-    await look(fleet)
+    await look(pool)
     publish(repositories[FIRST])
     publish(repositories[SECOND], forget_golden_images)
-    await look(fleet)
-    assert picked(fleet) == {(FIRST, "2"): 10}
-    (described,) = [each for each in fleet.list() if each.is_default]
+    await look(pool)
+    assert picked(pool) == {(FIRST, "2"): 10}
+    (described,) = [each for each in pool.list() if each.is_default]
     assert (described.version, described.state) == ("2", pb.STATE_READY)
-    assert fleet.resolve("lenet5", "1").runner.name == SECOND
+    assert pool.resolve("lenet5", "1").runner.name == SECOND
 
 
 async def test_what_a_runner_does_not_have_it_is_not_waited_for(
-    fleet: Fleet, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    pool: Pool, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await look(fleet)
+    await look(pool)
     publish(repositories[FIRST])
-    await look(fleet)
-    assert {version for _, version in picked(fleet)} == {"1"}
-    monkeypatch.setattr("server.versions.pool.NEWS_TRAVELS_S", 0.0)
-    assert picked(fleet) == {(FIRST, "2"): 10}
+    await look(pool)
+    assert {version for _, version in picked(pool)} == {"1"}
+    monkeypatch.setattr("server.versions.pool.PROPAGATION_S", 0.0)
+    assert picked(pool) == {(FIRST, "2"): 10}
 
 
 async def test_one_that_joins_late_does_not_move_the_default_back(
-    fleet: Fleet, repositories: dict[str, Path]
+    pool: Pool, repositories: dict[str, Path]
 ) -> None:
     publish(repositories[FIRST])
     publish(repositories[SECOND])
-    await look(fleet, FIRST)
-    assert picked(fleet) == {(FIRST, "2"): 10}
-    second = fleet.registries[SECOND]
+    await look(pool, FIRST)
+    assert picked(pool) == {(FIRST, "2"): 10}
+    second = pool.managers[SECOND]
     looking = asyncio.create_task(second.look())
     while not second.names():  # noqa: ASYNC110
         await asyncio.sleep(0)
-    assert picked(fleet) == {(FIRST, "2"): 10}
+    assert picked(pool) == {(FIRST, "2"): 10}
     await looking
-    assert picked(fleet) == {(FIRST, "2"): 5, (SECOND, "2"): 5}
+    assert picked(pool) == {(FIRST, "2"): 5, (SECOND, "2"): 5}
 
 
 async def test_a_withdrawn_version_hands_over_on_all(
-    fleet: Fleet, repositories: dict[str, Path]
+    pool: Pool, repositories: dict[str, Path]
 ) -> None:
     for path in repositories.values():
         publish(path)
-    await look(fleet)
-    assert {version for _, version in picked(fleet)} == {"2"}
+    await look(pool)
+    assert {version for _, version in picked(pool)} == {"2"}
     for path in repositories.values():
         (path / "lenet5.v2").rename(path / "lenet5.v2.withdrawn")
-    await look(fleet)
-    assert picked(fleet) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
+    await look(pool)
+    assert picked(pool) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
 
 
-async def test_what_a_lost_runner_was_asked_is_asked_elsewhere(fleet: Fleet) -> None:
-    await look(fleet)
-    lost = fleet.resolve("lenet5")
-    other = fleet.elsewhere(lost, "its cable was pulled")
+async def test_what_a_lost_runner_was_asked_is_asked_elsewhere(pool: Pool) -> None:
+    await look(pool)
+    lost = pool.resolve("lenet5")
+    other = pool.failover(lost, "its cable was pulled")
     assert other and other.runner is not lost.runner
-    assert picked(fleet) == {(other.runner.name, "1"): 10}, "until it is proven again"
-    assert fleet.elsewhere(other, "and the other one's") is None
-    await look(fleet)
-    assert len(picked(fleet)) == 2
+    assert picked(pool) == {(other.runner.name, "1"): 10}, "until it is proven again"
+    assert pool.failover(other, "and the other one's") is None
+    await look(pool)
+    assert len(picked(pool)) == 2
 
 
-async def test_without_any_runner_it_says_why(fleet: Fleet) -> None:
-    for registry in list(fleet.registries.values()):
-        fleet.remove(registry.runner)
-    fleet.note_nobody("tritons:8001 cannot be looked up")
-    assert not fleet.is_ready()
+async def test_without_any_runner_it_says_why(pool: Pool) -> None:
+    for manager in list(pool.managers.values()):
+        pool.remove(manager.runner)
+    pool.set_unavailable("tritons:8001 cannot be looked up")
+    assert not pool.is_ready()
     with pytest.raises(RunnerUnavailable, match="cannot be looked up"):
-        fleet.resolve("lenet5")
+        pool.resolve("lenet5")
 
 
-async def test_a_number_or_name_that_none_has_is_not_found(fleet: Fleet) -> None:
-    await look(fleet)
+async def test_a_number_or_name_that_none_has_is_not_found(pool: Pool) -> None:
+    await look(pool)
     with pytest.raises(VersionNotFound, match="no version '7'; loaded: 1"):
-        fleet.resolve("lenet5", "7")
+        pool.resolve("lenet5", "7")
     with pytest.raises(ModelNotFound, match="nearest: lenet5"):
-        fleet.resolve("lenet")
+        pool.resolve("lenet")
