@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,6 +38,7 @@ from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import TritonCannotStart
 from server.settings import Settings
+from server.tasks import cancel_and_wait, first_of
 from server.versions.discovery import Members, TritonAddresses
 from server.versions.manager import VersionManager
 from server.versions.pool import Pool
@@ -129,7 +130,7 @@ class Gateway:
             await first_of(asyncio.create_task(stop.wait()), *background)
         finally:
             await self._drain(doors)
-            await cancel(background)
+            await cancel_and_wait(*background)
             await self._members.close()
             self._pipeline.close()
             logger.info("stopped")
@@ -339,16 +340,3 @@ def say(text: str) -> None:
     """On standard output. What print cannot write it tries again at the end, and fails the exit."""
     with contextlib.suppress(OSError):  # its disk is full
         os.write(STANDARD_OUTPUT, f"{text}\n".encode())
-
-
-async def first_of(*tasks: asyncio.Task[object]) -> None:
-    """Returns when one of them ends; its error, if any, is the caller's."""
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        await task
-
-
-async def cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

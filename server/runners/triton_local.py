@@ -34,6 +34,7 @@ from server.runners.tritonserver_wheel import (
     install,
     lay_out_backends,
 )
+from server.tasks import cancel_and_wait
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class TritonLocalRunner(TritonRunner):
         self._process = await self._launch()
         self._resources.push_async_callback(self._stop)
         await self._wait_until_live()
-        self._resources.push_async_callback(_cancel, asyncio.create_task(self._watch()))
+        self._resources.push_async_callback(cancel_and_wait, asyncio.create_task(self._watch()))
 
     async def index(self) -> dict[str, bool]:
         """As in `Runner`. A server that has hung for longer than the timeout is ended here: it is
@@ -279,8 +280,3 @@ def _remove_what_the_dead_left() -> None:
             if owner and not Path("/proc", owner[1]).exists():
                 with contextlib.suppress(OSError):  # another user's, or gone a moment ago
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from server.runners.base import Runner
 from server.runners.tracked import TrackedRunner
+from server.tasks import cancel_and_wait
 from server.versions.manager import POLL_INTERVAL_S, VersionManager
 from server.versions.pool import Pool
 
@@ -54,9 +55,7 @@ class Members:
 
     async def close(self) -> None:
         """What is in flight has been waited for, or is given up."""
-        for task in self._leaving:
-            task.cancel()
-        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await cancel_and_wait(*self._leaving)
         for member in self._members.values():
             await stop_watching(member)
             await member.runner.close()
@@ -86,8 +85,7 @@ async def see_off(member: Member) -> None:
 
 
 async def stop_watching(member: Member) -> None:
-    member.watch.cancel()
-    await asyncio.gather(member.watch, return_exceptions=True)
+    await cancel_and_wait(member.watch)
     await member.manager.close()
 
 

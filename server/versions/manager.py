@@ -23,6 +23,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.errors import RunnerUnavailable
 from server.runners.base import FOLDER_NAME, LoadedModel, LoadFailed
 from server.runners.tracked import TrackedRunner
+from server.tasks import cancel_and_wait
 from server.versions.proof import NotProven
 
 logger = logging.getLogger(__name__)
@@ -121,10 +122,7 @@ class VersionManager:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def close(self) -> None:
-        updates = [model.update for model in self._models.values() if model.update]
-        for update in updates:
-            update.cancel()
-        await asyncio.gather(*updates, return_exceptions=True)
+        await cancel_and_wait(*(model.update for model in self._models.values() if model.update))
 
     # ------------------------------------------------------------ what the pool asks
 
