@@ -142,6 +142,14 @@ class InternalError(ServingError):
     reason = "INTERNAL"
 
 
+class StartFailed(Exception):
+    """The gateway cannot start; the message says why and what to do, in one sentence."""
+
+
+class TritonCannotStart(StartFailed):
+    """No tritonserver can run here; the message says why and what helps."""
+
+
 GRPC_STATUS: dict[str, grpc.StatusCode] = {
     "MALFORMED_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
     "IMAGE_DECODE_FAILED": grpc.StatusCode.INVALID_ARGUMENT,

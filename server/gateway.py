@@ -16,11 +16,13 @@ from functools import partial
 from server.admin.triton_statistics import TritonStatistics
 from server.core.admission import Admission
 from server.core.classifier import Classifier
-from server.core.keys import Keys, check_exposure
+from server.core.keys import Keys
+from server.errors import StartFailed
 from server.grpc_api.server import GrpcDoor
 from server.http_api.app import http_door, operator_door
 from server.http_api.server import FLUSH_TIMEOUT_S, HttpServer
-from server.network.addresses import StartFailed, is_socket, listen
+from server.network.addresses import is_socket, listen
+from server.network.exposure import check_exposure
 from server.network.tls import Tls
 from server.observability.metrics import Metrics
 from server.open_inference import (
@@ -36,7 +38,6 @@ from server.runners.staged import StagedRunner
 from server.runners.tracked import TrackedRunner
 from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
-from server.runners.tritonserver_wheel import TritonCannotStart
 from server.settings import Settings
 from server.tasks import cancel_and_wait, first_of
 from server.versions.discovery import Members, TritonAddresses
@@ -229,9 +230,9 @@ class Gateway:
         if isinstance(self._local, TritonLocalRunner):
             try:
                 await self._local.start()
-            except TritonCannotStart as error:
+            except StartFailed:
                 await self._local.close()
-                raise StartFailed(str(error)) from error
+                raise
         await self._members.watch()
 
     async def _show_readiness(self, doors: Doors) -> None:

@@ -19,8 +19,8 @@ def serve(context: typer.Context) -> None:
     import asyncio
 
     from server import settings_sources
+    from server.errors import StartFailed
     from server.gateway import Gateway
-    from server.network.addresses import StartFailed
     from server.observability import logs, tracing
 
     async def run() -> None:

@@ -20,9 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from server.runners.base import FOLDER_NAME
-from server.runners.staged import SUFFIX
-from server.runners.tritonserver_wheel import default_cache_path
+from server.folder_names import FOLDER_NAME, STAGING_SUFFIX
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +29,11 @@ def default_repository_path() -> Path:
     """The checkout's repository where there is a checkout, else one in the working directory."""
     path = CHECKOUT / "model_repository"
     return path if path.is_dir() else Path("model_repository")
+
+
+def default_cache_path() -> Path:
+    """As the XDG base directory specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoy"
 
 
 def host_and_port(address: str) -> str:
@@ -46,7 +49,8 @@ def host_and_port_or_socket(address: str) -> str:
 
 
 def staging_folder(name: str) -> str:
-    if not name.endswith(SUFFIX) or not FOLDER_NAME.fullmatch(name.removesuffix(SUFFIX)):
+    version = name.removesuffix(STAGING_SUFFIX)
+    if version == name or not FOLDER_NAME.fullmatch(version):
         raise ValueError("must be NAME.vN.staging, a folder of the repository")
     return name
 

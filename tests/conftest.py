@@ -26,8 +26,10 @@ from tritonclient.grpc import model_config_pb2
 from xdist.scheduler import LoadFileScheduling
 
 from convoy.v1 import classifier_pb2 as pb
+from server.errors import TritonCannotStart
 from server.runners.triton_local import TritonLocalRunner
-from server.runners.tritonserver_wheel import TritonCannotStart, default_cache_path, install
+from server.runners.tritonserver_wheel import install
+from server.settings import default_cache_path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"

@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from tritonclient.grpc import service_pb2
 
 from server.errors import RunnerUnavailable
-from server.runners.base import FOLDER_NAME, Runner
+from server.folder_names import FOLDER_NAME
+from server.runners.base import Runner
 from server.runners.triton import TritonRunner
 from server.versions.pool import Pool
 

@@ -25,11 +25,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.core.rpc_status import status_of
-from server.errors import AuthRequired, Forbidden, RateLimited, ServingError
-from server.network.addresses import StartFailed, is_local
+from server.errors import AuthRequired, Forbidden, RateLimited, ServingError, StartFailed
 
 if TYPE_CHECKING:
-    from server.settings import Settings
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -288,29 +287,3 @@ def text_of(value: str | bytes) -> str:
 
 def log_refusal(error: ServingError, where: str) -> None:
     logger.info("%s", error.message, extra={"outcome": error.reason, "path": where})
-
-
-# ---------------------------------------------------------------- where keys are a must
-
-
-def check_exposure(settings: Settings) -> None:
-    """
-    Raises:
-        StartFailed: strangers could reach the models, and nobody said that they may.
-    """
-    has_keys = settings.api_keys is not None
-    if has_keys and not settings.tls_certificate and is_exposed(settings):
-        logger.warning("keys and images cross the network in the clear: give --tls-certificate")
-    if has_keys or settings.tls_client_ca or settings.allow_unauthenticated:
-        return
-    for flag in ("http_address", "grpc_address"):
-        address = getattr(settings, flag)
-        if not is_local(address):
-            raise StartFailed(
-                f"--{flag.replace('_', '-')} {address} can be reached from other machines, without "
-                "a key: give --api-keys or --tls-client-ca, or say --allow-unauthenticated"
-            )
-
-
-def is_exposed(settings: Settings) -> bool:
-    return not (is_local(settings.http_address) and is_local(settings.grpc_address))

@@ -9,9 +9,7 @@ import os
 import socket
 from pathlib import Path
 
-
-class StartFailed(Exception):
-    """The gateway cannot start; the message says why and what to do, in one sentence."""
+from server.errors import StartFailed
 
 
 def is_socket(address: str) -> bool:

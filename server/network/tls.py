@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from server.network.addresses import StartFailed
+from server.errors import StartFailed
 
 logger = logging.getLogger(__name__)
 

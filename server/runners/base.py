@@ -7,7 +7,6 @@ the model repository, such as `resnet152.v3`. Every runner passes the same tests
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,8 +17,6 @@ from tritonclient.grpc import model_config_pb2
 
 from convoy.v1 import classifier_pb2 as pb
 
-# NAME.vN: what is served. Staging and withdrawn folders do not match, and nothing serves them.
-FOLDER_NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]*)\.v(?P<version>[1-9][0-9]*)")
 FACTS_KEY = "convoy.v1.Model"
 
 

@@ -23,7 +23,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
-from server.runners.base import FOLDER_NAME, Inference, LoadedModel, LoadFailed, facts_of
+from server.folder_names import FOLDER_NAME
+from server.runners.base import Inference, LoadedModel, LoadFailed, facts_of
 from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
 
 CONFIG_FILE = "config.pbtxt"

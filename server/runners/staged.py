@@ -12,16 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from server.errors import RunnerUnavailable
+from server.folder_names import STAGING_SUFFIX
 from server.runners.base import Inference, LoadedModel, Runner
-
-SUFFIX = ".staging"
 
 
 class StagedRunner:
     def __init__(self, runner: Runner, folder: str) -> None:
         self._runner = runner
         self._folder = folder
-        self._name = folder.removesuffix(SUFFIX)
+        self._name = folder.removesuffix(STAGING_SUFFIX)
         self._is_loaded = False
 
     async def index(self) -> dict[str, bool]:

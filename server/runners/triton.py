@@ -26,8 +26,9 @@ from server.errors import (
     RunnerUnavailable,
     ServingError,
 )
+from server.folder_names import FOLDER_NAME
 from server.observability import tracing
-from server.runners.base import FOLDER_NAME, Inference, LoadedModel, LoadFailed, facts_of
+from server.runners.base import Inference, LoadedModel, LoadFailed, facts_of
 
 logger = logging.getLogger(__name__)
 

@@ -23,17 +23,16 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from server.errors import RunnerUnavailable
+from server.errors import RunnerUnavailable, TritonCannotStart
 from server.runners.base import LoadedModel
 from server.runners.in_process import CONFIG_FILE, read_config
 from server.runners.triton import TritonRunner
 from server.runners.tritonserver_wheel import (
-    TritonCannotStart,
-    default_cache_path,
     environment,
     install,
     lay_out_backends,
 )
+from server.settings import default_cache_path
 from server.tasks import cancel_and_wait
 
 logger = logging.getLogger(__name__)

@@ -18,20 +18,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from server.errors import TritonCannotStart
+
 REQUIREMENT_PATH = Path(__file__).with_name("tritonserver.txt")
 _BACKENDS_PATH = Path(__file__).parents[1] / "triton_backends"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MACHINES = ("x86_64", "aarch64")
 _OLDEST_GLIBC = (2, 35)
-
-
-class TritonCannotStart(Exception):
-    """There is no tritonserver that could run here; the message says why and what helps."""
-
-
-def default_cache_path() -> Path:
-    """Where installed servers are kept, as the XDG base directory specification has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoy"
 
 
 def install(cache_path: Path) -> Path:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import RunnerUnavailable
-from server.runners.base import FOLDER_NAME, LoadedModel, LoadFailed
+from server.folder_names import FOLDER_NAME
+from server.runners.base import LoadedModel, LoadFailed
 from server.runners.tracked import TrackedRunner
 from server.tasks import cancel_and_wait
 from server.versions.proof import NotProven

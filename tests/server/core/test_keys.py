@@ -27,10 +27,9 @@ from typer.testing import CliRunner
 from convoy import Client, errors
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
-from server.core.keys import Keys, TokenBucket, check_exposure
+from server.core.keys import Keys, TokenBucket
+from server.errors import StartFailed
 from server.keys_command import key
-from server.network.addresses import StartFailed
-from server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 WIRES = ("grpc", "http")
@@ -375,28 +374,3 @@ def test_a_bucket_gives_its_burst_then_its_rate() -> None:
     time.sleep(wait_s)
     assert bucket.take() == 0
     assert bucket.take() > 0
-
-
-@pytest.mark.parametrize(
-    ("fields", "is_refused"),
-    [
-        ({"http_address": "0.0.0.0:8080"}, True),
-        ({"grpc_address": "0.0.0.0:8081"}, True),
-        ({"http_address": "0.0.0.0:8080", "allow_unauthenticated": True}, False),
-        ({"http_address": "0.0.0.0:8080", "api_keys": Path("keys.toml")}, False),
-        ({"http_address": "0.0.0.0:8080", "tls_client_ca": Path("ca.pem")}, False),
-        ({"http_address": "0.0.0.0:8080", "tls_certificate": Path("c.pem")}, True),
-        ({"http_address": "unix:/tmp/http.sock"}, False),
-        ({"metrics_address": "0.0.0.0:8082"}, False),
-        ({}, False),
-    ],
-)
-def test_an_open_address_needs_keys_or_a_word_of_the_operator(
-    fields: dict[str, Any], is_refused: bool
-) -> None:
-    settings = Settings(**fields)
-    if is_refused:
-        with pytest.raises(StartFailed, match="--allow-unauthenticated"):
-            check_exposure(settings)
-    else:
-        check_exposure(settings)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server.network.addresses import StartFailed, is_local, listen
+from server.errors import StartFailed
+from server.network.addresses import is_local, listen
 
 
 def test_a_port_that_is_taken_is_told() -> None:

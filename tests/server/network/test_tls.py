@@ -22,8 +22,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from convoy import Client, errors
+from server.errors import StartFailed
 from server.http_api.server import HttpServer
-from server.network.addresses import StartFailed
 from server.network.tls import Tls
 from server.settings import Settings
 

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from server.errors import ModelNotReady, RunnerUnavailable, ServingError
+from server.errors import ModelNotReady, RunnerUnavailable, ServingError, TritonCannotStart
 from server.runners.base import LoadFailed
 from server.runners.triton_local import TritonLocalRunner
-from server.runners.tritonserver_wheel import TritonCannotStart, install, lay_out_backends
+from server.runners.tritonserver_wheel import install, lay_out_backends
 
 # One event loop for all, as the server of the fixture lives in it.
 on_one_loop = pytest.mark.asyncio(loop_scope="module")

@@ -20,8 +20,8 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from server.errors import TritonCannotStart
 from server.runners.triton_local import TritonLocalRunner
-from server.runners.tritonserver_wheel import TritonCannotStart
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,0 +1,9 @@
+"""How the folders of a model repository are named."""
+
+from __future__ import annotations
+
+import re
+
+# NAME.vN is served. The folders of builds and of withdrawn versions have a suffix: no match.
+FOLDER_NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]*)\.v(?P<version>[1-9][0-9]*)")
+STAGING_SUFFIX = ".staging"
