@@ -1,4 +1,4 @@
-"""From a decoded picture to the uint8 input of a network, as the model's facts say."""
+"""Turn a decoded picture into the uint8 input of a network, as the model's facts describe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from server.preprocessing.photo import prepare_photo
 
 
 def prepare(image: Image.Image, preprocessing: pb.Preprocessing) -> npt.NDArray[np.uint8]:
-    """H×W×C, the network's input.
+    """The network's input, uint8, H×W×C.
 
     Raises:
-        ImageUnsuitable: the picture has not what the model reads.
+        ImageUnsuitable: the picture does not show what the model reads.
         ModelNotReady: the model was built for a newer gateway.
     """
     kind = preprocessing.WhichOneof("kind")

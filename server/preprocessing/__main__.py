@@ -1,9 +1,10 @@
-"""What a network is given of images, for programs that may not import the gateway.
+"""Prepare images as the gateway does, for programs that may not import the gateway.
 
     python -m server.preprocessing '{"digit": {"size": 32, "box": 20}}' FOLDER > prepared.npz
 
-The argument is the JSON of a convoy.v1.Preprocessing. For each file of the folder that the gateway
-would accept, the archive holds an array of its name: uint8, H×W×C. The others are named on stderr.
+The argument is a convoy.v1.Preprocessing as JSON. The archive holds one array, uint8, H×W×C, for
+each file in the folder that a gateway with default limits accepts, under the file's name. The other
+files are listed on stderr.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
 from server.preprocessing import prepare
 from server.preprocessing.decode import decode
+from server.settings import Settings
 
-MAX_BYTES = 16 << 20
-MAX_PIXELS = 50_000_000
+MAX_BYTES: int = Settings.model_fields["max_image_bytes"].default
+MAX_PIXELS: int = Settings.model_fields["max_image_pixels"].default
 
 
 def main(preprocessing_json: str, folder: str) -> None:
@@ -34,7 +36,7 @@ def main(preprocessing_json: str, folder: str) -> None:
         except ServingError as error:
             print(f"{path.name}: {error.message}", file=sys.stderr)
     archive = io.BytesIO()
-    np.savez(archive, **arrays)  # type: ignore[arg-type]  # the stub takes the names for options
+    np.savez(archive, **arrays)  # type: ignore[arg-type]  # the stub takes the names to be options
     sys.stdout.buffer.write(archive.getvalue())
 
 

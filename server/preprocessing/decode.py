@@ -1,12 +1,13 @@
-"""From the bytes of an image file to 8-bit pixels: turned upright, over white, grey or RGB.
+"""Decode an image file into 8-bit pixels, grey or RGB: upright, and over white.
 
-The order is the protection: the count of bytes, then the format by its first bytes, then what the
-header asks for, and only then the pixels. A file that is cut off or damaged is an error, never a
-picture that is grey below the cut. Damage that leaves a JPEG, GIF, WebP, BMP or TIFF well-formed
-cannot be told, since these formats carry no checksum; nor can a JPEG that ends between two scans.
+The order of the checks is the protection: first the number of bytes, then the format by its first
+bytes, then the sizes in the header, and only then the pixels. A truncated or damaged file is an
+error, never a picture that is grey below the cut. Damage that leaves a JPEG, GIF, WebP, BMP or TIFF
+well-formed cannot be detected, since these formats carry no checksum; nor can a JPEG that ends
+between two scans.
 
-Colour profiles (ICC) are not applied: the networks were trained on pixels read without them. Of 16
-bits the upper 8 count.
+Colour profiles (ICC) are not applied: the networks were trained on pixels read without them. Of
+16-bit values the upper 8 bits are kept.
 """
 
 from __future__ import annotations
@@ -37,29 +38,30 @@ from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLar
 from server.preprocessing import image_cost
 from server.preprocessing.integrity import load_whole
 
-# Pillow warns of odd metadata. The text differs from file to file and Python remembers every text
-# that it has shown, so strangers' files would fill the log and the memory.
+# Pillow warns about odd metadata. The text differs between files, and Python remembers every
+# warning that it has shown, so clients' files would fill the log and the memory.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# libtiff prints of each damaged file, between the lines of the log, what Pillow raises as well. Its
-# handlers are found through the module of Pillow that is linked to it, where there is one.
+# libtiff prints a message about each damaged file into the log; Pillow raises the same error. The
+# handlers are reached through the module of Pillow that is linked to libtiff, if it is.
 with contextlib.suppress(AttributeError):
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
     ctypes.CDLL(_imaging.__file__).TIFFSetWarningHandler(None)
 
-# Pillow's own limit, which its WebP asks, is one for the whole process; ours comes with the call.
+# Pillow's own limit, which its WebP decoder reads, applies to the whole process; ours is passed
+# with each call.
 Image.MAX_IMAGE_PIXELS = None
 
-# A scan of a JPEG takes 30 bytes of the file, and a walk over all of the pixels. Cameras write 1,
+# A scan takes 30 bytes in a JPEG file, and decoding it visits every pixel. Cameras write 1 scan,
 # the finest progressive encoders about 15; libtiff has the same limit.
 MAX_SCANS = 100
-# Pillow keeps an object for each. 50 million pixels are 12,208 tiles of 64×64.
+# Pillow keeps an object for each strip or tile. 50 million pixels are 12,208 tiles of 64×64.
 MAX_STRIPS = 100_000
 
 Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
 
-# What a file of each format begins with, and what reads its header. JPEG's opener also takes the
-# MPO of stereo cameras and phones, whose first picture counts.
+# The first bytes of each format, and what reads its header. JPEG's opener also accepts the MPO
+# files of stereo cameras and phones; their first picture is used.
 FORMATS: dict[str, tuple[re.Pattern[bytes], Opener]] = {
     "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
     "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
@@ -69,7 +71,7 @@ FORMATS: dict[str, tuple[re.Pattern[bytes], Opener]] = {
     "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
 }
 
-# What undoes each EXIF orientation; 1 is upright.
+# How to undo each EXIF orientation; 1 is upright.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,39 +85,40 @@ TURNS = {
 
 @dataclass(frozen=True)
 class DecodedImage:
-    # Upright, over white, 8 bits a channel: mode "RGB", "L", or "RGBX", which is RGB with a fourth
-    # byte that means nothing. Pillow keeps RGB in four bytes, too: to change the name is a copy.
+    # Upright, over white, 8 bits per channel: mode "RGB", "L", or "RGBX", which is RGB with an
+    # unused fourth byte. Pillow stores RGB in four bytes too, and changing the mode would copy the
+    # pixels.
     pixels: Image.Image
-    width: int  # of the upright picture
+    width: int  # pixels, after turning upright
     height: int
     format: str  # a key of FORMATS
     exif_applied: bool  # the EXIF orientation turned or mirrored the picture
 
 
 def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
-    """The first picture of an image file.
+    """Decode the first picture of an image file.
 
     Raises:
-        ImageFormatUnsupported: not one of FORMATS, or pixels without a known white.
-        ImageTooLarge: more than max_bytes, or a width × height of more than max_pixels.
-        ImageDecodeFailed: empty, truncated or corrupt.
+        ImageFormatUnsupported: the format is not in FORMATS, or the pixels have no defined white.
+        ImageTooLarge: the file exceeds max_bytes, or width × height exceeds max_pixels.
+        ImageDecodeFailed: the file is empty, truncated or corrupt.
     """
     if not content:
         raise ImageDecodeFailed("The image is empty (0 bytes): send the content of an image file")
     if len(content) > max_bytes:
         raise _too_large(len(content), max_bytes, "bytes", "compress it more, or make it smaller")
-    name = _format_of(content)
+    name = _detect_format(content)
     try:
         _refuse_costly(name, content, max_pixels)
         image = FORMATS[name][1](io.BytesIO(content))
         _refuse_too_many_pixels(image.size, max_pixels)
         _refuse_too_many_pixels(image_cost.tiff_tile(image), max_pixels)
         upright, turned = _load_upright(image, content)
-        pixels = _eight_bit(upright)
+        pixels = _to_8_bit(upright)
     except (ImageFormatUnsupported, ImageTooLarge):
         raise
-    # Hostile bytes raise nearly anything in Pillow: OSError, SyntaxError, struct.error, ValueError,
-    # KeyError, OverflowError, zlib.error, MemoryError. None of them is the gateway's fault.
+    # Hostile bytes raise almost any exception in Pillow: OSError, SyntaxError, struct.error,
+    # ValueError, KeyError, OverflowError, zlib.error, MemoryError. None is the gateway's fault.
     except Exception as error:
         raise ImageDecodeFailed(
             f"The {name} image of {len(content):,} bytes is truncated or corrupt "
@@ -124,7 +127,7 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     return DecodedImage(pixels, pixels.width, pixels.height, name, turned)
 
 
-def _format_of(content: bytes) -> str:
+def _detect_format(content: bytes) -> str:
     for name, (beginning, _) in FORMATS.items():
         if beginning.match(content):
             return name
@@ -134,13 +137,13 @@ def _format_of(content: bytes) -> str:
 
 
 def _refuse_costly(name: str, content: bytes, max_pixels: int) -> None:
-    """What costs memory as soon as Pillow reads the header, or time that the size does not show."""
+    """Refuse files that cost memory as soon as Pillow reads the header, or much time."""
     if name == "WEBP":
         _refuse_too_many_pixels(image_cost.webp_size(content), max_pixels)
     if name == "JPEG" and (scans := image_cost.jpeg_scans(content)) > MAX_SCANS:
-        raise _too_large(scans, MAX_SCANS, "scans", "save it anew, baseline or progressive")
+        raise _too_large(scans, MAX_SCANS, "scans", "save it again, baseline or progressive")
     if name == "TIFF" and (strips := image_cost.tiff_strips(content)) > MAX_STRIPS:
-        raise _too_large(strips, MAX_STRIPS, "strips", "save it with larger ones")
+        raise _too_large(strips, MAX_STRIPS, "strips", "save it with larger strips")
 
 
 def _refuse_too_many_pixels(size: tuple[int, int], max_pixels: int) -> None:
@@ -159,8 +162,9 @@ def _too_large(value: int, limit: int, unit: str, remedy: str) -> ImageTooLarge:
 
 
 def _load_upright(image: ImageFile.ImageFile, content: bytes) -> tuple[Image.Image, bool]:
-    """The decoded picture, and whether its EXIF orientation turned or mirrored it."""
-    # Pillow turns a TIFF while it loads it, and forgets the tag; a PNG's may come after its pixels.
+    """The upright picture, and whether its EXIF orientation turned or mirrored it."""
+    # Pillow turns a TIFF upright while loading and drops the tag; a PNG's tag may follow its
+    # pixels.
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         turned = image.tag_v2.get(ExifTags.Base.Orientation, 1) in TURNS
         return load_whole(image, content), turned
@@ -172,16 +176,16 @@ def _load_upright(image: ImageFile.ImageFile, content: bytes) -> tuple[Image.Ima
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken metadata around sound pixels: browsers show such a picture, too
+    except Exception:  # broken metadata around valid pixels: browsers show such a picture too
         return 1
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Mode "RGB", "RGBX" or "L" from any that the formats have; these three pass as they are."""
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Convert any mode of the formats to "RGB", "RGBX" or "L"; these three stay as they are."""
     if image.mode.startswith("I"):
         image = _upper_byte(image)
     if image.has_transparency_data:
-        return _over_white(image)
+        return _composite_over_white(image)
     if image.mode in ("RGB", "RGBX", "L"):
         return image
     if image.mode == "1":
@@ -191,7 +195,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     raise _unsupported_pixels(f"colour mode {image.mode}")
 
 
-def _over_white(image: Image.Image) -> Image.Image:
+def _composite_over_white(image: Image.Image) -> Image.Image:
     grey = image.mode in ("1", "L", "LA", "La")
     with_alpha = "LA" if grey else "RGBA"
     if image.mode != with_alpha:
@@ -202,12 +206,12 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _upper_byte(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits. Scaled: Pillow's own conversion would clip most of it to white."""
+    """Scale 16-bit grey to 8 bits: Pillow's own conversion clips most values to white."""
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 0xFFFF):
         raise _unsupported_pixels("grey values of 32 bits")
     upper = Image.fromarray((values >> 8).astype(np.uint8))
-    upper.info = image.info  # a PNG's may have a transparent colour
+    upper.info = image.info  # may hold the transparent colour of a PNG
     return upper
 
 

@@ -1,4 +1,4 @@
-"""What an image file will cost, by its header alone, where Pillow would find out too late.
+"""How expensive an image file is, read from its header where Pillow would find out too late.
 
 Sources: T.81 (JPEG), RFC 9649 (WebP), TIFF 6.0 and the proposal of BigTIFF.
 """
@@ -10,17 +10,18 @@ import struct
 
 from PIL import Image, TiffImagePlugin
 
-# The header of a JPEG's scan with N components has 6 + 2·N bytes: by chance in 1 of 10¹⁰ places.
+# The header of a JPEG's scan with N components has 6 + 2·N bytes; other data match at 1 of 10¹⁰
+# positions.
 SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 
 def jpeg_scans(content: bytes) -> int:
-    """How many scans there are, those of thumbnails and further pictures among them."""
+    """The number of scans, including those of thumbnails and further pictures."""
     return len(SCAN.findall(content))
 
 
 def webp_size(content: bytes) -> tuple[int, int]:
-    """Width and height of the canvas."""
+    """Width and height of the canvas, in pixels."""
     kind, chunk = content[12:16], content[20:30].ljust(10, b"\0")
     if kind == b"VP8X":
         width, height = (int.from_bytes(chunk[at : at + 3], "little") + 1 for at in (4, 7))
@@ -33,12 +34,13 @@ def webp_size(content: bytes) -> tuple[int, int]:
 
 
 def tiff_strips(content: bytes) -> int:
-    """How many strips or tiles the first directory lists."""
+    """The number of strips or tiles that the first directory lists."""
     order = "<" if content[:1] == b"I" else ">"
-    # Where the directory's offset stands; offset, number of entries, entry. BigTIFF has wide ones.
-    at, formats = (8, ("Q", "Q", "HHQQ")) if 43 in content[2:4] else (4, ("I", "H", "HHII"))
-    start, count, entry = (struct.Struct(order + each) for each in formats)
-    (offset,) = start.unpack_from(content, at)
+    # Position of the directory's offset; formats of an offset, a number of entries, an entry.
+    # BigTIFF uses wider ones.
+    position, formats = (8, ("Q", "Q", "HHQQ")) if 43 in content[2:4] else (4, ("I", "H", "HHII"))
+    start, count, entry = (struct.Struct(order + layout) for layout in formats)
+    (offset,) = start.unpack_from(content, position)
     (entries,) = count.unpack_from(content, offset)
     offset += count.size
     counts = [0]
@@ -51,9 +53,9 @@ def tiff_strips(content: bytes) -> int:
 
 
 def tiff_tile(image: Image.Image) -> tuple[int, int]:
-    """Width and height of a TIFF's tiles; 0×0 where there are none.
+    """Width and height of a TIFF's tiles, in pixels; 0×0 if it has none.
 
-    A tile is decoded whole, however little of it the picture shows.
+    A tile is decoded as a whole, however little of it the picture shows.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 0, 0

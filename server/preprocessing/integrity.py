@@ -1,10 +1,10 @@
-"""All of a picture or an error: what Pillow would pass over in silence.
+"""Load a picture completely or raise: checks for damage that Pillow ignores.
 
-    JPEG  libjpeg's warnings: data that end early or make no sense
+    JPEG  libjpeg's warnings: data that end early or are invalid
     PNG   checksums, the last chunk, pixels that end before the last row (RFC 2083)
     TIFF  strips that are not listed
 
-The decoders of the other formats tell by themselves.
+The decoders of the other formats report damage themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlug
 class PngHeader(NamedTuple):
     width: int
     height: int
-    depth: int  # bits a channel
+    depth: int  # bits per channel
     colour: int
     compression: int
     filters: int
@@ -29,7 +29,7 @@ class PngHeader(NamedTuple):
 
 
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each colour type of PNG
-# Left, top, step across, step down: of a plain PNG, and of the seven pictures in an interlaced one.
+# Left, top, step across, step down: for a plain PNG, and for the seven passes of an interlaced one.
 PLAIN = ((0, 0, 1, 1),)
 ADAM7 = (
     (0, 0, 8, 8),
@@ -43,10 +43,10 @@ ADAM7 = (
 
 
 def load_whole(image: ImageFile.ImageFile, content: bytes) -> Image.Image:
-    """The pixels of a picture whose header was read from `content`.
+    """Load the pixels of a picture whose header was read from `content`.
 
     Raises:
-        ValueError: it is not whole; so do other exceptions of Pillow's.
+        ValueError: the picture is damaged. Pillow's decoders raise other exceptions too.
     """
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         return _load_jpeg(image, content)
@@ -60,16 +60,17 @@ def load_whole(image: ImageFile.ImageFile, content: bytes) -> Image.Image:
 
 
 def _load_jpeg(image: Image.Image, content: bytes) -> Image.Image:
-    """The same pixels as Pillow's; an error where libjpeg warns, which Pillow does not pass on."""
+    """Load the same pixels as Pillow does, but raise on libjpeg's warnings, which Pillow drops."""
     layout, raw = {"L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}.get(image.mode, ("RGBX",) * 2)
-    # No larger than what was checked, whatever else the file says. The picture is this memory.
+    # As large as the header that was checked, whatever the file contains. The picture uses this
+    # memory.
     buffer = np.empty((image.height, image.width, 1 if image.mode == "L" else 4), dtype=np.uint8)
     try:
         pixels = simplejpeg.decode_jpeg(content, layout, buffer=buffer, strict=True)
     except ValueError as error:
         if "subsampling" not in str(error):
             raise
-        image.load()  # rare, and TurboJPEG does not take it: by Pillow, damage unseen
+        image.load()  # rare, unsupported by TurboJPEG: Pillow loads it and misses damage
         return image
     return Image.frombuffer(image.mode, image.size, pixels, "raw", raw, 0, 1)
 
@@ -78,21 +79,21 @@ def _load_png(image: Image.Image, content: bytes) -> None:
     parts = _png_pixels(content)
     header = PngHeader._make(struct.unpack_from(">IIBBBBB", content, 16))
     image.load()
-    # Pillow does not mind a stream that ends after a row; pixels that it did not reach are zero.
+    # Pillow accepts a stream that ends after any row; the pixels of missing rows are zero.
     box = image.getbbox(alpha_only=False)
     last_row_is_zero = box is None or box[3] < image.height
     if last_row_is_zero or header.interlace:
         _check_png_rows(header, parts)
-    if header.depth == 16 and "transparency" in image.info:  # Pillow has halved the pixels alone
+    if header.depth == 16 and "transparency" in image.info:  # Pillow has halved the pixels only
         image.info["transparency"] = _upper_bytes(image.info["transparency"])
 
 
 def _upper_bytes(colour: int | tuple[int, ...]) -> int | tuple[int, ...]:
-    return colour >> 8 if isinstance(colour, int) else tuple(each >> 8 for each in colour)
+    return colour >> 8 if isinstance(colour, int) else tuple(value >> 8 for value in colour)
 
 
 def _load_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
-    # Uncompressed, Pillow reads the strips that are listed, and does not mind if they are too few.
+    # Without compression, Pillow reads the listed strips and accepts too few of them.
     planar = image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
     planes = len(image.getbands()) if planar and image.tile[0].codec_name == "raw" else 1
     boxes = [tile.extents for tile in image.tile if tile.extents]
@@ -106,10 +107,10 @@ def _load_tiff(image: TiffImagePlugin.TiffImageFile) -> None:
 
 
 def _png_pixels(content: bytes) -> list[memoryview]:
-    """The compressed pixels, one stream in parts.
+    """The compressed pixels: the parts of one zlib stream.
 
     Raises:
-        ValueError: a chunk is cut off, or does not fit its checksum.
+        ValueError: a chunk is cut off or does not match its checksum.
     """
     view, parts = memoryview(content), []
     start, name = 8, b""
@@ -130,9 +131,10 @@ def _png_pixels(content: bytes) -> list[memoryview]:
 
 
 def _check_png_rows(header: PngHeader, parts: list[memoryview]) -> None:
-    """
+    """Check that the compressed pixels fill every row.
+
     Raises:
-        ValueError: what _png_pixels() gave inflates to fewer bytes than the header promises.
+        ValueError: they inflate to fewer bytes than the header requires.
     """
     missing = 0  # bytes
     for left, top, across, down in ADAM7 if header.interlace else PLAIN:

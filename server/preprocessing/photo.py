@@ -1,7 +1,7 @@
-"""A photo made into what the ImageNet networks take: shorter side resized, centre cut out.
+"""Prepare a photo for the ImageNet networks: resize the shorter side, crop the centre.
 
-The published transform of the checkpoints, to the pixel: bilinear with antialiasing, which is
-Pillow's only bilinear. The division by 255 and the normalisation are in the exported graph.
+This is the published transform of the checkpoints, to the pixel: bilinear with antialiasing, the
+only bilinear filter that Pillow has. The exported graph divides by 255 and normalises.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
 
-# From this ratio of long to short side on, only what the crop shows is resized: a 1×5,000 picture
-# resized as a whole would take 256×1,280,000 pixels. Below, the whole is 16 times 342×342 at most.
+# From this ratio of long to short side on, only the part inside the crop is resized: a 1×5,000
+# picture resized as a whole would take 256×1,280,000 pixels. Below it, the whole picture takes at
+# most 16 times 342×342 pixels.
 ELONGATED = 16
 
 
 def prepare_photo(image: Image.Image, photo: pb.Photo) -> npt.NDArray[np.uint8]:
-    """crop×crop×3, red, green and blue, from a decoded picture of any size."""
+    """Prepare a decoded picture of any size: uint8, crop×crop×3, red, green and blue."""
     size = resized_size(image.size, photo.resize)
     left, top = (centre_offset(side, photo.crop) for side in size)
     box = (left, top, left + photo.crop, top + photo.crop)
@@ -30,23 +31,24 @@ def prepare_photo(image: Image.Image, photo: pb.Photo) -> npt.NDArray[np.uint8]:
 
 
 def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height once the shorter side is `shorter`; the longer is truncated, not rounded."""
+    """Width and height after resizing the shorter side; the longer is truncated, not rounded."""
     width, height = size
     longer = int(shorter * max(size) / min(size))
     return (shorter, longer) if width <= height else (longer, shorter)
 
 
 def centre_offset(side: int, crop: int) -> int:
-    """Where the crop begins; a half goes to the even pixel: 58.5 to 58, 59.5 to 60."""
+    """The first pixel of the crop; halves are rounded to even: 58.5 to 58, 59.5 to 60."""
     return round((side - crop) / 2)
 
 
 def _resize_within(
     image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> Image.Image:
-    """The pixels of `box` of the picture resized to `size`, and no others.
+    """Only the pixels inside `box` of the picture resized to `size`.
 
-    They differ from the whole's by 2 of 255 at most: Pillow keeps the box in single precision.
+    They differ by at most 2 of 255 from those of the whole picture resized, because Pillow stores
+    the box in single precision.
     """
     left, top, right, bottom = box
     x_scale, y_scale = image.width / size[0], image.height / size[1]
