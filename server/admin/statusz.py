@@ -1,18 +1,21 @@
-"""The page for the operator: what is served, what is not and why, and how it goes.
+"""The status page for operators: what is served, what is not and why, and how it performs.
 
-One set of facts: as HTML for a browser, as JSON for a program, as text for curl.
+One set of facts, as HTML for a browser, as JSON for a program, as text for curl.
 """
 
 from __future__ import annotations
 
 import asyncio
-import html
+import io
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -25,18 +28,28 @@ from server.settings import Settings
 from server.versions.manager import VersionManager
 from server.versions.pool import Pool
 
-# No script, nothing from elsewhere, in no frame: whatever gets into the page stays text.
+# No script, nothing from other sites, in no frame: whatever gets into the page stays text.
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-STYLE = """\
-body { font: 15px/1.4 sans-serif; margin: 2em; color-scheme: light dark }
-table { border-collapse: collapse }
-th, td { text-align: left; vertical-align: top; padding: .2em 1em .2em 0 }
-th, td { border-bottom: 1px solid #8888 }"""
+# The format of rich's export: braces of the style sheet are doubled.
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Convoy</title>
+<style>
+body {{ font: 15px/1.4 sans-serif; margin: 2em; color-scheme: light dark }}
+pre {{ overflow-x: auto }}
+</style>
+<h1>Convoy</h1>
+<pre>{code}</pre>
+</html>
+"""
+MAX_WIDTH = 10_000  # characters: no cell is ever wrapped
 
 Facts = dict[str, Any]
 
@@ -53,13 +66,13 @@ def statusz_route(
     async def show_status(request: Request) -> Response:
         summaries = await asyncio.to_thread(metrics.summaries)
         facts: Facts = {
-            "gateway": facts_of_gateway(pool, admission, is_ready(), time.monotonic() - started_s),
-            "runners": [facts_of_runner(*each) for each in pool.managers.items()],
+            "gateway": describe_gateway(pool, admission, is_ready(), time.monotonic() - started_s),
+            "runners": [describe_runner(*item) for item in pool.managers.items()],
             "models": [
-                facts_of_version(pool.describe(model.name, model.version), pool)
+                describe_version(pool.describe(model.name, model.version), pool)
                 for model in pool.list()
             ],
-            "traffic": [facts_of_traffic(*each) for each in sorted(summaries.items())],
+            "traffic": [describe_traffic(*item) for item in sorted(summaries.items())],
             "settings": settings.model_dump(mode="json", exclude_none=True),
         }
         return answer(facts, request.headers.get("accept", ""))
@@ -69,16 +82,16 @@ def statusz_route(
 
 def answer(facts: Facts, accept: str) -> Response:
     if "text/html" in accept:
-        return HTMLResponse(as_html(tables_of(facts)), headers=HEADERS)
+        return HTMLResponse(render_html(facts), headers=HEADERS)
     if "application/json" in accept:
         return JSONResponse(facts, headers=HEADERS)
-    return PlainTextResponse(as_text(tables_of(facts)), headers=HEADERS)
+    return PlainTextResponse(render_text(facts), headers=HEADERS)
 
 
 # ---------------------------------------------------------------- the facts
 
 
-def facts_of_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
+def describe_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
     why_not = "shutting down" if admission.is_draining else pool.why_not_ready()
     return {
         "version": version("convoy-serving"),
@@ -91,7 +104,7 @@ def facts_of_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s:
     }
 
 
-def facts_of_runner(name: str, manager: VersionManager) -> Facts:
+def describe_runner(name: str, manager: VersionManager) -> Facts:
     return {
         "name": name,
         "is_reachable": not manager.runner_fault,
@@ -101,7 +114,7 @@ def facts_of_runner(name: str, manager: VersionManager) -> Facts:
     }
 
 
-def facts_of_version(model: pb.Model, pool: Pool) -> Facts:
+def describe_version(model: pb.Model, pool: Pool) -> Facts:
     facts: Facts = {
         "model": model.name,
         "version": model.version,
@@ -117,12 +130,12 @@ def facts_of_version(model: pb.Model, pool: Pool) -> Facts:
             "precision": model.manifest.precision,
             "weights": model.manifest.weights.source,
             "manifest_digest": model.manifest_digest,
-            "parity": [facts_of_rung(rung) for rung in model.parity],
+            "parity": [describe_rung(rung) for rung in model.parity],
         }
     return facts
 
 
-def facts_of_rung(rung: pb.ParityRung) -> Facts:
+def describe_rung(rung: pb.ParityRung) -> Facts:
     return {
         "name": rung.name,
         "images": rung.images,
@@ -132,7 +145,7 @@ def facts_of_rung(rung: pb.ParityRung) -> Facts:
     }
 
 
-def facts_of_traffic(model: str, summary: Summary) -> Facts:
+def describe_traffic(model: str, summary: Summary) -> Facts:
     return {
         "model": model,
         "requests": summary.outcomes.total(),
@@ -142,32 +155,58 @@ def facts_of_traffic(model: str, summary: Summary) -> Facts:
     }
 
 
-# ---------------------------------------------------------------- as tables
+# ---------------------------------------------------------------- the tables
 
 
-@dataclass(frozen=True)
-class Table:
-    title: str
-    rows: Sequence[Sequence[str]]  # the first one holds the heads
+def render_text(facts: Facts) -> str:
+    lines = record(facts).export_text().splitlines()
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def tables_of(facts: Facts) -> list[Table]:
+def render_html(facts: Facts) -> str:
+    return record(facts).export_html(code_format=PAGE, inline_styles=True)
+
+
+def record(facts: Facts) -> Console:
+    console = Console(record=True, file=io.StringIO(), width=MAX_WIDTH, color_system=None)
+    for table in build_tables(facts):
+        console.print(table)
+        console.print()
+    return console
+
+
+def build_tables(facts: Facts) -> list[Table]:
     models = facts["models"]
     return [
-        table("Gateway", ["", ""], facts["gateway"].items()),
-        table("Runners", RUNNER_HEADS, map(row_of_runner, facts["runners"])),
-        table("Models", VERSION_HEADS, map(row_of_version, models)),
-        table("Parity", PARITY_HEADS, (row for model in models for row in parity_rows(model))),
-        table("Traffic since the start", TRAFFIC_HEADS, map(row_of_traffic, facts["traffic"])),
-        table("Settings", ["", ""], facts["settings"].items()),
+        build_table("Gateway", ["", ""], facts["gateway"].items()),
+        build_table("Runners", RUNNER_HEADS, map(runner_row, facts["runners"])),
+        build_table("Models", VERSION_HEADS, map(version_row, models)),
+        build_table(
+            "Parity", PARITY_HEADS, (row for model in models for row in parity_rows(model))
+        ),
+        build_table("Traffic since the start", TRAFFIC_HEADS, map(traffic_row, facts["traffic"])),
+        build_table("Settings", ["", ""], facts["settings"].items()),
     ]
 
 
-def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    return Table(title, [heads, *([shown(cell) for cell in row] for row in rows)])
+def build_table(title: str, heads: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
+    table = Table(
+        *(Column(head, no_wrap=True) for head in heads),
+        title=title.upper(),
+        title_justify="left",
+        title_style="none",
+        header_style="none",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        show_header=any(heads),
+        pad_edge=False,
+    )
+    for row in rows:
+        table.add_row(*(Text(logs.escaped(to_text(cell))) for cell in row))
+    return table
 
 
-def shown(cell: object) -> str:
+def to_text(cell: object) -> str:
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, list):
@@ -178,7 +217,7 @@ def shown(cell: object) -> str:
 RUNNER_HEADS = ["runner", "reachable", "in flight", "images", "why not"]
 
 
-def row_of_runner(facts: Facts) -> list[object]:
+def runner_row(facts: Facts) -> list[object]:
     images = [f"{outcome} {count}" for outcome, count in facts["images"].items()]
     return [facts["name"], facts["is_reachable"], facts["in_flight"], images, facts["fault"]]
 
@@ -189,7 +228,7 @@ VERSION_HEADS = [
 ]
 
 
-def row_of_version(facts: Facts) -> list[object]:
+def version_row(facts: Facts) -> list[object]:
     weights = facts.get("weights", "")
     return [
         facts["model"],
@@ -197,7 +236,7 @@ def row_of_version(facts: Facts) -> list[object]:
         facts["state"],
         "default" if facts["is_default"] else "",
         facts.get("precision"),
-        "RANDOM: no answer means anything" if weights == "random" else weights,
+        "RANDOM: answers are meaningless" if weights == "random" else weights,
         facts.get("runtime"),
         facts.get("device"),
         facts.get("manifest_digest", "")[:12],
@@ -225,43 +264,7 @@ def parity_rows(facts: Facts) -> list[list[object]]:
 TRAFFIC_HEADS = ["model", "requests", "errors", "p50 ms", "p99 ms"]
 
 
-def row_of_traffic(facts: Facts) -> list[object]:
+def traffic_row(facts: Facts) -> list[object]:
     errors = [f"{reason} {count}" for reason, count in facts["errors"].items()]
     name = facts["model"] or "(no such model)"
     return [name, facts["requests"], errors, facts["p50_ms"], facts["p99_ms"]]
-
-
-# ---------------------------------------------------------------- as a page
-
-
-def as_text(tables: Iterable[Table]) -> str:
-    return "\n".join(map(table_as_text, tables))
-
-
-def table_as_text(table: Table) -> str:
-    cells = [[logs.escaped(cell) for cell in row] for row in table.rows if any(row)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
-    return "\n".join([table.title, "=" * len(table.title), *lines, ""])
-
-
-def as_html(tables: Iterable[Table]) -> str:
-    body = "\n".join(map(table_as_html, tables))
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Convoy</title>\n'
-        f"<style>\n{STYLE}\n</style>\n<h1>Convoy</h1>\n{body}\n</html>\n"
-    )
-
-
-def table_as_html(table: Table) -> str:
-    heads, *rows = table.rows
-    lines = [row_as_html("th", heads)] if any(heads) else []
-    lines += [row_as_html("td", row) for row in rows]
-    return f"<h2>{html.escape(table.title)}</h2>\n<table>\n" + "\n".join(lines) + "\n</table>"
-
-
-def row_as_html(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

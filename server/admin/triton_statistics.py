@@ -1,7 +1,7 @@
-"""What Triton has counted of each version, passed on to Prometheus.
+"""Triton's counts per version, for Prometheus.
 
-Triton gives sums since it loaded the version, no distribution: their rates make means. It has more
-to tell on a port of its own (8002), for Prometheus to scrape there.
+Triton reports sums since it loaded the version, no distributions; their rates give means. More
+metrics are on a port of its own (8002), where Prometheus can scrape them.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ LABELS = ["runner", "model", "version"]
 
 
 class TritonStatistics(Collector):
-    """`read` asks Triton, off the collecting, which cannot wait; `collect` shows what it said."""
+    """`read` asks Triton before Prometheus collects, since `collect` cannot wait."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._models: dict[str, list[service_pb2.ModelStatistics]] = {}
 
     async def read(self) -> None:
-        """Within a second; where a Triton does not answer there is nothing to show of it."""
-        runners = [each.runner for each in self._pool.managers.values()]
-        tritons = [each for each in runners if isinstance(each.inner, TritonRunner)]
-        answers = await asyncio.gather(*(statistics_of(each.inner) for each in tritons))
-        self._models = dict(zip((each.name for each in tritons), answers, strict=True))
+        """Takes at most a second; a Triton that does not answer has no counts."""
+        runners = [manager.runner for manager in self._pool.managers.values()]
+        tritons = [runner for runner in runners if isinstance(runner.inner, TritonRunner)]
+        answers = await asyncio.gather(*(read_statistics(runner.inner) for runner in tritons))
+        self._models = dict(zip((runner.name for runner in tritons), answers, strict=True))
 
     def collect(self) -> Iterable[Metric]:
         if not self._models:
@@ -55,7 +55,7 @@ class TritonStatistics(Collector):
         )
         seconds = CounterMetricFamily(
             "convoy_triton_model_stage_seconds",
-            "Time of answered requests in each stage of Triton's, summed",
+            "Total time of answered requests in each stage of Triton",
             labels=[*LABELS, "stage"],
         )
         for labels, model in self._named():
@@ -75,7 +75,7 @@ class TritonStatistics(Collector):
                     yield [runner, match["model"], match["version"]], model
 
 
-async def statistics_of(runner: Runner) -> list[service_pb2.ModelStatistics]:
+async def read_statistics(runner: Runner) -> list[service_pb2.ModelStatistics]:
     assert isinstance(runner, TritonRunner)
     try:
         return await runner.statistics()

@@ -1,4 +1,4 @@
-"""/statusz, as a browser, a program and curl ask for it."""
+"""/statusz, as a browser, a program and curl request it."""
 
 from __future__ import annotations
 
@@ -26,29 +26,27 @@ class Gateway(Protocol):
 
 
 class Page(HTMLParser):
-    """The tags of a page, its attributes, and the cells of its tables."""
+    """The tags of a page, their attributes, and the cells of its tables."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.cells: list[str] = []
-        self._is_in_cell = False
+        self._is_in_table = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
-        if tag in ("td", "th"):
-            self.cells.append("")
-            self._is_in_cell = True
+        self._is_in_table = tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:
-        self._is_in_cell = False
+        self._is_in_table = False
 
     def handle_data(self, data: str) -> None:
-        if self._is_in_cell:
-            self.cells[-1] += data
+        if self._is_in_table:
+            self.cells += re.split(r"  +|\n", data)
 
 
 def status(gateway: Gateway, accept: str) -> httpx.Response:
@@ -65,7 +63,7 @@ def facts(gateway: Gateway) -> dict[str, Any]:
 def three_versions(
     repository: Path, edit_facts: Callable[[Path, Callable[[pb.Model], None]], None]
 ) -> Path:
-    """Version 1 is sound, 2 has random weights and a script for a precision, 3 has a cut file."""
+    """Version 1 is valid, 2 has random weights and a script as precision, 3 a truncated file."""
     first = repository / "lenet5.v1"
     for number in (2, 3):
         shutil.copytree(first, repository / f"lenet5.v{number}")
@@ -80,7 +78,7 @@ def three_versions(
     return repository
 
 
-def test_versions_stand_with_their_state_and_why_they_are_not_ready(
+def test_versions_are_listed_with_their_state_and_why_they_are_not_ready(
     three_versions: Path, serve: Callable[..., Any], digit: bytes
 ) -> None:
     gateway = serve(f"--repository={three_versions}")
@@ -93,7 +91,7 @@ def test_versions_stand_with_their_state_and_why_they_are_not_ready(
     assert first["state"] == "AVAILABLE"
 
     text = status(gateway, "*/*").text
-    assert "RANDOM: no answer means anything" in text
+    assert "RANDOM: answers are meaningless" in text
     assert re.search(r"^lenet5 +3 +FAILED .* cannot be loaded", text, re.MULTILINE)
     metrics = httpx.get(f"{gateway.operator}/metrics").text
     for version, value in (("3", "1.0"), ("2", "0.0")):
@@ -104,7 +102,7 @@ def test_versions_stand_with_their_state_and_why_they_are_not_ready(
     assert SCRIPT in Page(page).cells
 
 
-def test_the_page_holds_no_script_and_nothing_from_elsewhere(lenet_gateway: Gateway) -> None:
+def test_the_page_has_no_script_and_nothing_from_other_sites(lenet_gateway: Gateway) -> None:
     answer = status(lenet_gateway, BROWSER)
     assert answer.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in answer.headers["content-security-policy"]
@@ -115,7 +113,7 @@ def test_the_page_holds_no_script_and_nothing_from_elsewhere(lenet_gateway: Gate
     assert {"lenet5", "READY", "in-process"} <= set(page.cells)
 
 
-def test_parity_and_traffic_are_told(lenet_gateway: Gateway, digit: bytes) -> None:
+def test_parity_and_traffic_are_reported(lenet_gateway: Gateway, digit: bytes) -> None:
     model = httpx.get(f"{lenet_gateway.http}/v1/models/lenet5").json()
     before = traffic(lenet_gateway)
     url = f"{lenet_gateway.http}/v1/models/lenet5:classify"
@@ -126,10 +124,10 @@ def test_parity_and_traffic_are_told(lenet_gateway: Gateway, digit: bytes) -> No
     assert after["requests"] - before.get("requests", 0) == 9
     reason = "IMAGE_FORMAT_UNSUPPORTED"
     assert after["errors"][reason] - before.get("errors", {}).get(reason, 0) == 1
-    # Of all that this gateway was asked: other tests may have kept it busy.
+    # Over all requests to this gateway: other tests may have kept it busy.
     assert 0 < after["p50_ms"] <= after["p99_ms"]
 
-    (shown,) = (each for each in facts(lenet_gateway)["models"] if each["model"] == "lenet5")
+    (shown,) = (model for model in facts(lenet_gateway)["models"] if model["model"] == "lenet5")
     assert shown["manifest_digest"] == model["manifest_digest"]
     for rung, expected in zip(shown["parity"], model["parity"], strict=True):
         assert rung["name"] == expected["name"]
@@ -140,27 +138,27 @@ def test_parity_and_traffic_are_told(lenet_gateway: Gateway, digit: bytes) -> No
 
 
 def traffic(gateway: Gateway) -> dict[str, Any]:
-    return next((each for each in facts(gateway)["traffic"] if each["model"] == "lenet5"), {})
+    return next((row for row in facts(gateway)["traffic"] if row["model"] == "lenet5"), {})
 
 
-def test_the_gateway_its_runner_and_its_settings_are_told(lenet_gateway: Gateway) -> None:
-    told = facts(lenet_gateway)
-    assert told["gateway"]["is_ready"] and told["gateway"]["uptime_s"] > 0
-    (runner,) = told["runners"]
+def test_the_gateway_its_runner_and_its_settings_are_reported(lenet_gateway: Gateway) -> None:
+    status_facts = facts(lenet_gateway)
+    assert status_facts["gateway"]["is_ready"] and status_facts["gateway"]["uptime_s"] > 0
+    (runner,) = status_facts["runners"]
     assert (runner["name"], runner["is_reachable"], runner["fault"]) == ("in-process", True, "")
     assert runner["images"]["OK"] >= 1, "its golden images at least"
-    assert told["settings"]["max_image_pixels"] == 1_000_000
-    assert told["settings"]["models"] == ["lenet5"]
+    assert status_facts["settings"]["max_image_pixels"] == 1_000_000
+    assert status_facts["settings"]["models"] == ["lenet5"]
 
 
-def test_a_triton_that_is_away_is_told(serve: Callable[..., Any]) -> None:
+def test_an_unreachable_triton_is_reported(serve: Callable[..., Any]) -> None:
     gateway = serve("--triton=127.0.0.1:9")
     gateway.wait_for(lambda: "cannot be reached" in facts(gateway)["gateway"]["why_not_ready"])
-    told = facts(gateway)
-    (runner,) = told["runners"]
+    status_facts = facts(gateway)
+    (runner,) = status_facts["runners"]
     assert (runner["name"], runner["is_reachable"]) == ("127.0.0.1:9", False)
-    assert not told["gateway"]["is_ready"]
-    assert "cannot be reached" in told["gateway"]["why_not_ready"]
+    assert not status_facts["gateway"]["is_ready"]
+    assert "cannot be reached" in status_facts["gateway"]["why_not_ready"]
     assert (
         'convoy_runner_up{runner="127.0.0.1:9"} 0.0'
         in httpx.get(f"{gateway.operator}/metrics").text
