@@ -12,8 +12,8 @@ WORKERS ?= 2
 BIN := .venv/bin
 # The packages of one extra of pyproject.toml, one a line.
 EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
-# Where packages lie, google/rpc/status.proto among them.
-PACKAGES = $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+# Where google/rpc/status.proto is.
+PACKAGES = $(BIN)/python -c 'import pathlib; from google.rpc import status_pb2; print(pathlib.Path(status_pb2.__file__).parents[2])'
 
 .DEFAULT_GOAL := help
 .PHONY: help serve setup-export test test-slow container-test fuzz check format protocol docs lock sbom clean
@@ -50,8 +50,7 @@ format: .venv/dev.done ## format and mend what can be mended
 protocol: .venv/dev.done ## write the stubs anew from protocol/
 	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --python_out clients/python \
 	    --pyi_out clients/python --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
-	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --include_source_info \
-	    --descriptor_set_out=server/contract.binpb protocol/convoy/v1/classifier.proto
+	$(BIN)/python protocol/write_openapi.py
 
 docs: .venv/dev.done ## write docs/commands.md and docs/models.md anew, from what they describe
 	$(BIN)/python docs/write_commands.py

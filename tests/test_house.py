@@ -6,10 +6,10 @@ import ast
 import re
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from google.rpc import status_pb2
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {
@@ -62,7 +62,7 @@ def test_no_module_shadows_a_dependency_or_the_standard_library() -> None:
 
 def test_the_stubs_are_those_of_the_contract(tmp_path: Path) -> None:
     outputs = ("--python_out", "--pyi_out", "--grpc_python_out")
-    packages = sysconfig.get_path("purelib")
+    packages = str(Path(status_pb2.__file__).parents[2])
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", "protocol", "-I", packages]
     command += [f"{output}={tmp_path}" for output in outputs]
     subprocess.run([*command, "protocol/convoy/v1/classifier.proto"], cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-// Sends the chosen image as the raw body, and shows the command that does the same.
+// Send the chosen image as the raw body, and show the command that does the same.
 "use strict";
 
 const form = document.getElementById("try");
@@ -32,9 +32,9 @@ function show(body) {
     add(answer, "p", `${body.status} ${body.reason}: ${body.detail}`).className = "error";
   } else {
     const table = add(answer, "table", "");
-    body.classes.forEach((found) => addRow(table, found));
+    body.classes.forEach((answer) => addRow(table, answer));
     if (body.served.weights === "random") {
-      add(answer, "p", "The weights are random: the answer means nothing.").className = "error";
+      add(answer, "p", "The weights are random: the answer is meaningless.").className = "error";
     }
   }
   const details = add(answer, "details", "");
@@ -42,12 +42,12 @@ function show(body) {
   add(details, "pre", JSON.stringify(body, null, 2));
 }
 
-function addRow(table, found) {
+function addRow(table, answer) {
   const row = table.insertRow();
-  row.insertCell().textContent = found.label;
-  row.insertCell().textContent = found.score.toFixed(4);
+  row.insertCell().textContent = answer.label;
+  row.insertCell().textContent = answer.score.toFixed(4);
   const meter = add(row.insertCell(), "meter", "");
-  meter.value = found.score;
+  meter.value = answer.score;
 }
 
 function add(parent, tag, text) {

@@ -1,6 +1,6 @@
-"""What describes the HTTP door to people and programs: /docs and /openapi.json.
+"""The routes that describe the HTTP API: /docs for people, /openapi.json for programs.
 
-The page is made from the document, here; it loads nothing from anywhere else.
+The page is rendered here from the document and loads nothing from other sites.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ HEADERS = {
 
 def docs_routes(pool: Pool, *, needs_key: bool) -> list[Route]:
     async def show_document(request: Request) -> Response:
-        made = await asyncio.to_thread(document, first_ready(pool), needs_key=needs_key)
-        return JSONResponse(made)
+        content = await asyncio.to_thread(document, first_ready(pool), needs_key=needs_key)
+        return JSONResponse(content)
 
     async def show_page(request: Request) -> Response:
         text = await asyncio.to_thread(page, first_ready(pool), needs_key=needs_key)
@@ -61,14 +61,14 @@ def first_ready(pool: Pool) -> pb.Model | None:
 
 
 def page(example: pb.Model | None, *, needs_key: bool) -> str:
-    made = document(example, needs_key=needs_key)
+    openapi = document(example, needs_key=needs_key)
     return PAGE.format(
-        title=html.escape(made["info"]["title"]),
-        version=html.escape(made["info"]["version"]),
-        description=in_html(made["info"]["description"]),
+        title=html.escape(openapi["info"]["title"]),
+        version=html.escape(openapi["info"]["version"]),
+        description=to_html(openapi["info"]["description"]),
         model=html.escape(example.name if example else ""),
-        operations="\n".join(operations(made)),
-        schemas="\n".join(schemas(made["components"]["schemas"])),
+        operations="\n".join(operations(openapi)),
+        schemas="\n".join(schemas(openapi["components"]["schemas"])),
     )
 
 
@@ -102,15 +102,15 @@ PAGE = """\
 """
 
 
-def operations(made: dict[str, Any]) -> Iterator[str]:
-    for path, methods in made["paths"].items():
+def operations(openapi: dict[str, Any]) -> Iterator[str]:
+    for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
             yield OPERATION.format(
                 id=html.escape(operation["operationId"]),
                 method=method.upper(),
                 path=html.escape(path),
-                description=in_html(operation.get("description") or operation["summary"]),
-                parameters=table(parameters(made, operation)),
+                description=to_html(operation.get("description") or operation["summary"]),
+                parameters=table(parameters(openapi, operation)),
                 body=table(bodies(operation)),
                 responses=table(responses(operation)),
             )
@@ -127,34 +127,36 @@ OPERATION = """\
 """
 
 
-def parameters(made: dict[str, Any], operation: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    shared = made["components"]["parameters"]
+def parameters(
+    openapi: dict[str, Any], operation: dict[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    shared = openapi["components"]["parameters"]
     for listed in operation.get("parameters", []):
-        found = shared[listed["$ref"].rpartition("/")[2]] if "$ref" in listed else listed
-        kind = f"{found['in']}, {type_of(found['schema'])}"
-        yield code(found["name"]), kind, in_html(found.get("description", ""))
+        parameter = shared[listed["$ref"].rpartition("/")[2]] if "$ref" in listed else listed
+        kind = f"{parameter['in']}, {render_type(parameter['schema'])}"
+        yield code(parameter["name"]), kind, to_html(parameter.get("description", ""))
 
 
 def bodies(operation: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
-        yield "body", code(media_type), type_of(content["schema"])
+        yield "body", code(media_type), render_type(content["schema"])
 
 
 def responses(operation: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     for status, response in operation["responses"].items():
         (media_type, content), *_ = response["content"].items()
-        said = in_html(response["description"])
-        yield code(status), type_of(content["schema"]) or code(media_type), said
+        description = to_html(response["description"])
+        yield code(status), render_type(content["schema"]) or code(media_type), description
 
 
-def schemas(found: dict[str, Any]) -> Iterator[str]:
-    for name, schema in found.items():
+def schemas(named: dict[str, Any]) -> Iterator[str]:
+    for name, schema in named.items():
         rows = (
-            (code(field), type_of(inner), in_html(inner.get("description", "")))
+            (code(field), render_type(inner), to_html(inner.get("description", "")))
             for field, inner in schema.get("properties", {}).items()
         )
-        said = in_html(schema.get("description", ""))
-        yield f'<section id="{name}">\n<h3>{name}</h3>\n<p>{said}\n{table(rows)}\n</section>'
+        description = to_html(schema.get("description", ""))
+        yield f'<section id="{name}">\n<h3>{name}</h3>\n<p>{description}\n{table(rows)}\n</section>'
 
 
 def table(rows: Iterator[tuple[str, str, str]]) -> str:
@@ -162,15 +164,15 @@ def table(rows: Iterator[tuple[str, str, str]]) -> str:
     return "\n".join(["<table>", *lines, "</table>"]) if lines else ""
 
 
-def type_of(schema: dict[str, Any]) -> str:
+def render_type(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         name = html.escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}">{name}</a>'
     if schema["type"] == "array":
-        return f"list of {type_of(schema['items'])}"
+        return f"list of {render_type(schema['items'])}"
     if schema["type"] == "object" and "properties" in schema:
         fields = schema["properties"].items()
-        return ", ".join(f"{code(name)}: {type_of(inner)}" for name, inner in fields)
+        return ", ".join(f"{code(name)}: {render_type(inner)}" for name, inner in fields)
     kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
     return html.escape(schema.get("contentEncoding") or schema.get("format") or kind)
 
@@ -179,8 +181,8 @@ def code(text: str) -> str:
     return f"<code>{html.escape(text)}</code>"
 
 
-def in_html(text: str) -> str:
+def to_html(text: str) -> str:
     """Paragraphs, and `code` as in the document's Markdown."""
-    marked = html.escape(text).split("`")
-    shown = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(marked))
-    return shown.replace("\n\n", "<br>")
+    parts = html.escape(text).split("`")
+    text = "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+    return text.replace("\n\n", "<br>")
