@@ -65,36 +65,36 @@ class ImageClassifierServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Classify(self, request, context):
-        """Labels and scores of one image. HTTP: POST /v1/models/{model}:classify
+        """Classify one image: labels and scores. HTTP: POST /v1/models/{model}:classify
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchClassify(self, request, context):
-        """Several images in one call, answered in their order. A bad image fails alone: its result is an
-        error, its neighbours' are answers. HTTP: POST /v1/models/{model}:batchClassify
+        """Classify several images in one call; results are in the order of the requests. An invalid image
+        fails alone: its result is an error, the others are responses. HTTP: POST /v1/models/{model}:batchClassify
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamClassify(self, request_iterator, context):
-        """Requests as they come, results in the order of the requests, worked on side by side. Not over HTTP.
+        """Classify a stream of images concurrently; results are in the order of the requests. Not over HTTP.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """The models that this gateway knows, without labels, golden images and reports. HTTP: GET /v1/models
+        """List the models of this gateway, without labels, golden images and parity reports. HTTP: GET /v1/models
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Everything known of one version of one model. HTTP: GET /v1/models/{model}
+        """Get all facts of one version of one model. HTTP: GET /v1/models/{model}
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
