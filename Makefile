@@ -1,7 +1,7 @@
-# What people and CI type. `make` alone lists it.
+# The commands of people and CI. `make` alone lists them.
 #
 # PYTHON chooses the interpreter of a new .venv:        make serve PYTHON=python3.12
-# ARGS are passed on:                                   make serve ARGS="--runner triton-local"
+# ARGS is passed on:                                     make serve ARGS="--runner triton-local"
 # SECONDS is how long to fuzz:                          make fuzz SECONDS=600
 # WORKERS is how many tests run at once:                make test WORKERS=0
 # PIP_ARGS go to pip where torch is installed:          make setup-export PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -10,7 +10,7 @@ PYTHON ?= python3
 SECONDS ?= 60
 WORKERS ?= 2
 BIN := .venv/bin
-# The packages of one extra of pyproject.toml, one a line.
+# The packages of one extra of pyproject.toml, one per line.
 EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
 # Where google/rpc/status.proto is.
 PACKAGES = $(BIN)/python -c 'import pathlib; from google.rpc import status_pb2; print(pathlib.Path(status_pb2.__file__).parents[2])'
@@ -18,7 +18,7 @@ PACKAGES = $(BIN)/python -c 'import pathlib; from google.rpc import status_pb2; 
 .DEFAULT_GOAL := help
 .PHONY: help serve setup-export test test-slow container-test fuzz check format protocol docs lock sbom clean
 
-help: ## list what make can do
+help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 serve: .venv/serve.done ## serve the models of model_repository/ on this machine
@@ -26,43 +26,44 @@ serve: .venv/serve.done ## serve the models of model_repository/ on this machine
 
 setup-export: .venv/export.done ## install what building and training need, torch included
 
-test: .venv/dev.done ## all tests but the slow ones, WORKERS=2 files of them at once
+test: .venv/dev.done ## run all tests but the slow ones, WORKERS=2 files at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder $(ARGS)
 
-test-slow: .venv/dev.done ## the tests that take minutes
+test-slow: .venv/dev.done ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-container-test: .venv/dev.done ## build the images, bring them up on a Docker engine, and kill what runs
+container-test: .venv/dev.done ## build the images, run them on a Docker engine, and test failures
 	$(BIN)/python -m pytest -m container tests/deploy $(ARGS)
 
-fuzz: .venv/dev.done ## decode mutated images for SECONDS=60, each where it may crash
+fuzz: .venv/dev.done ## decode mutated images for SECONDS=60, in a process that may crash
 	$(BIN)/python tests/server/preprocessing/fuzz.py --seconds $(SECONDS) $(ARGS)
 
-check: .venv/dev.done ## format, lint, types, and that what is generated is up to date
+check: .venv/dev.done ## check format, lint, types, and that generated files are up to date
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_generated.py
 
-format: .venv/dev.done ## format and mend what can be mended
+format: .venv/dev.done ## format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-protocol: .venv/dev.done ## write the stubs anew from protocol/
+protocol: .venv/dev.done ## generate the stubs and the OpenAPI document from protocol/
 	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --python_out clients/python \
 	    --pyi_out clients/python --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
 	$(BIN)/python protocol/write_openapi.py
 
-docs: .venv/dev.done ## write docs/commands.md and docs/models.md anew, from what they describe
+docs: .venv/dev.done ## generate docs/commands.md and docs/models.md
 	$(BIN)/python docs/write_commands.py
 	$(BIN)/python docs/write_models.py
 
-lock: .venv/dev.done ## choose the versions that serving installs, and images are built with, anew
+lock: .venv/dev.done ## update the versions that serving installs and that images are built with
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate --no-emit-package convoy-client --extra serve pyproject.toml -o requirements/serve.txt
 	echo hatchling | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	    --no-annotate - -o deploy/build.txt
 
-sbom: .venv/dev.done ## write what serving installs as a CycloneDX list: build/sbom.json
+sbom: .venv/dev.done ## list what serving installs in CycloneDX format: build/sbom.json
 	@mkdir -p build
 	$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
 	    -o build/sbom.json requirements/serve.txt
@@ -78,7 +79,7 @@ clean: ## remove the virtual environment and every cache
 	@echo "setting up .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 
-# Serving: hashed, and nothing of torch.
+# Serving: hashed, without torch.
 .venv/serve.done: requirements/serve.txt pyproject.toml clients/python/pyproject.toml | .venv/bin/python
 	@echo "installing what serving needs (280 MB, once)"
 	@$(BIN)/pip install --quiet --require-hashes -r requirements/serve.txt
@@ -86,7 +87,7 @@ clean: ## remove the virtual environment and every cache
 	@$(BIN)/pip freeze --exclude-editable > .venv/serving.txt
 	@touch $@
 
-# The constraints keep every package that serving uses as it is: a running gateway does not notice.
+# The constraints keep every package that serving uses unchanged: a running gateway is not disturbed.
 .venv/export.done: .venv/serve.done
 	@{ $(EXTRA) export; $(EXTRA) tensorrt; } > .venv/export.txt
 	$(BIN)/pip install $(PIP_ARGS) -c .venv/serving.txt -r .venv/export.txt
