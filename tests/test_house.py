@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -66,13 +67,53 @@ def test_the_contract_has_no_64_bit_integers() -> None:
 
 def test_the_tree_of_the_readme_is_the_tree() -> None:
     tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
-    assert len(tree.strip().splitlines()) <= 25
-    sections = re.split(r"^(?=\w)", tree, flags=re.MULTILINE)
-    listed = {section.split()[0]: set(re.findall(r"\w+/", section)) for section in sections[1:]}
-    for package in ("export/", "server/"):
-        here = {f"{path.parent.name}/" for path in (ROOT / package).glob("*/*.py")}
-        here |= {"triton_backends/"} if package == "server/" else set()
-        assert listed[package] - {package, "model_repository/"} >= here
+    lines = tree.strip("\n").splitlines()
+    assert len(lines) <= 25
+    listed, folder = set(), ""
+    for line in lines:
+        entries = list(takewhile(lambda word: word.endswith(("/", ".py")), line.split()))
+        assert entries, line
+        listed |= {(folder if line.startswith(" ") else "") + entry for entry in entries}
+        folder = folder if line.startswith(" ") else entries[0]
+    assert {entry for entry in listed if not (ROOT / entry).exists()} == set(), "stale"
+    ignored = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."}
+    assert folders - ignored <= {entry.partition("/")[0] for entry in listed}
+    for package in ("export", "server"):
+        modules = (ROOT / package).glob("*/**/*.py")
+        packages = {path.relative_to(ROOT).parts[1] for path in modules}
+        assert {f"{package}/{name}/" for name in packages} <= listed
+
+
+FOLDERS = "server|export|tests|docs|deploy|bench|protocol|clients|requirements|model_repository"
+PATH = re.compile(rf"(?<![\w./{{-])(?:\.\./)*((?:{FOLDERS})/[\w./-]*[\w/])(?![\w*]|\.v[A-Z])")
+
+
+def documents() -> list[Path]:
+    """Pages, and what explains itself by comments."""
+    patterns = ["*.md", "docs/*.md", ".github/**/*.md", "Makefile", ".env.example"]
+    patterns += ["docker-compose*.yml", "deploy/**/*.yml", "deploy/*.Dockerfile"]
+    return [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+
+
+def test_every_path_in_a_document_exists() -> None:
+    stale = [
+        f"{document.relative_to(ROOT)}: {path}"
+        for document in documents()
+        for path in PATH.findall(document.read_text(encoding="utf-8"))
+        if "NAME" not in path and not (ROOT / path).exists()
+    ]
+    assert len(documents()) > 30 and stale == []
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    stale = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in documents()
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if page.suffix == ".md" and not (page.parent / link).exists()
+    ]
+    assert stale == []
 
 
 def test_each_make_target_of_the_documents_exists() -> None:
