@@ -22,7 +22,7 @@ sys.path[0] = str(ROOT)
 
 from export.catalog import CATALOG, Checkpoint, Network  # noqa: E402
 from export.compare import Row, depth, megabytes, percent, row  # noqa: E402
-from export.describe import Description, describe_network  # noqa: E402
+from export.layers import Description, describe_network  # noqa: E402
 from export.study.reported_figures import PUBLISHED, TABLE_1, Accuracy, Printed  # noqa: E402
 
 PAGE = Path(__file__).with_name("models.md")

@@ -30,15 +30,16 @@ import typer
 
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
-from export.describe import KINDS, WEIGHT_LAYERS, describe_network
+from export.cli_options import Repository
+from export.console import ProgressBars, stdout_console, table
 from export.errors import UnknownNetwork
-from export.repository.layout import default_repository
+from export.layers import KINDS, WEIGHT_LAYERS, describe_network
+from export.repository.layout import default_repository, highest_published, model_file
 from export.study.latency import STAGES, Speed, measure
 from export.study.reported_figures import PAPERS, Accuracy, accuracy
 from export.study.tradeoffs import HEADS, Bottleneck, Cost, Head, Lessons, learn
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 NOTES_BOTTLENECK = (28, 192, 5, 32, 16)  # of the course notes; module 3a of GoogLeNet's 5×5 branch
@@ -51,7 +52,7 @@ class Served:
     """The network's newest version in the model repository."""
 
     version: str  # its folder's name
-    onnx_bytes: int
+    file_bytes: int  # of its ONNX file, or its plan
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,10 @@ def depth(network: Network) -> int:
 
 
 def served(name: str, repository: Path) -> Served | None:
-    """What lies in the repository of that name, the highest version."""
-    folders = [path for path in repository.glob(f"{name}.v*") if path.suffix[2:].isdigit()]
-    newest = max(folders, key=lambda path: int(path.suffix[2:]), default=None)
-    if newest is None:
-        return None
-    return Served(newest.name, (newest / "1" / "model.onnx").stat().st_size)
+    """The file that gateways serve of that name: of the highest version, an ONNX file or a plan."""
+    newest = highest_published(repository, name)
+    file = model_file(newest) if newest else None
+    return Served(newest.name, file.stat().st_size) if newest and file else None
 
 
 # ------------------------------------------------------------------------------------ the command
@@ -151,15 +150,7 @@ def compare(
             "SIDE×SIDE×CHANNELS, directly and after REDUCED filters of 1×1.",
         ),
     ] = NOTES_BOTTLENECK,
-    repository: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CONVOY_REPOSITORY",
-            file_okay=False,
-            help="The model repository in which to look for the sizes of served files.",
-            show_default="the checkout's model_repository, else ./model_repository",
-        ),
-    ] = None,
+    repository: Repository = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Lay networks side by side: paper, depth, parameters, multiplications, accuracy, size.
@@ -211,18 +202,8 @@ def _find(names: list[str] | None) -> list[Network]:
 
 def measure_all(networks: list[Network]) -> dict[str, list[Speed]]:
     """One after the other, so that none takes another's processor; by name."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=STAGES * len(networks))
-
-        def step(description: str) -> None:
-            begun = progress.tasks[task].fields.get("begun", 0)
-            progress.update(task, description=description, completed=begun, begun=begun + 1)
-
-        return {network.name: measure(network, step) for network in networks}
+    with ProgressBars("Measuring", STAGES * len(networks)) as bars:
+        return {network.name: measure(network, bars) for network in networks}
 
 
 def machine() -> str:
@@ -243,11 +224,11 @@ def as_dict(rows: list[Row], speeds: dict[str, list[Speed]]) -> dict[str, Any]:
 
 
 def _print_rows(rows: list[Row], speeds: dict[str, list[Speed]]) -> None:
-    console = _console()
+    console = stdout_console()
     numbers = ("depth", "parameters", "MACs", "fp32 MB", "served MB", "top-1/top-5 %")
-    table = _table(("network", "year", "paper"), numbers)
+    overview = table("network", "year", "paper", numbers=numbers)
     for each in rows:
-        table.add_row(
+        overview.add_row(
             each.name,
             str(each.year),
             each.paper,
@@ -255,10 +236,10 @@ def _print_rows(rows: list[Row], speeds: dict[str, list[Speed]]) -> None:
             f"{each.parameters:,}",
             f"{each.macs:,}",
             megabytes(each.weights_bytes),
-            megabytes(each.served.onnx_bytes) if each.served else "",
+            megabytes(each.served.file_bytes) if each.served else "",
             percent(each.accuracy),
         )
-    console.print(table)
+    console.print(overview)
     for line in _remarks(rows):
         console.print(line, highlight=False)
     if speeds:
@@ -268,11 +249,11 @@ def _print_rows(rows: list[Row], speeds: dict[str, list[Speed]]) -> None:
 
 def _speed_table(speeds: dict[str, list[Speed]]) -> Table:
     numbers = ("batch", "p50 ms", "images/s")
-    table = _table(("network",), numbers * 2)
+    rows = table("network", numbers=numbers * 2)
     for name, measured in speeds.items():
         figures = [(str(it.batch), f"{it.p50_ms:.2f}", f"{it.images_per_s:.1f}") for it in measured]
-        table.add_row(name, *chain.from_iterable(figures))
-    return table
+        rows.add_row(name, *chain.from_iterable(figures))
+    return rows
 
 
 def _remarks(rows: list[Row]) -> list[str]:
@@ -287,7 +268,7 @@ def _remarks(rows: list[Row]) -> list[str]:
 
 
 def _print_lessons(shown: Lessons) -> None:
-    console = _console()
+    console = stdout_console()
     console.print(_bottleneck_table(shown.bottleneck))
     console.print(_shortcut_table(shown.shortcuts))
     console.print(_head_table(shown.linear_layers))
@@ -295,45 +276,31 @@ def _print_lessons(shown: Lessons) -> None:
 
 def _bottleneck_table(it: Bottleneck) -> Table:
     taken = f"{it.side}×{it.side}×{it.channels}"
-    table = _table(("What a 1×1 bottleneck saves",), ("multiplications",))
+    rows = table("What a 1×1 bottleneck saves", numbers=("multiplications",))
     wide = f"{it.filters} filters of {it.kernel}×{it.kernel}"
-    table.add_row(f"{taken}, {wide} directly", f"{it.direct:,}")
-    table.add_row(f"{taken}, {it.reduced} filters of 1×1", f"{it.squeeze:,}")
-    table.add_row(f"{it.side}×{it.side}×{it.reduced}, {wide}", f"{it.expand:,}")
-    table.add_row("these two together", f"{it.both:,}")
-    table.add_row("times fewer", f"{it.times_fewer:.2f}")
-    return table
+    rows.add_row(f"{taken}, {wide} directly", f"{it.direct:,}")
+    rows.add_row(f"{taken}, {it.reduced} filters of 1×1", f"{it.squeeze:,}")
+    rows.add_row(f"{it.side}×{it.side}×{it.reduced}, {wide}", f"{it.expand:,}")
+    rows.add_row("these two together", f"{it.both:,}")
+    rows.add_row("times fewer", f"{it.times_fewer:.2f}")
+    return rows
 
 
 def _shortcut_table(costs: Iterable[Cost]) -> Table:
     numbers = ("parameters", "MACs", "more parameters", "more MACs")
-    table = _table(("What shortcuts cost",), numbers)
+    rows = table("What shortcuts cost", numbers=numbers)
     for cost in costs:
         figures = (cost.parameters, cost.macs, cost.more_parameters, cost.more_macs)
-        table.add_row(cost.network, *(f"{each:,}" for each in figures))
-    return table
+        rows.add_row(cost.network, *(f"{each:,}" for each in figures))
+    return rows
 
 
 def _head_table(heads: Iterable[Head]) -> Table:
     numbers = ("parameters", "in linear layers", "share")
-    table = _table(("Where the parameters sit",), numbers)
+    rows = table("Where the parameters sit", numbers=numbers)
     for each in heads:
-        table.add_row(each.name, f"{each.parameters:,}", f"{each.linear:,}", f"{each.share:.1%}")
-    return table
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 160)  # whole lines for a pipe
-
-
-def _table(words: Iterable[str], numbers: Iterable[str]) -> Table:
-    from rich import box
-    from rich.table import Column, Table
-
-    right = (Column(each, justify="right", no_wrap=True) for each in numbers)
-    return Table(*words, *right, box=box.SIMPLE_HEAD)
+        rows.add_row(each.name, f"{each.parameters:,}", f"{each.linear:,}", f"{each.share:.1%}")
+    return rows
 
 
 def megabytes(size_bytes: int) -> str:

@@ -1,8 +1,9 @@
-"""What people see of a build: bars while it works, tables of what it proved."""
+"""What people see: progress bars on stderr, tables and the report of a build on stdout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,37 +13,32 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from convoy.v1 import classifier_pb2 as pb
-from export.checkpoints.download import Received
+from export.progress import Reporter
 
-WIDTH = 160  # of a table that goes into a file
+PIPE_WIDTH = 160  # characters of a line that goes into a file or a pipe
 
-
-@dataclass(frozen=True)
-class Published:
-    folder: Path
-    model: pb.Model
-    runtime: str = ""  # which runtime was built for, and why
-    was_there: bool = False  # an identical build had published it already
+# ------------------------------------------------------------------------------ for all commands
 
 
-@dataclass(frozen=True)
-class Built:
-    """One row of the table that several builds end in."""
-
-    name: str
-    precision: str
-    seconds: float
-    published: Published | None = None
-    error: str = ""
+def stdout_console() -> Console:
+    """As wide as the terminal; lines in a pipe are not folded to 80 characters."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
-# ------------------------------------------------------------------------------ while it works
+def table(*columns: str, numbers: Collection[str] = ()) -> Table:
+    """An empty table; the columns of `numbers` follow the others, flush right."""
+    empty = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        empty.add_column(column, overflow="fold")
+    for number in numbers:
+        empty.add_column(number, justify="right", no_wrap=True)
+    return empty
 
 
-class Bars:
-    """On stderr, and for people alone; stdout is for the result."""
+class ProgressBars(Reporter):
+    """A bar for the steps, and one for each task within them. On a terminal's stderr alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str, steps: int) -> None:
         console = Console(stderr=True)
         self._progress = Progress(
             SpinnerColumn(),
@@ -53,97 +49,105 @@ class Bars:
             transient=True,
             disable=not console.is_terminal,
         )
+        self._title = title
+        self._steps = self._progress.add_task(title, total=steps)
+        self._begun = 0
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> ProgressBars:
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def steps(self, title: str, total: int) -> Callable[[str], None]:
-        """Counts the steps of one build, each by its name as it begins."""
-        task = self._progress.add_task(title, total=total)
-        begun = 0
+    def step(self, name: str) -> None:
+        description = f"{self._title}: {name}"
+        self._progress.update(self._steps, description=description, completed=self._begun)
+        self._begun += 1
 
-        def step(description: str) -> None:
-            nonlocal begun
-            self._progress.update(task, description=f"{title}: {description}", completed=begun)
-            begun += 1
-
-        return step
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """A bar of its own below the steps; it leaves when it is full."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what)
+    def progress(self, task: str, completed: int, total: int | None, unit: str = "") -> None:
+        """The bar of a task disappears when it is full."""
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task)
         self._progress.update(
-            self._tasks[what],
-            description=f"{what}: {done} of {total}",
-            completed=done,
+            self._tasks[task],
+            description=f"{task}: {_amount(completed, total, unit)}",
+            completed=completed,
             total=total,
-            visible=done < total,
+            visible=total is None or completed < total,
         )
 
-    @property
-    def received(self) -> Received:
-        """The same for downloads, whose length the server may not tell."""
 
-        def show(file: str, there: int, total: int | None) -> None:
-            if file not in self._tasks:
-                self._tasks[file] = self._progress.add_task(file)
-            size = f"{there / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
-            self._progress.update(
-                self._tasks[file], description=f"{file}: {size}", completed=there, total=total
-            )
-
-        return show
+def _amount(completed: int, total: int | None, unit: str) -> str:
+    if unit == "bytes":
+        return f"{completed / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
+    return f"{completed}" if total is None else f"{completed} of {total}"
 
 
-# ------------------------------------------------------------------------------ when it is done
+# ------------------------------------------------------------------------------ for builds
 
 
-def show(published: Published) -> None:
+@dataclass(frozen=True)
+class PublishedVersion:
+    folder: Path
+    model: pb.Model
+    runtime: str = ""  # which runtime it was built for, and why
+    was_published: bool = False  # an identical build had published it before
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """One row of the table that several builds end in."""
+
+    name: str
+    precision: str
+    seconds: float
+    published: PublishedVersion | None = None
+    error: str = ""
+
+
+def print_version(published: PublishedVersion) -> None:
     """What was published, the ladder as a table, and what the weights are."""
-    print("\n".join(heading(published)))
-    show_rungs(published.model.parity)
-    print("\n".join(facts_of(published.model.manifest)))
+    print("\n".join(render_heading(published)))
+    print_rungs(published.model.parity)
+    print("\n".join(render_facts(published.model.manifest)))
 
 
-def heading(published: Published) -> list[str]:
+def render_heading(published: PublishedVersion) -> list[str]:
     manifest = published.model.manifest
-    made = "already published, by the same build" if published.was_there else "published"
+    outcome = "already published, by the same build" if published.was_published else "published"
     if manifest.format == "rtx":
-        made = "written, and not published, since Triton does not load it"
+        outcome = "written, and not published, since Triton does not load it"
     file = next(published.folder.rglob("model.*"), None)
     size = f", {file.stat().st_size / 1e6:.1f} MB" if file else ""
-    lines = [f"{published.folder}: {made}, {manifest.precision} {manifest.format}{size}"]
+    lines = [f"{published.folder}: {outcome}, {manifest.precision} {manifest.format}{size}"]
     return lines + ([f"  runtime: {published.runtime}"] if published.runtime else [])
 
 
-def show_rungs(rungs: Sequence[pb.ParityRung]) -> None:
-    table = _table("rung", "images", "batches", "top-1", "top-5", "difference", "allowed", "worst")
+def print_rungs(rungs: Sequence[pb.ParityRung]) -> None:
+    numbers = ("images", "top-1", "top-5", "difference", "allowed")
+    shown = table("rung", "batches", "worst image", numbers=numbers)
     for rung in rungs:
         batches = ", ".join(map(str, rung.batch_sizes))
         if rung.batch_sizes_seen:
-            batches += f" (rode by {', '.join(map(str, rung.batch_sizes_seen))})"
-        table.add_row(
+            batches += f" (batched {', '.join(map(str, rung.batch_sizes_seen))})"
+        shown.add_row(
             rung.name,
-            str(rung.images),
             batches,
+            rung.worst_image,
+            str(rung.images),
             f"{rung.top1_agreement:.1%}",
             f"{rung.top5_agreement:.1%}",
             f"{rung.largest_difference:.1e}",
             "reported only" if rung.reported_only else f"{rung.tolerance:g}",
-            rung.worst_image,
         )
-    _print(table)
+    stdout_console().print(shown)
 
 
-def facts_of(manifest: pb.Manifest) -> list[str]:
+def render_facts(manifest: pb.Manifest) -> list[str]:
     lines = [
-        f"  {measured.correct} of {measured.total} right "
+        f"  {measured.correct} of {measured.total} correct "
         f"({measured.correct / measured.total:.1%}): {measured.measured}"
         for measured in manifest.accuracy
     ]
@@ -153,41 +157,29 @@ def facts_of(manifest: pb.Manifest) -> list[str]:
             f"{manifest.calibration.refused} more were left out, since the gateway refuses them"
         )
     if manifest.weights.source == "random":
-        return [*lines, "  weights: random, so that no answer of this version means anything"]
+        return [*lines, "  weights: random (answers are meaningless)"]
     return [*lines, f"  weights: {manifest.weights.source} ({manifest.weights.file})"]
 
 
-def show_all(builds: Sequence[Built]) -> None:
+def print_results(results: Sequence[BuildResult]) -> None:
     """The table that several builds end in."""
-    table = _table("network", "precision", "seconds", "worst rung", "result")
-    for built in builds:
-        rungs = built.published.model.parity if built.published else []
+    shown = table("network", "precision", "seconds", "worst rung", "result")
+    for result in results:
+        rungs = result.published.model.parity if result.published else []
         judged = [rung for rung in rungs if not rung.reported_only]
         worst = max(judged, key=lambda rung: rung.largest_difference / rung.tolerance, default=None)
-        table.add_row(
-            built.name,
-            built.precision,
-            f"{built.seconds:.1f}",
+        shown.add_row(
+            result.name,
+            result.precision,
+            f"{result.seconds:.1f}",
             f"{worst.largest_difference:.1e} of {worst.tolerance:g}" if worst else "",
-            _result(built),
+            _outcome(result),
         )
-    _print(table)
+    stdout_console().print(shown)
 
 
-def _result(built: Built) -> str:
-    if not built.published:
-        return f"FAILED: {built.error}"
-    name = built.published.folder.name
-    return f"{name}, already published" if built.published.was_there else name
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+def _outcome(result: BuildResult) -> str:
+    if not result.published:
+        return f"FAILED: {result.error}"
+    name = result.published.folder.name
+    return f"{name}, already published" if result.published.was_published else name

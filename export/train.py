@@ -33,6 +33,7 @@ import typer
 
 from export.bootstrap import require_packages
 from export.catalog import CATALOG
+from export.files import TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
     from export.samples.digits import Integers
     from export.samples.images import Pixels
-
-WEIGHTS = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def train(
             help="The folder for NAME.pth, NAME.json and NAME.curve.json.",
             show_default="export/weights",
         ),
-    ] = WEIGHTS,
+    ] = TRAINED_WEIGHTS,
 ) -> None:
     """Train a digit network on scikit-learn's load_digits; measure it on digits it has not seen.
 

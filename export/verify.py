@@ -53,7 +53,7 @@ def verify(
     """
     from convoy import Client
     from convoy.errors import ConvoyError
-    from export.console import show_rungs
+    from export.console import print_rungs
     from export.repository.layout import default_repository
 
     require_packages()
@@ -66,7 +66,7 @@ def verify(
         print(error, file=sys.stderr)
         raise typer.Exit(1) from error
     print(f"{model.name} version {model.version}, manifest {model.manifest_digest[:12]}: as built")
-    show_rungs(rungs)
+    print_rungs(rungs)
 
 
 def golden_rung(client: Client, model: pb.Model) -> pb.ParityRung:
@@ -104,10 +104,11 @@ def file_rung(client: Client, model: pb.Model, repository: Path) -> list[pb.Pari
         RepositoryError: the repository does not hold that version.
         ParityError, ServedError: it is not what is served.
     """
-    from export.build_cache import file_sha256
+    from export.files import file_sha256
     from export.proof.parity import onnx_answer
     from export.proof.served import served_rung
-    from export.repository.layout import MODEL_FILES, max_batch_size
+    from export.repository.config import max_batch_size
+    from export.repository.layout import MODEL_FILES
 
     if model.manifest.format == "plan":
         return []

@@ -11,10 +11,8 @@ parts are of two different files the sha256 tells, and all of it is fetched anew
 
 from __future__ import annotations
 
-import hashlib
-import os
+import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -24,19 +22,18 @@ from filelock import FileLock
 
 from export.catalog import Checkpoint
 from export.errors import DownloadError
+from export.files import cache_path, file_sha256
+from export.progress import SILENT, Reporter
 
 PYTORCH_URL = "https://download.pytorch.org/models/"
 TIMEOUT = httpx.Timeout(30, connect=10)  # seconds without a byte, and until there is a connection
 # There is no way to the server, and waiting a little will not make one.
 NO_WAY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
-Received = Callable[[str, int, int | None], None]  # file, bytes there, bytes in all if known
 
-
-def default_folder() -> Path:
-    """Where checkpoints are kept, as the XDG base directory specification has it."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "convoy" / "weights"
+def is_published(weights: str) -> bool:
+    """Whether this value of --weights names published ones, such as imagenet or imagenet1k_v2."""
+    return re.fullmatch(r"imagenet(1k_v\d+)?", weights) is not None
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,9 @@ class Downloads:
     """Where published checkpoints come from, and where they are kept."""
 
     url: str = PYTORCH_URL  # of a folder that has the files by their names
-    folder: Path = field(default_factory=default_folder)
+    folder: Path = field(default_factory=lambda: cache_path() / "weights")
     pauses_s: tuple[float, ...] = (1, 2, 4, 8)  # before another attempt, after a dropped connection
-    received: Received | None = None  # is told what has arrived
+    reporter: Reporter = SILENT
 
     def url_of(self, checkpoint: Checkpoint) -> str:
         return f"{self.url.rstrip('/')}/{checkpoint.file}"
@@ -99,9 +96,7 @@ def _check(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def _is_published(path: Path, checkpoint: Checkpoint) -> bool:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest.startswith(checkpoint.sha256_prefix)
+    return file_sha256(path).startswith(checkpoint.sha256_prefix)
 
 
 # ---------------------------------------------------------------------------------------- the wire
@@ -119,7 +114,7 @@ def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> Non
                 "GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True
             ) as response:
                 reached = True
-                _append(response, partial, downloads.received, checkpoint.file)
+                _append(response, partial, downloads.reporter, checkpoint.file)
                 return
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if pause_s is None or not _may_pass(error, reached):
@@ -131,7 +126,7 @@ def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> Non
             time.sleep(pause_s)
 
 
-def _append(response: httpx.Response, partial: Path, received: Received | None, file: str) -> None:
+def _append(response: httpx.Response, partial: Path, reporter: Reporter, file: str) -> None:
     if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         partial.unlink()  # as long as the file, or longer, and not the file
     response.raise_for_status()
@@ -144,8 +139,7 @@ def _append(response: httpx.Response, partial: Path, received: Received | None, 
         for chunk in response.iter_raw():
             content.write(chunk)
             there += len(chunk)
-            if received:
-                received(file, there, total)
+            reporter.progress(file, there, total, unit="bytes")
 
 
 def _may_pass(error: Exception, reached: bool) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +22,12 @@ from torch import Tensor, nn
 
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import Checkpoint, Network
-from export.checkpoints.download import Downloads, fetch
+from export.checkpoints.download import Downloads, fetch, is_published
 from export.checkpoints.state_dicts import fitted, read
 from export.errors import CheckpointError
+from export.files import TRAINED_WEIGHTS, file_sha256
 from export.samples.images import CALIBRATION_SEED, samples
 
-TRAINED = Path(__file__).parents[1] / "weights"  # by export/train.py
 CALIBRATION_IMAGES = 16
 # Standard deviation of calibrated random logits. Wide enough that two pictures' answers differ by
 # more than two runtimes may; wider, and fp16's rounding grows with it.
@@ -64,7 +63,7 @@ def load(
     """
     own = len(network.labels())
     classes = own if classes is None else classes
-    published = re.fullmatch(r"imagenet(1k_v\d+)?", weights)
+    published = is_published(weights)
     if classes != own and (published or weights in ("digits", "random")):
         raise CheckpointError(
             f"The {weights} weights of {network.name} answer its own {own} classes, and there are "
@@ -113,7 +112,7 @@ def _published(network: Network, sha256: str) -> Checkpoint | None:
 
 
 def _digits(network: Network, classes: int) -> Loaded:
-    path = TRAINED / f"{network.name}.pth"
+    path = TRAINED_WEIGHTS / f"{network.name}.pth"
     if network.weights != "digits":
         raise CheckpointError(
             f"{network.name} is not trained on digits: give --weights imagenet, random or FILE."
@@ -142,8 +141,7 @@ def _file(network: Network, path: Path, classes: int) -> Loaded:
             "or the path of a .pth or .safetensors."
         )
     module = fitted(network, read(path), path, classes)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = file_sha256(path)
     published = _published(network, sha256)
     return Loaded(
         module.eval(),

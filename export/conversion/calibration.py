@@ -8,7 +8,6 @@ where there are none. They are prepared by the gateway's own code, asked as a pr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import CalibrationError
+from export.progress import SILENT, Reporter
 from export.samples.gateway_preprocessing import prepared
 from export.samples.images import Pixels
 
@@ -34,9 +34,9 @@ class CalibrationImages:
 
 
 def calibration_images(
-    folder: Path | None, preprocessing: pb.Preprocessing, progress: Callable[[int, int], None]
+    folder: Path | None, preprocessing: pb.Preprocessing, reporter: Reporter = SILENT
 ) -> CalibrationImages:
-    """The folder's pictures, prepared; `progress` is told how many of how many are done.
+    """The folder's pictures, prepared as the gateway prepares them.
 
     Raises:
         CalibrationError: there are none, or none can be used.
@@ -54,7 +54,7 @@ def calibration_images(
             else:
                 kept.append((name, image))
                 digest.update(content)
-        progress(start + len(batch), len(files))
+        reporter.progress("pictures", start + len(batch), len(files))
     if not kept:
         raise CalibrationError(
             f"The gateway refuses all {len(files)} pictures of {folder}, {skipped[0]} among them: "

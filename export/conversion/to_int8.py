@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ import onnx
 from export.catalog import INPUT
 from export.conversion.to_onnx import check, forget_where_it_was_made
 from export.errors import OnnxError
+from export.progress import SILENT, Reporter
 from export.samples.images import Pixels
 
 Target = Literal["cpu", "tensorrt"]
@@ -75,11 +76,9 @@ def to_int8(
     path: Path,
     images: Pixels,
     target: Target,
-    progress: Callable[[int, int], None],
+    reporter: Reporter = SILENT,
 ) -> None:
     """Writes the graph of `fp32_path` in int8 to `path`, with ranges measured on the images.
-
-    `progress` is told how many of how many images went through the network.
 
     Raises:
         OnnxError: it cannot be quantised, or came out as another graph than serving needs.
@@ -89,7 +88,7 @@ def to_int8(
         quantised_path = Path(folder, "model.onnx")
         try:
             with _quiet():
-                _quantise(fp32, quantised_path, images, RECIPES[target], progress)
+                _quantise(fp32, quantised_path, images, RECIPES[target], reporter)
         # Of no one class: ONNX Runtime's own, ValueError, AssertionError, KeyError and others.
         except Exception as error:
             reason = " ".join(str(error).split())
@@ -109,7 +108,7 @@ def _quantise(
     path: Path,
     images: Pixels,
     recipe: Recipe,
-    progress: Callable[[int, int], None],
+    reporter: Reporter,
 ) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -117,7 +116,7 @@ def _quantise(
     quantize_static(
         fp32,
         path,
-        _Reader(images, progress),
+        _Reader(images, reporter),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(recipe.operators),
         per_channel=True,
@@ -150,14 +149,14 @@ def _count_no_padding(model: onnx.ModelProto) -> None:
 
 
 class _Reader:
-    """Hands the images to the quantiser, batch by batch, and tells how far it came."""
+    """Hands the images to the quantiser, batch by batch, and reports the progress."""
 
-    def __init__(self, images: Pixels, progress: Callable[[int, int], None]) -> None:
-        self.images, self.progress = images, progress
+    def __init__(self, images: Pixels, reporter: Reporter) -> None:
+        self.images, self.reporter = images, reporter
         self.at = 0
 
     def get_next(self) -> dict[str, Any] | None:
-        self.progress(self.at, len(self.images))
+        self.reporter.progress("calibration", self.at, len(self.images))
         if self.at == len(self.images):
             return None
         batch = self.images[self.at : self.at + BATCH]

@@ -17,7 +17,6 @@ import functools
 import hashlib
 import re
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +29,11 @@ from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
 from export.conversion.cuda_driver import on_gpu, this_gpu
 from export.conversion.engine_header import Library
 from export.errors import EngineError
+from export.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from export.proof.parity import Answer, Probabilities
     from export.samples.images import Pixels
-
-Progress = Callable[[str, int, int], None]  # phase, steps done, steps in all
 
 OLDEST = (10, 12)  # the first TensorRT that has all of this
 OPTIMIZATION_LEVELS = range(6)  # from built fast to runs fast; the API clips what lies outside
@@ -78,12 +76,12 @@ def build_engine(
     *,
     optimization_level: int | None = None,
     timing_cache_path: Path | None = None,
-    progress: Progress,
+    reporter: Reporter = SILENT,
 ) -> pb.Engine:
     """Writes the engine of the graph, whole or not at all, and says what it is.
 
     `optimization_level` is 0, built fast, to 5, runs fast; the library's own choice unless given.
-    The timing cache makes the next build for the same kind of GPU quicker; RTX has none. `progress`
+    The timing cache makes the next build for the same kind of GPU quicker; RTX has none. `reporter`
     is called from another thread. Ctrl-C ends the build at its next step.
 
     Raises:
@@ -92,7 +90,7 @@ def build_engine(
     trt = _load(library)
     facts = _target(trt, library)
     # Both must outlive the objects of TensorRT that know them, which _build makes and frees.
-    log, monitor = _log(trt), _monitor(trt, progress)
+    log, monitor = _log(trt), _monitor(trt, reporter)
     cache_path = timing_cache_path if library == "tensorrt" else None
     work = functools.partial(
         _build, trt, log, monitor, onnx_path, profile, optimization_level, cache_path
@@ -242,7 +240,7 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def _monitor(trt: Any, progress: Progress) -> Any:
+def _monitor(trt: Any, reporter: Reporter) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Passes on how far each phase is, one within the other; and ends a build."""
 
@@ -255,17 +253,17 @@ def _monitor(trt: Any, progress: Progress) -> Any:
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             with self._lock:
                 self._totals[phase] = steps
-                progress(phase, 0, steps)
+                reporter.progress(phase, 0, steps)
 
         def step_complete(self, phase: str, step: int) -> bool:
             with self._lock:
-                progress(phase, step + 1, self._totals[phase])
+                reporter.progress(phase, step + 1, self._totals[phase])
             return not self.cancelled.is_set()
 
         def phase_finish(self, phase: str) -> None:  # which may be before its last step
             with self._lock:
                 total = self._totals.pop(phase)
-                progress(phase, total, total)
+                reporter.progress(phase, total, total)
 
     return Monitor()
 

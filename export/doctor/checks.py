@@ -30,7 +30,9 @@ from export.doctor.folder import (
     differs,
 )
 from export.errors import EngineError
-from export.repository.layout import FACTS_KEY, MODEL_FILES, labels_text, manifest_digest
+from export.files import file_sha256
+from export.repository.config import FACTS_KEY, labels_text, manifest_digest
+from export.repository.layout import MODEL_FILES
 
 FORMAT_OF_FILE = {str(file): format_ for format_, file in MODEL_FILES.items()}
 MAX_GOLDEN_BYTES = 16_000
@@ -189,8 +191,7 @@ def hashes(version: Version) -> Iterator[Problem]:
     """The file is the one that was built and proven."""
     manifest, file = version.facts.manifest, version.model_file
     told = manifest.onnx_sha256 if file == ONNX_FILE else manifest.engine.sha256
-    with version.require(file).open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = file_sha256(version.require(file))
     if found != told:
         yield differs(f"{file}, sha256 as in the manifest", told or "one", found), version.mend
 

@@ -16,14 +16,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import CATALOG
-from export.repository.layout import (
-    BACKENDS,
-    FACTS_KEY,
-    MODEL_FILES,
-    PUBLISHED,
-    VERSION,
-    read_facts,
-)
+from export.repository.config import BACKENDS, FACTS_KEY, read_facts
+from export.repository.layout import MODEL_FILES, PUBLISHED, VERSION
 
 BUILD = "python export/build.py"
 CONFIG_FILE, LABELS_FILE = "config.pbtxt", "labels.txt"

@@ -22,7 +22,7 @@ from export.doctor.folder import (
     differs,
 )
 from export.errors import EngineError
-from export.repository.layout import FACTS_KEY
+from export.repository.config import FACTS_KEY
 
 if TYPE_CHECKING:
     from tritonclient.grpc import InferenceServerClient

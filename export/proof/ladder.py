@@ -3,25 +3,28 @@
     PyTorch fp32 → ONNX fp32 → ONNX in its precision → engine
 
 Each stage makes a file and compares it with the one before; a stage that was made before is taken
-from the cache (stages.py), and then not even the weights are loaded.
+from the cache (build_cache.py), and then not even the weights are loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from convoy.v1 import classifier_pb2 as pb
-from export.build_cache import Stage, Stages, cache_path, digest, file_sha256
+from export.build_cache import Stage, Stages, digest
 from export.conversion.calibration import calibration_images, calibration_sha256
-from export.describe import macs, parameters
+from export.files import cache_path, file_sha256
+from export.layers import macs, parameters
 from export.options import Options
+from export.progress import Reporter
 from export.proof.golden import golden_images
 from export.proof.parity import Answer, compare, onnx_answer, torch_answer
 from export.proof.served import private_gateway, served_rung
-from export.repository.layout import STAGING, facts_json
+from export.repository.config import facts_json
+from export.repository.layout import STAGING
 from export.samples.images import PROOF_SEED, Samples, samples
 
 if TYPE_CHECKING:
@@ -32,9 +35,6 @@ if TYPE_CHECKING:
 
 FP32, FP16 = "float32", "float16; normalisation and softmax in float32"
 
-Step = Callable[[str], None]
-Progress = Callable[[str, int, int], None]  # what, how much of it is done, of how much
-
 
 class Ladder:
     def __init__(
@@ -43,34 +43,32 @@ class Ladder:
         labels: Sequence[pb.Label],
         stages: Stages,
         downloads: Downloads,
-        step: Step,  # is told the name of each step
-        progress: Progress,  # of what takes long within one
+        reporter: Reporter,
     ) -> None:
         self._options = options
         self._network = options.network
         self._classes = len(labels)
         self._stages = stages
         self._downloads = downloads
-        self._step = step
-        self._progress = progress
+        self._reporter = reporter
 
-    def climb(self) -> tuple[Stage, pb.Model]:
+    def build(self) -> tuple[Stage, pb.Model]:
         """The last stage, and the facts of all.
 
         Raises:
             ExportError: a stage failed, or two runtimes disagree.
         """
-        options, climbed = self._options, [self._fp32()]
+        options, stages = self._options, [self._fp32()]
         if options.precision == "fp16":
-            climbed.append(self._fp16(climbed[-1]))
+            stages.append(self._fp16(stages[-1]))
         elif options.precision == "int8":
-            climbed.append(self._int8(climbed[-1]))
+            stages.append(self._int8(stages[-1]))
         if options.format != "onnx":
-            climbed.append(self._engine(climbed[-1]))
+            stages.append(self._engine(stages[-1]))
         facts = pb.Model()
-        for stage in climbed:
+        for stage in stages:
             facts.MergeFrom(stage.facts)
-        return climbed[-1], facts
+        return stages[-1], facts
 
     def golden_images(
         self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]
@@ -118,7 +116,7 @@ class Ladder:
         from export.checkpoints.load import load
 
         options = self._options
-        self._step(f"Weights: {options.weights}")
+        self._reporter.step(f"Weights: {options.weights}")
         return load(
             self._network,
             options.weights,
@@ -142,7 +140,7 @@ class Ladder:
     def _compare(
         self, name: str, reference: Answer, candidate: Answer, rung: str, *, judge: bool = True
     ) -> pb.ParityRung:
-        self._step(f"Parity: {name}")
+        self._reporter.step(f"Parity: {name}")
         return compare(
             name,
             reference,
@@ -180,14 +178,14 @@ class Ladder:
                 parity=[rung],
             )
 
-        return self._stages.made(self._key(self._options.source_sha256, "fp32"), make)
+        return self._stages.get_or_make(self._key(self._options.source_sha256, "fp32"), make)
 
     def _fp16(self, fp32: Stage) -> Stage:
         def make(path: Path) -> pb.Model:
             self._export("fp16", path)
             return self._in_precision("fp16", FP16, fp32, path)
 
-        return self._stages.made(self._key(fp32.key, "fp16"), make)
+        return self._stages.get_or_make(self._key(fp32.key, "fp16"), make)
 
     def _int8(self, fp32: Stage) -> Stage:
         folder = self._options.calibration
@@ -196,16 +194,18 @@ class Ladder:
         def make(path: Path) -> pb.Model:
             from export.conversion.to_int8 import RECIPES, to_int8
 
-            self._step("Calibration: preparing the pictures")
-            images = calibration_images(folder, fp32.facts.preprocessing, self._told("pictures"))
-            self._step(f"Export: ONNX int8 for {target}")
-            to_int8(fp32.path, path, images.pixels, target, self._told("calibration"))
+            self._reporter.step("Calibration: preparing the pictures")
+            images = calibration_images(folder, fp32.facts.preprocessing, self._reporter)
+            self._reporter.step(f"Export: ONNX int8 for {target}")
+            to_int8(fp32.path, path, images.pixels, target, self._reporter)
             facts = self._in_precision("int8", RECIPES[target].text, fp32, path)
             facts.manifest.calibration.CopyFrom(images.facts)
             facts.manifest.calibration.refused = len(images.skipped)
             return facts
 
-        return self._stages.made(self._key(fp32.key, target, calibration_sha256(folder)), make)
+        return self._stages.get_or_make(
+            self._key(fp32.key, target, calibration_sha256(folder)), make
+        )
 
     def _engine(self, onnx: Stage) -> Stage:
         from export.conversion.to_tensorrt import Profile, build_engine, engine_answer, target_of
@@ -216,7 +216,7 @@ class Ladder:
         profile = Profile(1, options.opt_batch or most, most)
 
         def make(path: Path) -> pb.Model:
-            self._step(f"Engine: {library}")
+            self._reporter.step(f"Engine: {library}")
             engine = build_engine(
                 onnx.path,
                 path,
@@ -224,7 +224,7 @@ class Ladder:
                 library,
                 optimization_level=options.optimization_level,
                 timing_cache_path=cache_path() / "tensorrt.timing",
-                progress=self._progress,
+                reporter=self._reporter,
             )
             facts = pb.Model(manifest=pb.Manifest(engine=engine))
             if library == "tensorrt":  # an engine that was built ahead of time does not run here
@@ -235,21 +235,18 @@ class Ladder:
             return facts
 
         key = self._key(onnx.key, target_of(library), options.opt_batch, options.optimization_level)
-        return self._stages.made(key, make)
+        return self._stages.get_or_make(key, make)
 
     # ------------------------------------------------------------------------ what they share
 
     def _key(self, *parts: object) -> str:
         return digest(*parts, self._options.max_batch_size)
 
-    def _told(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self._progress(what, done, total)
-
     def _export(self, precision: Literal["fp32", "fp16"], path: Path) -> None:
         from export.conversion.to_onnx import Servable, to_onnx
 
         network, loaded = self._network, self._loaded
-        self._step(f"Export: ONNX {precision}")
+        self._reporter.step(f"Export: ONNX {precision}")
         servable = Servable(loaded.network, network.mean, network.std, precision)
         to_onnx(servable, network.size, self._classes, path)
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.catalog import Network
+from export.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from export.samples.images import Pixels
 
-STAGES = 3  # that `step` is told of
+STAGES = 3  # that are reported
 WARM_UP = 2  # runs that are not measured
 MIN_S = 2.0  # of measuring
 MIN_ROUNDS = 5  # runs
@@ -33,7 +34,7 @@ class Speed:
 
 
 def measure(
-    network: Network, step: Callable[[str], None], shortest_s: float = MIN_S
+    network: Network, reporter: Reporter = SILENT, shortest_s: float = MIN_S
 ) -> list[Speed]:
     """One image at a time, and the most that the network is served with; in fp32."""
     from export.checkpoints.load import load
@@ -43,13 +44,13 @@ def measure(
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{network.name}.onnx")
-        step(f"{network.name}: weights")
+        reporter.step(f"{network.name}: weights")
         module = load(network, "random").network
-        step(f"{network.name}: export")
+        reporter.step(f"{network.name}: export")
         servable = Servable(module, network.mean, network.std, "fp32")
         to_onnx(servable, network.size, len(network.labels()), path)
         del module, servable  # the large ones would be in memory twice
-        step(f"{network.name}: measuring")
+        reporter.step(f"{network.name}: measuring")
         answer = onnx_answer(path)
         images = samples(network, network.max_batch_size, PROOF_SEED).pixels
         return [_speed(answer, images[:batch], shortest_s) for batch in (1, network.max_batch_size)]

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from export import catalog
 from export.catalog import Network
-
-TRAINED = Path(__file__).parents[1] / "weights"  # what export/train.py measured lies beside it
+from export.files import TRAINED_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -283,7 +281,7 @@ TABLE_1 = {
 
 def accuracy(network: Network) -> tuple[Accuracy, ...]:
     """What is published of the network, then what export/train.py measured, the worst first."""
-    facts_path = TRAINED / f"{network.name}.json"
+    facts_path = TRAINED_WEIGHTS / f"{network.name}.json"
     entries = json.loads(facts_path.read_bytes())["accuracy"] if facts_path.exists() else []
     trained = [
         Accuracy("digits", each["measured"], round(100 * each["correct"] / each["total"], 1))

@@ -98,7 +98,7 @@ def shortcut_costs() -> list[Cost]:
 
 def _costs(networks: dict[str, nn.Module], channels: int, size: int) -> list[Cost]:
     """The plain one comes first."""
-    from export.describe import describe_module
+    from export.layers import describe_module
 
     totals = [
         describe_module(network.eval(), channels, size).totals for network in networks.values()
@@ -130,7 +130,7 @@ class Head:
 
 
 def head(name: str) -> Head:
-    from export.describe import describe_network
+    from export.layers import describe_network
 
     description = describe_network(find(name))
     linear = sum(layer.parameters for layer in description.layers if layer.kind == "linear")

@@ -45,7 +45,7 @@ def test_a_network_is_built_proven_and_served_by_both_runners(
 ) -> None:
     started_s = time.monotonic()
     repository = tmp_path / "model_repository"
-    published = run(Options(find(name), precision, "random", 0, repository), step=lambda _: None)
+    published = run(Options(find(name), precision, "random", 0, repository))
     takes_digits = find(name).preprocessing.WhichOneof("kind") == "digit"
     image = digit if takes_digits else photos["flower.jpg"]
     answers = [

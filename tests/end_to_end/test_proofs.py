@@ -92,7 +92,7 @@ WRONG = {
 def right(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> dict[str, Path]:
     """A version that reads grey digits, and one that takes photos in three channels."""
     repository = tmp_path_factory.mktemp("right")
-    nin = run(Options(find("nin_cifar10"), "fp32", "random", 0, repository), lambda _: None)
+    nin = run(Options(find("nin_cifar10"), "fp32", "random", 0, repository))
     return {"lenet5": shipped_lenet5, "nin_cifar10": nin.folder}
 
 

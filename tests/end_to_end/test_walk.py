@@ -210,7 +210,7 @@ def test_digits_as_people_draw_them_are_read(shipped_gateway: Any, name: str, co
 def test_a_build_appears_in_the_running_server(serve: Any, repository: Path, digit: bytes) -> None:
     gateway = serve(f"--repository={repository}")
     gateway.wait_until_ready()
-    run(Options(find("lenet5"), "fp16", "digits", 0, repository), step=lambda _: None)
+    run(Options(find("lenet5"), "fp16", "digits", 0, repository))
     url = f"{gateway.http}/v1/models/lenet5:classify"
     gateway.wait_for(lambda: httpx.post(url, content=digit).json()["version"] == "2")
     answer = httpx.post(url, content=digit).json()

@@ -8,7 +8,7 @@ import pytest
 from export.build import run
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded, load
-from export.console import Published
+from export.console import PublishedVersion
 from export.options import Options
 
 
@@ -31,7 +31,7 @@ def random_lenet5() -> Loaded:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def built(tmp_path_factory: pytest.TempPathFactory) -> PublishedVersion:
     """lenet5 with random weights, in a repository of its own."""
     repository: Path = tmp_path_factory.mktemp("repository")
-    return run(Options(find("lenet5"), "fp32", "random", 0, repository), step=lambda _: None)
+    return run(Options(find("lenet5"), "fp32", "random", 0, repository))

@@ -24,11 +24,12 @@ from export import build as script
 from export.build import check_name, run
 from export.catalog import CATALOG, Checkpoint, find, photo
 from export.checkpoints.state_dicts import architecture
-from export.console import Published, facts_of
+from export.console import PublishedVersion, render_facts
 from export.conversion.engine_header import read_header
 from export.errors import BadName, ParityError
 from export.options import Options
-from export.repository.layout import FACTS_KEY
+from export.repository.config import FACTS_KEY
+from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,11 +85,11 @@ def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
     assert lines[1].startswith("  runtime: ONNX Runtime, since ")
     rungs = ("PyTorch fp32 → ONNX fp32", "ONNX fp32 → ONNX fp16", "ONNX fp16 → served")
     assert all(any(line.strip().startswith(rung) for line in lines) for rung in rungs)
-    assert lines[-1] == "  weights: random, so that no answer of this version means anything"
+    assert lines[-1] == "  weights: random (answers are meaningless)"
 
 
 def test_the_same_build_again_is_published_already_unless_forced(
-    tmp_path: Path, built: Published, build_here: Built
+    tmp_path: Path, built: PublishedVersion, build_here: Built
 ) -> None:
     shutil.copytree(built.folder, tmp_path / "models" / "lenet5.v1")
     arguments = ("lenet5", "--weights", "random")
@@ -97,25 +98,28 @@ def test_the_same_build_again_is_published_already_unless_forced(
     assert "lenet5.v2: published" in build_here(*arguments, "--force").stdout
 
 
-def test_another_seed_and_a_damaged_file_are_built_anew(tmp_path: Path, built: Published) -> None:
+def test_another_seed_and_a_damaged_file_are_built_anew(
+    tmp_path: Path, built: PublishedVersion
+) -> None:
     shutil.copytree(built.folder, tmp_path / "lenet5.v1")
 
-    def published(seed: int) -> Published:
-        return run(Options(find("lenet5"), "fp32", "random", seed, tmp_path), lambda _: None)
+    def published(seed: int) -> PublishedVersion:
+        return run(Options(find("lenet5"), "fp32", "random", seed, tmp_path))
 
-    assert published(seed=0).was_there
+    assert published(seed=0).was_published
     assert published(seed=1).folder.name == "lenet5.v2"
     (tmp_path / "lenet5.v2" / "1" / "model.onnx").write_bytes(b"damaged")
     assert published(seed=1).folder.name == "lenet5.v3"
 
 
-def test_a_build_that_is_there_imports_nothing_heavy(built: Published) -> None:
+def test_a_build_that_is_there_imports_nothing_heavy(built: PublishedVersion) -> None:
     """What makes the second build quick: neither torch nor onnx nor a gateway."""
     code = (
         "import sys; from pathlib import Path; from export.build import run; "
         "from export.catalog import find; from export.options import Options; "
-        "there = run(Options(find('lenet5'), 'fp32', 'random', 0, Path(sys.argv[1])), print); "
-        "assert there.was_there; print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
+        "published = run(Options(find('lenet5'), 'fp32', 'random', 0, Path(sys.argv[1]))); "
+        "assert published.was_published; "
+        "print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(built.folder.parent)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -149,10 +153,10 @@ def test_an_rtx_engine_is_written_aside_and_published_nowhere(
     assert "served" not in done.stdout and "ONNX fp32 → ONNX fp16" in done.stdout
 
 
-def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
+def test_only_the_newest_are_kept(tmp_path: Path, built: PublishedVersion) -> None:
     for number in (1, 2):
         shutil.copytree(built.folder, tmp_path / f"lenet5.v{number}")
-    run(Options(find("lenet5"), "fp32", "random", 1, tmp_path, keep=2), lambda _: None)
+    run(Options(find("lenet5"), "fp32", "random", 1, tmp_path, keep=2))
     assert sorted(path.name for path in tmp_path.glob("*.v*")) == ["lenet5.v2", "lenet5.v3"]
 
 
@@ -163,13 +167,25 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: Published) -> None:
         (["resnet18"], 1, "Cannot download http://127.0.0.1:1/resnet18-f37072fd.pth ("),
         (["lenet5", "--weights", "no.pth"], 1, "There is no file no.pth"),
         (["lenet5", "--labels", "no.txt"], 1, "Cannot read the labels in no.txt: No such file"),
-        (["lenet5", "--name", "My.v2"], 2, "No model can be called 'My.v2': take small letters"),
-        (["lenet5", "--name", "nin"], 2, "nin is another network than lenet5: take another name."),
-        (["lenet5", "nin", "--name", "a"], 2, "2 networks cannot all be called a."),
+        (
+            ["lenet5", "--name", "My.v2"],
+            2,
+            "'My.v2' is not a valid model name: use lower-case letters",
+        ),
+        (
+            ["lenet5", "--name", "nin"],
+            2,
+            "nin is the name of another network than lenet5: choose a different name.",
+        ),
+        (["lenet5", "nin", "--name", "a"], 2, "2 networks cannot share the name a."),
         ([], 2, "Name a network, or --all: there are lenet5, "),
-        (["lenet5", "--int8"], 2, "--int8 needs --calibration DIR, a folder with some hundred pic"),
+        (
+            ["lenet5", "--int8"],
+            2,
+            "--int8 needs --calibration DIR, a folder with a few hundred pic",
+        ),
         (["lenet5", "--int8", "--fp16"], 2, "Give --fp16 or --int8, not both."),
-        (["lenet5", "--calibration", "x"], 2, "--calibration is for --int8 alone"),
+        (["lenet5", "--calibration", "x"], 2, "--calibration is only for --int8"),
         (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x to calibrate on"),
         (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
         (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
@@ -200,18 +216,18 @@ def test_parity_that_fails_publishes_nothing(tmp_path: Path) -> None:
     strict = dataclasses.replace(find("lenet5"), fp32_tolerance=1e-12)
     options = Options(strict, "fp32", "random", 0, tmp_path)
     with pytest.raises(ParityError, match=r"PyTorch fp32 → ONNX fp32: .* 1e-12 is allowed"):
-        run(options, step=lambda _: None)
+        run(options)
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.parametrize("name", ["nin_cifar10", "my-flowers", "7", "a_b-c"])
-def test_model_can_be_called_so(name: str) -> None:
+def test_a_valid_model_name(name: str) -> None:
     check_name(name, find("nin_cifar10"))
 
 
 @pytest.mark.parametrize("name", ["", "-a", "_a", "A", "a b", "a/b", "a.v1", "blümchen", "a\n"])
-def test_model_cannot_be_called_so(name: str) -> None:
-    with pytest.raises(BadName, match="take small letters, digits, - and _"):
+def test_an_invalid_model_name(name: str) -> None:
+    with pytest.raises(BadName, match="is not a valid model name: use lower-case letters"):
         check_name(name, find("nin_cifar10"))
 
 
@@ -265,18 +281,19 @@ def test_published_weights_are_downloaded_into_a_version(
     (served / "nin.pth").rename(served / file)
     checkpoint = Checkpoint("imagenet1k_v1", file, photo(resize=40, crop=32))
     network = dataclasses.replace(network, checkpoints=(checkpoint,))
-    received: list[int] = []
+    recorder = Recorder()
     with serving(served) as url:
         options = Options(network, "fp32", "imagenet", 0, tmp_path, weights_url=url)
-        published = run(options, lambda _: None, lambda _, there, total: received.append(there))
+        published = run(options, recorder)
     weights = published.model.manifest.weights
     assert (weights.source, weights.file, weights.sha256) == ("imagenet1k_v1", file, digest)
     assert published.model.preprocessing.photo.resize == 40
-    assert received[-1] == (served / file).stat().st_size
+    downloaded = [completed for task, completed, _ in recorder.reports if task == file]
+    assert downloaded[-1] == (served / file).stat().st_size
     assert (tmp_path / "cache" / "convoy" / "weights" / file).exists()
 
 
-def test_manifest_says_what_the_version_was_made_of(built: Published) -> None:
+def test_manifest_says_what_the_version_was_made_of(built: PublishedVersion) -> None:
     manifest = built.model.manifest
     onnx = (built.folder / "1" / "model.onnx").read_bytes()
     assert manifest.onnx_sha256 == hashlib.sha256(onnx).hexdigest()
@@ -290,12 +307,12 @@ def test_manifest_says_what_the_version_was_made_of(built: Published) -> None:
     assert not any("+" in version for version in manifest.versions.values())
 
 
-def test_report_tells_what_was_measured() -> None:
+def test_the_report_has_what_was_measured() -> None:
     manifest = pb.Manifest(weights=pb.Weights(source="digits", file="lenet5.pth"))
     manifest.accuracy.add(measured="top-1, held-out fifth", correct=357, total=360)
     manifest.calibration.images, manifest.calibration.refused = 12, 1
-    assert facts_of(manifest) == [
-        "  357 of 360 right (99.2%): top-1, held-out fifth",
+    assert render_facts(manifest) == [
+        "  357 of 360 correct (99.2%): top-1, held-out fifth",
         "  calibrated on 12 pictures; 1 more were left out, since the gateway refuses them",
         "  weights: digits (lenet5.pth)",
     ]

@@ -25,8 +25,8 @@ class Maker:
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
     make = Maker()
-    first = Stages(tmp_path).made("key", make)
-    second = Stages(tmp_path).made("key", make)
+    first = Stages(tmp_path).get_or_make("key", make)
+    second = Stages(tmp_path).get_or_make("key", make)
     assert make.times == 1
     assert first == second
     assert second.path.read_bytes() == b"graph"
@@ -35,20 +35,22 @@ def test_a_stage_is_made_once(tmp_path: Path) -> None:
 
 def test_another_key_is_another_stage(tmp_path: Path) -> None:
     make = Maker()
-    assert Stages(tmp_path).made("a", make).path != Stages(tmp_path).made("b", make).path
+    assert (
+        Stages(tmp_path).get_or_make("a", make).path != Stages(tmp_path).get_or_make("b", make).path
+    )
     assert make.times == 2
 
 
 def test_anew_makes_it_again_for_later_builds_too(tmp_path: Path) -> None:
-    Stages(tmp_path).made("key", Maker(b"old"))
-    Stages(tmp_path, anew=True).made("key", Maker(b"new"))
-    assert Stages(tmp_path).made("key", Maker(b"later")).path.read_bytes() == b"new"
+    Stages(tmp_path).get_or_make("key", Maker(b"old"))
+    Stages(tmp_path, rebuild=True).get_or_make("key", Maker(b"new"))
+    assert Stages(tmp_path).get_or_make("key", Maker(b"later")).path.read_bytes() == b"new"
 
 
 def test_a_file_that_changed_on_the_disk_is_made_again(tmp_path: Path) -> None:
-    stage = Stages(tmp_path).made("key", Maker())
+    stage = Stages(tmp_path).get_or_make("key", Maker())
     stage.path.write_bytes(b"damaged")
-    assert Stages(tmp_path).made("key", Maker()).path.read_bytes() == b"graph"
+    assert Stages(tmp_path).get_or_make("key", Maker()).path.read_bytes() == b"graph"
 
 
 def test_a_stage_that_fails_is_not_kept(tmp_path: Path) -> None:
@@ -57,7 +59,7 @@ def test_a_stage_that_fails_is_not_kept(tmp_path: Path) -> None:
         raise ParityError("no")
 
     with pytest.raises(ParityError):
-        Stages(tmp_path).made("key", fail)
+        Stages(tmp_path).get_or_make("key", fail)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,7 +72,7 @@ def test_two_builds_at_once_do_not_mix(tmp_path: Path) -> None:
 
     made = []
     threads = [
-        threading.Thread(target=lambda: made.append(Stages(tmp_path).made("key", make)))
+        threading.Thread(target=lambda: made.append(Stages(tmp_path).get_or_make("key", make)))
         for _ in range(2)
     ]
     for thread in threads:
@@ -86,11 +88,11 @@ def test_the_least_recently_used_leave_a_full_cache(
 ) -> None:
     monkeypatch.setattr(build_cache, "MAX_CACHE_BYTES", 1000)
     for name in ("a", "b"):
-        Stages(tmp_path).made(name, Maker(bytes(300)))
+        Stages(tmp_path).get_or_make(name, Maker(bytes(300)))
     hour_ago_s = time.time() - 3600
     os.utime(tmp_path / "b", (hour_ago_s, hour_ago_s))
-    Stages(tmp_path).made("a", Maker())
-    Stages(tmp_path).made("c", Maker(bytes(300)))
+    Stages(tmp_path).get_or_make("a", Maker())
+    Stages(tmp_path).get_or_make("c", Maker(bytes(300)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]
 
 
@@ -99,5 +101,5 @@ def test_what_a_killed_build_left_leaves_after_a_day(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         then_s = time.time() - age_s
         os.utime(tmp_path / name, (then_s, then_s))
-    Stages(tmp_path).made("key", Maker())
+    Stages(tmp_path).get_or_make("key", Maker())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "making-now"]

@@ -10,13 +10,17 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
+from convoy.v1 import classifier_pb2 as pb
 from export.architectures import alexnet, resnet
 from export.catalog import CATALOG, find
 from export.compare import Served, compare, depth, megabytes, percent, row, served
-from export.describe import describe_module, describe_network
+from export.layers import describe_module, describe_network
+from export.repository.config import write_config
+from export.repository.layout import MODEL_FILES
 from export.study.latency import STAGES, measure
 from export.study.reported_figures import PAPERS, PUBLISHED, TABLE_1, Accuracy, accuracy
 from export.study.tradeoffs import Bottleneck, head, shortcut_costs
+from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
 FIGURES = json.loads((ROOT / "tests" / "data" / "architectures.json").read_text())["networks"]
@@ -60,11 +64,22 @@ def test_depth_is_what_the_papers_count(name: str) -> None:
     assert depth(find(name)) == (others[name] if name in others else int(in_the_name[0]))  # type: ignore[index]
 
 
+def test_a_newest_version_that_is_a_plan_has_the_plans_size(tmp_path: Path) -> None:
+    for folder, file, size in (("nin.v1", "onnx", 10), ("nin.v2", "plan", 20)):
+        (tmp_path / folder / "1").mkdir(parents=True)
+        (tmp_path / folder / MODEL_FILES[file]).write_bytes(bytes(size))
+        model = pb.Model(manifest=pb.Manifest(format=file))
+        write_config(tmp_path / folder, model, max_batch_size=8)
+    assert served("nin", tmp_path) == Served("nin.v2", file_bytes=20)
+    code, stdout, stderr = command("nin", "--repository", str(tmp_path))
+    assert (code, stderr) == (0, "") and "Served: nin.v2" in stdout
+
+
 def test_newest_served_version_is_the_highest_number(tmp_path: Path) -> None:
     for folder in ("nin.v9", "nin.v10", "nin.v11.staging", "nin.v12.withdrawn", "nin_cifar10.v13"):
         (tmp_path / folder / "1").mkdir(parents=True)
         (tmp_path / folder / "1" / "model.onnx").write_bytes(b"\0" * len(folder))
-    assert served("nin", tmp_path) == Served("nin.v10", onnx_bytes=len("nin.v10"))
+    assert served("nin", tmp_path) == Served("nin.v10", file_bytes=len("nin.v10"))
     assert served("vgg16", tmp_path) is None
 
 
@@ -315,14 +330,14 @@ def test_sizes_and_shares_are_short() -> None:
 
 
 def test_speed_is_measured_alone_and_in_the_largest_batch() -> None:
-    steps: list[str] = []
-    alone, batched = measure(find("lenet5"), steps.append, shortest_s=0.01)
+    recorder = Recorder()
+    alone, batched = measure(find("lenet5"), recorder, shortest_s=0.01)
     assert (alone.batch, batched.batch) == (1, find("lenet5").max_batch_size)
     for speed in (alone, batched):
         assert 0 < speed.p50_ms < 1000
         # A mean and a median of the same runs; a busy machine pulls them apart.
         assert 0.01 < speed.images_per_s * speed.p50_ms / 1000 / speed.batch < 10
-    assert len(steps) == STAGES
+    assert len(recorder.steps) == STAGES
 
 
 def test_measured_speed_is_beside_the_rest() -> None:

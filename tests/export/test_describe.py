@@ -13,7 +13,7 @@ from export.architectures.googlenet import inception_digits
 from export.architectures.inception_v3 import inception_v3
 from export.architectures.lenet import lenet5
 from export.catalog import find
-from export.describe import Description, describe_module, describe_network, macs, parameters
+from export.layers import Description, describe_module, describe_network, macs, parameters
 
 ROOT = Path(__file__).parents[2]
 FIGURES = json.loads((ROOT / "tests" / "data" / "architectures.json").read_text())["networks"]

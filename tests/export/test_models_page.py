@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from export.catalog import CATALOG
-from export.describe import describe_network
+from export.layers import describe_network
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "models.md"

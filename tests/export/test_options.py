@@ -2,9 +2,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 
 from export import options as module
+from export.build import build
 from export.catalog import find
 from export.options import Options
 
@@ -33,11 +35,17 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         calibration=Path("/home/me/pictures"),
         max_batch=64,
         opt_batch=32,
+        optimization_level=0,
     )
     assert options.command == (
         "python export/build.py resnet50 --int8 --calibration pictures --format plan "
-        "--weights f.pth --labels flowers.txt --name my-flowers --max-batch 64 --opt-batch 32"
+        "--weights f.pth --labels flowers.txt --name my-flowers --max-batch 64 --opt-batch 32 "
+        "--optimization-level 0"
     )
+    app = typer.Typer()
+    app.command()(build)
+    flags = {flag for option in typer.main.get_command(app).params for flag in option.opts}
+    assert {word for word in options.command.split() if word.startswith("--")} <= flags
 
 
 @pytest.mark.parametrize(

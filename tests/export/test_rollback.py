@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from export.repository.layout import exclusively, labels_text, read_facts
+from export.repository.config import labels_text, read_facts
+from export.repository.layout import lock_versions
 from export.rollback import restore, rollback
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_the_repository_of_the_environment_is_taken(
 
 def test_a_roll_back_waits_for_who_is_renaming(repository: Path) -> None:
     command = [sys.executable, "-m", "convoy.cli", "rollback", "net", f"--repository={repository}"]
-    with exclusively(repository, "net"):
+    with lock_versions(repository, "net"):
         waiting = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(1.5)
@@ -140,8 +141,8 @@ import sys
 for name in ("torch", "onnx", "onnxscript", "safetensors", "sklearn", "skimage"):
     sys.modules[name] = None  # an import fails
 from pathlib import Path
-from export.rollback import put_back, withdraw
-print(*withdraw(Path({str(repository)!r}), "net"), *put_back(Path({str(repository)!r}), "net.v10"))
+from export.repository.withdrawal import restore, withdraw
+print(*withdraw(Path({str(repository)!r}), "net"), *restore(Path({str(repository)!r}), "net.v10"))
 """
     told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
     assert told.stdout.split() == [b"net.v10", b"net.v2", b"net.v10", b"net.v10"]

@@ -13,9 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 from export.catalog import CATALOG
+from export.files import TRAINED_WEIGHTS
 from export.samples.digit_accuracy import MEASURING_SEED, correct, correct_of_rows, drawn
 from export.samples.digits import random_fifth
-from export.train import RECIPES, WEIGHTS, share_of_rate, temper, train
+from export.train import RECIPES, share_of_rate, temper, train
 
 app = typer.Typer()
 app.command()(train)
@@ -170,12 +171,12 @@ def test_rate_rises_for_two_epochs_and_falls_to_nothing() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_weights_are_as_good_as_their_facts_say(name: str) -> None:
-    facts = facts_of(WEIGHTS, name)
-    content = (WEIGHTS / f"{name}.pth").read_bytes()
+    facts = facts_of(TRAINED_WEIGHTS, name)
+    content = (TRAINED_WEIGHTS / f"{name}.pth").read_bytes()
     assert facts["sha256"] == hashlib.sha256(content).hexdigest()
     assert len(content) < 2_000_000
     assert facts["recipe"] == asdict(RECIPES[name])
-    network = load(name, WEIGHTS)
+    network = load(name, TRAINED_WEIGHTS)
     held_out, by_hand, worst = facts["accuracy"]
     assert held_out.items() >= correct_of_rows(network, random_fifth().held_out).items()
     pixels, labels, _ = drawn(CATALOG[name].preprocessing, MEASURING_SEED)
@@ -189,7 +190,7 @@ def test_shipped_weights_are_as_good_as_their_facts_say(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_shipped_curve_ends_where_the_network_has_learnt(name: str) -> None:
-    curve = json.loads((WEIGHTS / f"{name}.curve.json").read_text())
+    curve = json.loads((TRAINED_WEIGHTS / f"{name}.curve.json").read_text())
     assert [point["epoch"] for point in curve] == list(range(1, RECIPES[name].epochs + 1))
     assert max(point["rate"] for point in curve) == pytest.approx(RECIPES[name].rate, rel=0.01)
     assert curve[-1]["error"] < 0.1 < curve[0]["error"]
@@ -199,10 +200,10 @@ def test_shipped_curve_ends_where_the_network_has_learnt(name: str) -> None:
 def test_page_has_the_figures_as_measured(name: str) -> None:
     shares = [
         f"{each['correct']} of {each['total']} ({each['correct'] / each['total']:.1%})"
-        for each in facts_of(WEIGHTS, name)["accuracy"]
+        for each in facts_of(TRAINED_WEIGHTS, name)["accuracy"]
     ]
     held_out, by_hand, worst = shares
-    page = (WEIGHTS.parents[1] / "docs" / "digit-networks.md").read_text()
+    page = (TRAINED_WEIGHTS.parents[1] / "docs" / "digit-networks.md").read_text()
     assert f"| `{name}` | {held_out} | {worst} | {by_hand} |" in page
 
 

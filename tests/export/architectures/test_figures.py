@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.describe import Layer, describe_module
+from export.layers import Layer, describe_module
 
 DATA = Path(__file__).parents[2] / "data" / "architectures.json"
 FIGURES: dict[str, Any] = json.loads(DATA.read_text())["networks"]

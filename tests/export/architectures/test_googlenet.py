@@ -18,7 +18,7 @@ from export.architectures.googlenet import (
     inception_digits,
 )
 from export.architectures.normalization import LocalResponseNorm, TransformInput
-from export.describe import describe_module
+from export.layers import describe_module
 
 DATA = Path(__file__).parents[2] / "data" / "architectures.json"
 

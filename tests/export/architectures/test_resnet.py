@@ -16,7 +16,7 @@ from export.architectures.resnet import (
     resnet50,
     resnet152,
 )
-from export.describe import describe_module
+from export.layers import describe_module
 
 
 def test_a_block_adds_its_input() -> None:

@@ -16,6 +16,7 @@ from convoy.v1 import classifier_pb2 as pb
 from export.catalog import Checkpoint
 from export.checkpoints.download import Downloads, fetch
 from export.errors import DownloadError
+from tests.export.recorder import Recorder
 
 CONTENT = bytes(range(256)) * 1200
 HALF = len(CONTENT) // 2
@@ -101,12 +102,13 @@ def test_file_is_downloaded_once_and_kept(files: Files, downloads: Downloads) ->
     assert (files.asked, kept(downloads)) == ([None], [CHECKPOINT.file])
 
 
-def test_progress_is_told_in_bytes(files: Files, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int | None]] = []
-    downloads = Downloads(files.url, tmp_path, received=lambda *progress: told.append(progress))
+def test_progress_is_reported_in_bytes(files: Files, tmp_path: Path) -> None:
+    recorder = Recorder()
+    downloads = Downloads(files.url, tmp_path, reporter=recorder)
     fetch(CHECKPOINT, downloads)
-    assert told[-1] == (CHECKPOINT.file, len(CONTENT), len(CONTENT))
-    assert [there for _, there, _ in told] == sorted({there for _, there, _ in told})
+    assert recorder.reports[-1] == (CHECKPOINT.file, len(CONTENT), len(CONTENT))
+    received = [completed for _, completed, _ in recorder.reports]
+    assert received == sorted(set(received))
 
 
 def test_file_put_into_the_cache_needs_no_network(tmp_path: Path) -> None:

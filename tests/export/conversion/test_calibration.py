@@ -10,6 +10,7 @@ from PIL import Image
 from convoy.v1 import classifier_pb2 as pb
 from export.conversion.calibration import calibration_images, calibration_sha256
 from export.errors import CalibrationError
+from tests.export.recorder import Recorder
 
 PHOTO = pb.Preprocessing(photo=pb.Photo(resize=8, crop=8))
 DIGIT = pb.Preprocessing(digit=pb.Digit(size=32, box=20))
@@ -32,14 +33,10 @@ def write(folder: Path, contents: dict[str, bytes]) -> None:
         path.write_bytes(content)
 
 
-def ignore(done: int, total: int) -> None:
-    """Of progress, where a test does not look."""
-
-
 def test_pictures_of_all_folders_are_prepared_in_the_order_of_their_names(tmp_path: Path) -> None:
     contents = {"dog/b.PNG": png(3), "a.png": png(1), "cat/z.png": png(2), "cat/notes.txt": b"no"}
     write(tmp_path, contents)
-    images = calibration_images(tmp_path, PHOTO, ignore)
+    images = calibration_images(tmp_path, PHOTO)
     assert images.names == ("a.png", "cat/z.png", "dog/b.PNG")
     assert images.pixels.dtype == np.uint8
     assert np.array_equal(images.pixels, [pixels_of(1), pixels_of(2), pixels_of(3)])
@@ -50,7 +47,7 @@ def test_pictures_of_all_folders_are_prepared_in_the_order_of_their_names(tmp_pa
 
 def test_a_digit_is_found_as_the_gateway_finds_it(tmp_path: Path, digit: bytes) -> None:
     write(tmp_path, {"seven.png": digit})
-    images = calibration_images(tmp_path, DIGIT, ignore)
+    images = calibration_images(tmp_path, DIGIT)
     assert images.pixels.shape == (1, 32, 32, 1)
     assert images.pixels[0, 0].max() == 0 and images.pixels.max() > 200  # light ink on dark paper
 
@@ -59,7 +56,7 @@ def test_pictures_that_the_gateway_refuses_are_left_out_and_named(
     tmp_path: Path, digit: bytes
 ) -> None:
     write(tmp_path, {"7/seven.png": digit, "7/torn.png": digit[:200], "blank.png": png(255)})
-    images = calibration_images(tmp_path, DIGIT, ignore)
+    images = calibration_images(tmp_path, DIGIT)
     assert (images.names, images.facts.images) == (("7/seven.png",), 1)
     assert images.facts.sha256 == hashlib.sha256(digit).hexdigest()
     assert images.skipped == ("7/torn.png", "blank.png")
@@ -71,7 +68,7 @@ def test_of_many_pictures_some_of_each_class_are_taken(
     monkeypatch.setattr("export.conversion.calibration.LIMIT", 4)
     names = [f"{kind}/{number}.png" for kind in ("ant", "bee") for number in range(5)]
     write(tmp_path, {name: png(number) for number, name in enumerate(names)})
-    images = calibration_images(tmp_path, PHOTO, ignore)
+    images = calibration_images(tmp_path, PHOTO)
     assert images.names == ("ant/0.png", "ant/2.png", "bee/0.png", "bee/2.png")
     assert images.facts.images == 4
 
@@ -81,9 +78,9 @@ def test_progress_moves_with_each_batch_and_reaches_the_total(
 ) -> None:
     monkeypatch.setattr("export.conversion.calibration.BATCH", 2)
     write(tmp_path, {f"{number}.png": png(number) for number in range(3)})
-    seen: list[tuple[int, int]] = []
-    images = calibration_images(tmp_path, PHOTO, lambda done, total: seen.append((done, total)))
-    assert seen == [(2, 3), (3, 3)]
+    recorder = Recorder()
+    images = calibration_images(tmp_path, PHOTO, recorder)
+    assert recorder.reports == [("pictures", 2, 3), ("pictures", 3, 3)]
     assert np.array_equal(images.pixels[:, 0, 0, 0], [0, 1, 2])
 
 
@@ -112,7 +109,7 @@ def test_without_pictures_the_error_says_what_to_give(
     write(tmp_path, {"broken/a.png": b"no picture"})
     path = tmp_path / folder if folder else None
     with pytest.raises(CalibrationError, match=f"{reason}.*--calibration DIR with a few hundred"):
-        calibration_images(path, PHOTO, ignore)
+        calibration_images(path, PHOTO)
     if folder != "broken":
         with pytest.raises(CalibrationError, match=reason):
             calibration_sha256(path)

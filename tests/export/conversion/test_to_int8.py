@@ -20,16 +20,13 @@ from export.conversion.to_onnx import Servable, to_onnx
 from export.errors import OnnxError
 from export.samples.digits import clean, held_out, random_fifth
 from export.samples.images import Pixels, samples
+from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[3]
 TARGETS: tuple[Target, ...] = get_args(Target)
 NETWORKS = {"lenet5": "digits", "resnet20_digits": "digits", "nin_cifar10": "random"}
 BOTH = pytest.mark.parametrize("target", TARGETS)
 EACH = pytest.mark.parametrize("name", NETWORKS)
-
-
-def ignore(done: int, total: int) -> None:
-    """Of progress, where a test does not look."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +57,7 @@ def int8(
     folder = tmp_path_factory.mktemp("int8")
     paths = {(name, target): folder / f"{name}-{target}" for name in NETWORKS for target in TARGETS}
     for (name, target), path in paths.items():
-        to_int8(fp32[name], path, calibration(name), target, ignore)
+        to_int8(fp32[name], path, calibration(name), target)
     return paths
 
 
@@ -224,7 +221,7 @@ from pathlib import Path
 import numpy as np
 from export.conversion.to_int8 import to_int8
 fp32_path, path, images, target = sys.argv[1:]
-to_int8(Path(fp32_path), Path(path), np.load(images), target, lambda done, total: None)
+to_int8(Path(fp32_path), Path(path), np.load(images), target)
 """
 
 
@@ -285,15 +282,17 @@ def test_integer_arithmetic_answers_what_the_graph_says(
 def test_progress_begins_at_none_and_reaches_all(
     count: int, fp32: dict[str, Path], tmp_path: Path
 ) -> None:
-    seen: list[tuple[int, int]] = []
+    recorder = Recorder()
     to_int8(
         fp32["lenet5"],
         tmp_path / "model.onnx",
         calibration("lenet5")[:count],
         "cpu",
-        lambda done, total: seen.append((done, total)),
+        recorder,
     )
-    assert seen == [(done, count) for done in (0, *range(4, count, 4), count)]
+    assert recorder.reports == [
+        ("calibration", done, count) for done in (0, *range(4, count, 4), count)
+    ]
 
 
 def test_ranges_are_of_all_images_and_not_of_the_last_batch(
@@ -305,7 +304,7 @@ def test_ranges_are_of_all_images_and_not_of_the_last_batch(
         "both": np.concatenate([calibration("lenet5")[:8], paper]),
         "digits": calibration("lenet5")[:8],
     }.items():
-        to_int8(fp32["lenet5"], tmp_path / name, pixels, "cpu", ignore)
+        to_int8(fp32["lenet5"], tmp_path / name, pixels, "cpu")
         graph = Graph(tmp_path / name)
         found[name] = [
             float(numpy_helper.to_array(graph.constants[node.input[1]]))
@@ -322,7 +321,7 @@ def test_terminal_and_logging_are_left_alone(
 ) -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
-    to_int8(fp32["lenet5"], tmp_path / "model.onnx", calibration("lenet5")[:8], "cpu", ignore)
+    to_int8(fp32["lenet5"], tmp_path / "model.onnx", calibration("lenet5")[:8], "cpu")
     assert (root.level, root.handlers) == before
     assert (capfd.readouterr(), caplog.records) == (("", ""), [])
 
@@ -332,5 +331,5 @@ def test_what_cannot_be_quantised_is_named_and_nothing_is_written(
 ) -> None:
     small = np.zeros((8, 16, 16, 1), dtype=np.uint8)  # lenet5 takes 32×32
     with pytest.raises(OnnxError, match=r"lenet5 cannot be made int8 for tensorrt \(.*\): build"):
-        to_int8(fp32["lenet5"], tmp_path / "model.onnx", small, "tensorrt", ignore)
+        to_int8(fp32["lenet5"], tmp_path / "model.onnx", small, "tensorrt")
     assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,7 @@ from export.conversion.to_tensorrt import (
 from export.errors import EngineError
 from export.proof.parity import onnx_answer
 from export.samples.images import CALIBRATION_SEED, PROOF_SEED, samples
+from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[3]
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -42,10 +43,6 @@ SMALL = ("lenet5", "resnet20_digits")
 # What an engine has beside the weights: 22 MB for resnet152 in int8, 2 MB or less in fp32 and fp16.
 MAX_KERNELS_BYTES = 30_000_000
 PROFILE = Profile(min_batch=1, opt_batch=4, max_batch=8)
-
-
-def unheard(phase: str, step: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +88,7 @@ def exported(network: Network, folder: Path) -> dict[str, Path]:
         servable = Servable(module, network.mean, network.std, precision)
         to_onnx(servable, network.size, classes, paths[precision])
     images = samples(network, 4, CALIBRATION_SEED).pixels
-    to_int8(paths["fp32"], paths["int8"], images, "tensorrt", lambda done, total: None)
+    to_int8(paths["fp32"], paths["int8"], images, "tensorrt")
     return paths
 
 
@@ -99,7 +96,7 @@ def exported(network: Network, folder: Path) -> dict[str, Path]:
 def test_every_network_builds_in_every_precision(
     precision: str, graphs: dict[str, Path], path: Path
 ) -> None:
-    engine = build_engine(graphs[precision], path, PROFILE, "tensorrt_rtx", progress=unheard)
+    engine = build_engine(graphs[precision], path, PROFILE, "tensorrt_rtx")
     assert read_header(path) == EngineHeader("tensorrt_rtx", engine.version)
     # The weights of the graph, as wide as they are there.
     assert 0 < path.stat().st_size - graphs[precision].stat().st_size < MAX_KERNELS_BYTES
@@ -110,7 +107,7 @@ def test_every_network_builds_in_every_precision(
 
 
 def test_an_engine_says_what_it_is(lenet5: Path, path: Path) -> None:
-    engine = build_engine(lenet5, path, PROFILE, "tensorrt_rtx", progress=unheard)
+    engine = build_engine(lenet5, path, PROFILE, "tensorrt_rtx")
     assert engine.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (engine.library, engine.version) == ("tensorrt_rtx", read_header(path).version)
     assert (engine.min_batch, engine.opt_batch, engine.max_batch) == (1, 4, 8)
@@ -122,7 +119,7 @@ def test_an_engine_says_what_it_is(lenet5: Path, path: Path) -> None:
 
 def test_a_better_engine_takes_the_place_of_the_last(lenet5: Path, path: Path) -> None:
     path.write_bytes(b"the last")
-    build_engine(lenet5, path, PROFILE, "tensorrt_rtx", optimization_level=5, progress=unheard)
+    build_engine(lenet5, path, PROFILE, "tensorrt_rtx", optimization_level=5)
     assert read_header(path).kind == "tensorrt_rtx"
     assert left_in(path) == ["model.engine"]
 
@@ -130,7 +127,7 @@ def test_a_better_engine_takes_the_place_of_the_last(lenet5: Path, path: Path) -
 def test_a_folder_that_cannot_be_made_is_named(lenet5: Path, path: Path) -> None:
     path.write_bytes(b"no folder")
     with pytest.raises(EngineError, match=r"model\.engine/x cannot be written: File exists"):
-        build_engine(lenet5, path / "x", PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(lenet5, path / "x", PROFILE, "tensorrt_rtx")
 
 
 def test_an_engine_that_cannot_be_written_leaves_nothing_half_done(
@@ -138,7 +135,7 @@ def test_an_engine_that_cannot_be_written_leaves_nothing_half_done(
 ) -> None:
     path.mkdir()
     with pytest.raises(EngineError, match=r"model\.engine cannot be written: Is a directory"):
-        build_engine(lenet5, path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(lenet5, path, PROFILE, "tensorrt_rtx")
     assert left_in(path) == ["model.engine"]
 
 
@@ -166,7 +163,7 @@ def test_a_node_that_tensorrt_cannot_read_is_named(tmp_path: Path, path: Path) -
         helper.make_node("Cast", ["turned"], ["probabilities"], to=TensorProto.FLOAT),
     )
     with pytest.raises(EngineError) as failed:
-        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx")
     assert str(failed.value).startswith(
         f"TensorRT cannot read {onnx_path}: node turn (Transpose), turn: first input has type "
         "UInt8 but must have type"
@@ -184,7 +181,7 @@ def test_mixed_precisions_are_refused(tmp_path: Path, path: Path) -> None:
         helper.make_node("Add", ["single", "half"], ["probabilities"], name="mix"),
     )
     with pytest.raises(EngineError, match=r"node mix \(Add\), .* types Float and Half"):
-        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx")
 
 
 def unbuildable(folder: Path) -> Path:
@@ -202,7 +199,7 @@ def unbuildable(folder: Path) -> Path:
 def test_a_failed_build_has_its_reason(tmp_path: Path, path: Path) -> None:
     onnx_path = unbuildable(tmp_path)
     with pytest.raises(EngineError) as failed:
-        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx")
     assert str(failed.value).startswith(f"TensorRT cannot build {onnx_path}: ")
     assert str(failed.value).endswith("pixels reshape would change volume 192 to 48.")
     assert left_in(path) == []
@@ -212,7 +209,7 @@ def test_a_truncated_graph_is_refused(lenet5: Path, tmp_path: Path, path: Path) 
     onnx_path = tmp_path / "model.onnx"
     onnx_path.write_bytes(lenet5.read_bytes()[:100_000])
     with pytest.raises(EngineError, match=r"cannot read .*model\.onnx: Failed to parse"):
-        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx")
     assert left_in(path) == []
 
 
@@ -223,7 +220,7 @@ def test_a_file_that_tensorrt_takes_for_an_empty_graph_is_refused(
     onnx_path = tmp_path / "model.onnx"
     onnx_path.write_bytes(content)
     with pytest.raises(EngineError, match=r"model\.onnx has no inputs and outputs, .* image UINT8"):
-        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(onnx_path, path, PROFILE, "tensorrt_rtx")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +238,7 @@ def test_another_name_is_refused(
         value.name = new if value.name == old else value.name
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(EngineError, match=rf"model\.onnx has .*{new} .* and serving needs image"):
-        build_engine(tmp_path / "model.onnx", path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(tmp_path / "model.onnx", path, PROFILE, "tensorrt_rtx")
     assert left_in(path) == []
 
 
@@ -250,7 +247,7 @@ def test_a_fixed_batch_is_refused(lenet5: Path, tmp_path: Path, path: Path) -> N
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(EngineError, match=r"has image UINT8 fixed×fixed×fixed×fixed, "):
-        build_engine(tmp_path / "model.onnx", path, PROFILE, "tensorrt_rtx", progress=unheard)
+        build_engine(tmp_path / "model.onnx", path, PROFILE, "tensorrt_rtx")
 
 
 @pytest.mark.parametrize("batches", [(2, 1, 8), (1, 9, 8), (0, 1, 8), (4, 4, 2)])
@@ -262,9 +259,7 @@ def test_batches_that_contradict_each_other_are_refused(batches: tuple[int, int,
 @pytest.mark.parametrize("level", [-1, 6])
 def test_a_level_that_there_is_not_is_refused(level: int, lenet5: Path, path: Path) -> None:
     with pytest.raises(EngineError, match=f"no optimisation level {level}: choose 0"):
-        build_engine(
-            lenet5, path, PROFILE, "tensorrt_rtx", optimization_level=level, progress=unheard
-        )
+        build_engine(lenet5, path, PROFILE, "tensorrt_rtx", optimization_level=level)
 
 
 def test_every_failed_build_has_its_own_reason(lenet5: Path, tmp_path: Path, path: Path) -> None:
@@ -273,24 +268,24 @@ def test_every_failed_build_has_its_own_reason(lenet5: Path, tmp_path: Path, pat
     for most in (8, 7):
         with pytest.raises(EngineError, match=f"change volume {48 * most} to 48") as failed:
             profile = Profile(1, most, most)
-            build_engine(unbuildable(tmp_path), path, profile, "tensorrt_rtx", progress=unheard)
+            build_engine(unbuildable(tmp_path), path, profile, "tensorrt_rtx")
         failures.append(failed)
-    build_engine(lenet5, path, PROFILE, "tensorrt_rtx", progress=unheard)
+    build_engine(lenet5, path, PROFILE, "tensorrt_rtx")
 
 
 # ---------------------------------------------------------------- how it goes on, and how it ends
 
 
 def test_progress_goes_through_every_phase_to_its_end(lenet5: Path, path: Path) -> None:
-    heard: list[tuple[str, int, int]] = []
-    build_engine(lenet5, path, PROFILE, "tensorrt_rtx", progress=lambda *step: heard.append(step))
-    (whole, begun, steps), *_, last = heard
+    recorder = Recorder()
+    build_engine(lenet5, path, PROFILE, "tensorrt_rtx", reporter=recorder)
+    (whole, begun, steps), *_, last = recorder.reports
     assert begun == 0 and last == (whole, steps, steps)
-    assert all(0 <= done <= total for _, done, total in heard)
-    phases = {phase for phase, _, _ in heard}
+    assert all(total is not None and 0 <= done <= total for _, done, total in recorder.reports)
+    phases = {phase for phase, _, _ in recorder.reports}
     assert len(phases) > 5
     for phase in phases - {whole}:  # each within the whole
-        assert [done == total for name, done, total in heard if name == phase][-1]
+        assert [done == total for name, done, total in recorder.reports if name == phase][-1]
 
 
 @pytest.fixture
@@ -303,19 +298,20 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_a_build_and_leaves_nothing(lenet5: Path, path: Path) -> None:
-    heard: list[str] = []
+    class Interrupter(Recorder):
+        def progress(self, task: str, completed: int, total: int | None, unit: str = "") -> None:
+            if len(self.reports) == 20:  # as a terminal does it: the main thread gets the signal
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            super().progress(task, completed, total, unit)
+            time.sleep(0.01)  # a build of two seconds
 
-    def interrupt(phase: str, step: int, total: int) -> None:
-        if len(heard) == 20:  # as a terminal does it: the main thread gets the signal
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        heard.append(phase)
-        time.sleep(0.01)  # a build of two seconds
-
+    interrupter = Interrupter()
     with pytest.raises(KeyboardInterrupt):
-        build_engine(lenet5, path, PROFILE, "tensorrt_rtx", progress=interrupt)
-    assert "Timing graph nodes" not in heard, "the build went on"
+        build_engine(lenet5, path, PROFILE, "tensorrt_rtx", reporter=interrupter)
+    phases = {phase for phase, _, _ in interrupter.reports}
+    assert "Timing graph nodes" not in phases, "the build went on"
     assert left_in(path) == []
-    build_engine(lenet5, path, PROFILE, "tensorrt_rtx", progress=unheard)  # as if nothing had been
+    build_engine(lenet5, path, PROFILE, "tensorrt_rtx")  # as if nothing had been
 
 
 # ---------------------------------------------------------------- where no plan can be built
@@ -347,7 +343,7 @@ def test_a_plan_is_refused_in_a_sentence_that_has_the_remedy(
     assert why_no_plan() == "TensorRT is not installed."
     remedy = r"TensorRT is not installed\. .* container of the same release .* docs/tensorrt\.md"
     with pytest.raises(EngineError, match=remedy):
-        build_engine(lenet5, path, PROFILE, "tensorrt", progress=unheard)
+        build_engine(lenet5, path, PROFILE, "tensorrt")
     with pytest.raises(EngineError, match=remedy):
         target_of("tensorrt")
     assert (ROOT / "docs" / "tensorrt.md").is_file()
@@ -390,9 +386,7 @@ def test_a_plan_answers_as_its_graph_does(precision: str, tmp_path: Path, path: 
     network = find("resnet50")
     onnx_path, cache_path = exported(network, tmp_path)[precision], tmp_path / "timing.cache"
     assert why_no_plan() is None
-    engine = build_engine(
-        onnx_path, path, PROFILE, "tensorrt", timing_cache_path=cache_path, progress=unheard
-    )
+    engine = build_engine(onnx_path, path, PROFILE, "tensorrt", timing_cache_path=cache_path)
     assert read_header(path) == EngineHeader("tensorrt", engine.version)
     assert engine.gpu and engine.cuda and re.fullmatch(r"\d+\.\d", engine.compute_capability)
     assert cache_path.stat().st_size > 0
@@ -407,7 +401,7 @@ def test_a_timing_cache_of_another_machine_is_begun_anew(
 ) -> None:
     cache_path = tmp_path / "timing.cache"
     cache_path.write_bytes(b"no cache")
-    build_engine(lenet5, path, PROFILE, "tensorrt", timing_cache_path=cache_path, progress=unheard)
+    build_engine(lenet5, path, PROFILE, "tensorrt", timing_cache_path=cache_path)
     assert cache_path.read_bytes() != b"no cache"
 
 

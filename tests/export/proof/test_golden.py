@@ -7,7 +7,7 @@ from PIL import Image
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded, load
-from export.console import Published
+from export.console import PublishedVersion
 from export.errors import ParityError
 from export.proof.golden import cropped, golden_images
 from export.proof.parity import torch_answer
@@ -77,7 +77,7 @@ def test_crop_is_the_published_one(
     assert np.array_equal(cropped(content.getvalue(), pb.Photo(resize=resize, crop=224)), expected)
 
 
-def test_digits_are_drawn_dark_on_light_and_of_different_classes(built: Published) -> None:
+def test_digits_are_drawn_dark_on_light_and_of_different_classes(built: PublishedVersion) -> None:
     golden = built.model.golden_images
     assert 1 <= len({image.expected[0].label for image in golden}) == len(golden) <= 3
     for image in golden:

@@ -72,7 +72,7 @@ def test_a_mistake_of_the_export_fails_on_the_first_rung(
 
     monkeypatch.setattr(to_onnx, "Servable", Mistaken)
     with pytest.raises(ParityError, match=FIRST_RUNG):
-        run(Options(find(name), "fp32", "random", 0, tmp_path / "models"), lambda _: None)
+        run(Options(find(name), "fp32", "random", 0, tmp_path / "models"))
     assert not list((tmp_path / "models").glob(f"{name}.*"))
 
 
@@ -88,7 +88,7 @@ def test_a_mistake_of_the_precision_fails_on_its_rung(
 
     monkeypatch.setattr(to_onnx, "Servable", Mistaken)
     with pytest.raises(ParityError, match=r"ONNX fp32 → ONNX fp16: .* 0.02 is allowed"):
-        run(Options(find("lenet5"), "fp16", "digits", 0, tmp_path / "models"), lambda _: None)
+        run(Options(find("lenet5"), "fp16", "digits", 0, tmp_path / "models"))
 
 
 def test_trained_weights_are_held_to_a_tighter_fp16_than_random_ones() -> None:
@@ -115,7 +115,7 @@ def int8(network: Network, weights: str, pictures: Path, tmp_path: Path) -> Opti
 
 
 def test_int8_is_judged_on_trained_weights(pictures: Path, tmp_path: Path) -> None:
-    published = run(int8(find("lenet5"), "digits", pictures, tmp_path), lambda _: None)
+    published = run(int8(find("lenet5"), "digits", pictures, tmp_path))
     manifest, rungs = published.model.manifest, published.model.parity
     calibration = manifest.calibration
     assert (manifest.precision, calibration.images, calibration.refused) == ("int8", 12, 1)
@@ -131,17 +131,17 @@ def test_int8_is_judged_on_trained_weights(pictures: Path, tmp_path: Path) -> No
     assert not any(rung.reported_only for rung in rungs)
     strict = dataclasses.replace(find("lenet5"), int8_tolerance=1e-6)
     with pytest.raises(ParityError, match=r"ONNX fp32 → ONNX int8: .* 1e-06 is allowed"):
-        run(int8(strict, "digits", pictures, tmp_path), lambda _: None)
+        run(int8(strict, "digits", pictures, tmp_path))
 
 
 def test_int8_is_reported_on_random_weights(pictures: Path, tmp_path: Path) -> None:
     strict = dataclasses.replace(find("lenet5"), int8_tolerance=1e-6)
-    published = run(int8(strict, "random", pictures, tmp_path), lambda _: None)
+    published = run(int8(strict, "random", pictures, tmp_path))
     assert [rung.reported_only for rung in published.model.parity] == [False, True, False]
 
 
 def test_a_batch_size_of_ones_own_is_proven_and_configured(tmp_path: Path) -> None:
     options = Options(find("lenet5"), "fp32", "random", 0, tmp_path / "models", max_batch=5)
-    published = run(options, lambda _: None)
+    published = run(options)
     assert all(list(rung.batch_sizes) == [1, 2, 3, 5] for rung in published.model.parity)
     assert "max_batch_size: 5" in (published.folder / "config.pbtxt").read_text()[:200]

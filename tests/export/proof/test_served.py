@@ -12,25 +12,26 @@ from tritonclient.grpc import InferenceServerClient
 from convoy.v1 import classifier_pb2 as pb
 from export.build import run
 from export.catalog import find
-from export.console import Published
+from export.console import PublishedVersion
 from export.errors import ParityError, ServedError
 from export.options import Options
 from export.proof.parity import onnx_answer
 from export.proof.served import pictures, private_gateway, served_rung
-from export.repository.layout import MODEL_FILES, facts_json, read_facts, write
+from export.repository.config import facts_json, read_facts, write_config
+from export.repository.layout import MODEL_FILES
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def photo_version(tmp_path_factory: pytest.TempPathFactory) -> Published:
+def photo_version(tmp_path_factory: pytest.TempPathFactory) -> PublishedVersion:
     """A small network of colour photos, with random weights."""
     repository = tmp_path_factory.mktemp("photos")
-    return run(Options(find("nin_cifar10"), "fp32", "random", 0, repository), lambda _: None)
+    return run(Options(find("nin_cifar10"), "fp32", "random", 0, repository))
 
 
 @pytest.fixture(scope="module")
-def staged(photo_version: Published, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def staged(photo_version: PublishedVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, not yet published."""
     repository = tmp_path_factory.mktemp("staged")
     return shutil.copytree(photo_version.folder, repository / "tested.v3.staging")
@@ -109,7 +110,9 @@ def test_a_gpu_may_round_less_than_fp32_otherwise_than_the_cpu(
         climb(staged, precision="fp16", off_by=8e-3)
 
 
-def test_the_build_stores_the_rung_and_the_batch_sizes_seen(photo_version: Published) -> None:
+def test_the_build_stores_the_rung_and_the_batch_sizes_seen(
+    photo_version: PublishedVersion,
+) -> None:
     stored = read_facts(photo_version.folder)
     assert stored
     rung = stored.parity[-1]
@@ -148,7 +151,9 @@ def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) ->
         climb(staged, root)
 
 
-def test_labels_are_compared_with_the_models_own(photo_version: Published, tmp_path: Path) -> None:
+def test_labels_are_compared_with_the_models_own(
+    photo_version: PublishedVersion, tmp_path: Path
+) -> None:
     """Facts that were changed between building and serving, golden images and all."""
     folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
     model = read_facts(folder)
@@ -194,12 +199,12 @@ def swap_two_labels(model: pb.Model) -> None:
 
 
 def test_a_version_that_is_not_what_was_built_does_not_prove_itself(
-    photo_version: Published, tmp_path: Path
+    photo_version: PublishedVersion, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
     model = read_facts(folder)
     assert model
     swap_two_labels(model)
-    write(folder, model, 8)
+    write_config(folder, model, 8)
     with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
         climb(folder)

@@ -17,20 +17,16 @@ from tritonclient.grpc.model_config_pb2 import (
 )
 
 from convoy.v1 import classifier_pb2 as pb
-from export.console import Published
+from export.console import PublishedVersion
 from export.errors import RepositoryError
+from export.repository.config import FACTS_KEY, max_batch_size, read_facts, write_config
 from export.repository.layout import (
-    FACTS_KEY,
-    exclusively,
+    highest_number,
     highest_published,
-    highest_version,
-    max_batch_size,
-    numbers,
-    prune,
-    read_facts,
-    staging,
-    write,
+    lock_versions,
+    version_numbers,
 )
+from export.repository.publishing import prune, staging
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def config(built: Published) -> ModelConfig:
+def config(built: PublishedVersion) -> ModelConfig:
     text = (built.folder / "config.pbtxt").read_text(encoding="utf-8")
     return text_format.Parse(text, ModelConfig())
 
@@ -55,7 +51,7 @@ def test_config_is_what_triton_must_know(config: ModelConfig) -> None:
     assert config.dynamic_batching.ByteSize() == 0  # no preferred sizes, no delay, no queue policy
 
 
-def test_facts_come_back_out_of_the_config(config: ModelConfig, built: Published) -> None:
+def test_facts_come_back_out_of_the_config(config: ModelConfig, built: PublishedVersion) -> None:
     text = config.parameters[FACTS_KEY].string_value
     read = json_format.Parse(text, pb.Model())
     assert read.manifest == built.model.manifest
@@ -75,7 +71,7 @@ def test_digest_is_that_of_the_manifest_as_it_stands(config: ModelConfig) -> Non
     assert facts["manifest_digest"] == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_labels_stand_one_a_line(built: Published) -> None:
+def test_labels_stand_one_a_line(built: PublishedVersion) -> None:
     text = (built.folder / "labels.txt").read_text()
     assert text == "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n"
     assert built.model.manifest.labels_sha256 == hashlib.sha256(text.encode()).hexdigest()
@@ -83,7 +79,7 @@ def test_labels_stand_one_a_line(built: Published) -> None:
 
 def test_what_was_written_can_be_read_again(tmp_path: Path) -> None:
     model = pb.Model(labels=[pb.Label(name="ant")], manifest=pb.Manifest(network="net"))
-    write(tmp_path, model, 8)
+    write_config(tmp_path, model, 8)
     read = read_facts(tmp_path)
     assert read and (read.manifest, read.labels) == (model.manifest, model.labels)
     assert max_batch_size(tmp_path) == 8
@@ -103,7 +99,7 @@ def test_what_cannot_be_read_is_no_version_of_ours(tmp_path: Path) -> None:
     ("format", "backend"), [("onnx", "onnxruntime"), ("plan", "tensorrt"), ("", "onnxruntime")]
 )
 def test_the_backend_is_that_of_the_format(tmp_path: Path, format: str, backend: str) -> None:
-    write(tmp_path, pb.Model(manifest=pb.Manifest(format=format)), 8)
+    write_config(tmp_path, pb.Model(manifest=pb.Manifest(format=format)), 8)
     config = text_format.Parse((tmp_path / "config.pbtxt").read_text(), ModelConfig())
     assert config.backend == backend
 
@@ -149,7 +145,7 @@ def test_number_of_a_version_deleted_by_hand_is_not_used_again(tmp_path: Path) -
     for _ in range(2):
         shutil.rmtree(publish(tmp_path, "net"))
     assert publish(tmp_path, "net").name == "net.v3"
-    assert highest_version(tmp_path, "net") == 3
+    assert highest_number(tmp_path, "net") == 3
 
 
 def test_a_late_build_of_a_lower_number_does_not_make_the_higher_one_forgotten(
@@ -189,7 +185,7 @@ def test_builds_at_once_get_a_number_each_and_do_not_mix(tmp_path: Path) -> None
         (first.folder / "1" / "model.onnx").write_text("first")
         (second.folder / "1" / "model.onnx").write_text("second")
         second.publish()
-        assert numbers(tmp_path, "net") == [2]
+        assert version_numbers(tmp_path, "net") == [2]
         first.publish()
     assert [content(tmp_path / f"net.v{number}") for number in (1, 2)] == ["first", "second"]
     assert folders(tmp_path) == ["net.v1", "net.v2"]
@@ -209,7 +205,7 @@ def test_what_a_killed_build_left_is_cleared_and_others_are_not(tmp_path: Path) 
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from export.repository.layout import staging
+    from export.repository.publishing import staging
     with staging(Path(sys.argv[1]), "net") as staged:
         print(staged.folder.name, flush=True)
         sys.stdin.read()
@@ -234,7 +230,7 @@ def test_a_lock_that_is_never_let_go_is_one_sentence(
 ) -> None:
     monkeypatch.setattr("export.repository.layout.LOCK_TIMEOUT_S", 0.1)
     with (
-        exclusively(tmp_path, "net"),
+        lock_versions(tmp_path, "net"),
         pytest.raises(RepositoryError, match=r"has held .*\.net\.lock for 0 s"),
         staging(tmp_path, "net"),
     ):
@@ -344,7 +340,8 @@ FULL = """
     from pathlib import Path
     from convoy.v1 import classifier_pb2 as pb
     from export.errors import RepositoryError
-    from export.repository.layout import staging, write
+    from export.repository.config import write_config
+    from export.repository.publishing import staging
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     try:
         with staging(Path(sys.argv[1]), "net") as staged:
@@ -368,7 +365,7 @@ READ_ONLY = """
     import os, sys
     from pathlib import Path
     from export.errors import RepositoryError
-    from export.repository.layout import prune, staging
+    from export.repository.publishing import prune, staging
     os.chdir(sys.argv[1])
     if os.getuid() == 0:  # whom no mode stops
         os.setuid(65534)

@@ -1,0 +1,176 @@
+"""The options of the commands: each one's flag, type, bounds and help text.
+
+`Repository` is shared by every command that works on a model repository. The others are those of
+`convoy build`; `options.Options` has a field of the same type for each that a build depends on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.catalog import CATALOG
+
+Repository = Annotated[
+    Path | None,
+    typer.Option(
+        "--repository",
+        envvar="CONVOY_REPOSITORY",
+        file_okay=False,
+        help="The model repository.",
+        show_default="the checkout's model_repository, else ./model_repository",
+    ),
+]
+
+# ------------------------------------------------------------------------------ what is built
+
+Networks = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NETWORK…", help=f"One or more: {', '.join(CATALOG)}."),
+]
+All = Annotated[bool, typer.Option("--all", help="Build every network of the catalog.")]
+Fp16 = Annotated[
+    bool,
+    typer.Option("--fp16", help="Half precision: half the size, faster on a GPU. Default: fp32."),
+]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8", help="8-bit integers, with the recipe of the target; needs --calibration."
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="DIR",
+        help="For --int8: a folder with a few hundred pictures like those that will be served.",
+    ),
+]
+FormatName = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="onnx|plan|rtx",
+        help="An ONNX file, which runs everywhere; a TensorRT plan, for this kind of GPU; or a "
+        "TensorRT-RTX engine, which is written to --output and never published.",
+        show_default="plan where there are a GPU and TensorRT, else onnx",
+    ),
+]
+MaxBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--max-batch",
+        min=1,
+        max=1024,
+        help="Maximum batch size.",
+        show_default="the network's",
+    ),
+]
+OptBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--opt-batch",
+        min=1,
+        help="The batch size for which an engine is optimised.",
+        show_default="--max-batch",
+    ),
+]
+OptimizationLevel = Annotated[
+    int | None,
+    typer.Option(
+        "--optimization-level",
+        min=0,
+        max=5,
+        help="Of an engine: 0 builds fast, 5 runs fast.",
+        show_default="TensorRT's own choice",
+    ),
+]
+
+# ------------------------------------------------------------------------------ from which weights
+
+WeightsSource = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="imagenet|imagenet1k_v1|digits|random|FILE",
+        help="Published weights, the best or the first version; the digit weights that "
+        "export/train.py trained; seeded random ones (the answers are meaningless); or a .pth or "
+        ".safetensors file with a state dict. Published weights are downloaded once, into "
+        "~/.cache/convoy/weights (XDG_CACHE_HOME).",
+        show_default="imagenet for the ImageNet networks, digits for those trained here",
+    ),
+]
+WeightsUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-url",
+        envvar="CONVOY_WEIGHTS_URL",
+        metavar="URL",
+        help="Where to download published weights: a folder that has the files under their "
+        "published names.",
+        show_default="PyTorch's server",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random weights.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Your own classes, for a fine-tuned FILE of weights: one label per line, in the order "
+        "of the network's outputs; optionally a tab and the label's id.",
+        show_default="the network's",
+    ),
+]
+
+# ------------------------------------------------------------------------------ where it goes
+
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="The model's name: lower-case letters, digits, '-' and '_'.",
+        show_default="the network's name",
+    ),
+]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        "--keep",
+        min=2,
+        help="Once the new version is published, delete all but this many of the newest.",
+        show_default="keep all",
+    ),
+]
+Triton = Annotated[
+    str | None,
+    typer.Option(
+        "--triton",
+        metavar="HOST:PORT",
+        help="A Triton (gRPC) that serves this repository: the served answer is proven with it "
+        "before the version is published. Without it, ONNX Runtime proves it, and a plan is proven "
+        "by each gateway that loads it.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", file_okay=False, help="The folder in which --format rtx writes NAME/."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Rebuild everything, even if the same build is published."),
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="Rebuild the highest version in its place instead of adding one. For the networks "
+        "that ship, until the first release; a server that has it loaded must be restarted.",
+    ),
+]
