@@ -1,10 +1,11 @@
-"""Every network that can be built, one row each. Nothing else lists networks.
+"""Every network that can be built, one row each. This is the only list of networks.
 
-A row carries what is a fact of the network and not of one build: its architecture, what its input
-is and how it is prepared, its labels, the published checkpoints, the paper, and how much two
-runtimes may differ. Adding a network is adding a row; CONTRIBUTING.md has the steps.
+A row has the facts of the network that hold for all its builds: its architecture, its input and
+preprocessing, its labels, the published checkpoints, the paper, and how much two runtimes may
+differ. To add a network, add a row; CONTRIBUTING.md has the steps.
 
-Importing this module is cheap: the architectures, and torch with them, come in when one is built.
+Importing this module is cheap: the architectures, and torch with them, are imported when a network
+is built.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ if TYPE_CHECKING:
 
 # The 1,000 classes of ImageNet-1k in the order of the networks' outputs: index, synset, name. The
 # order is that of the sorted synset ids; the synsets are WordNet's (Princeton University, WordNet
-# License), the names those of torchvision's models/_meta.py (BSD-3-Clause). Read by export alone: a
-# model carries its own labels.
+# License), the names are from torchvision's models/_meta.py (BSD-3-Clause). Only export reads this
+# file: a model carries its own labels.
 IMAGENET_CLASSES = Path(__file__).with_name("imagenet1k_classes.tsv")
 
-# What every graph takes, uint8 N×H×W×C, and gives: float32 N×K, and int32 N×1, how many images went
-# through it together.
+# The input of every graph, uint8 N×H×W×C, and its outputs: float32 N×K; int32 N×1, the number of
+# images in the batch.
 INPUT, PROBABILITIES, BATCH_SIZE = "image", "probabilities", "batch_size"
+
+# The largest file of a golden image: config.pbtxt carries it.
+MAX_GOLDEN_BYTES = 16_000
+
+# A digit as the digit networks see it: the side of the square and the longest side of the digit in
+# it, in pixels. The graph normalises pixels in 0..1: paper becomes -0.1 and ink 1.175, the levels
+# of LeCun 1998 (section II.B), which give inputs a mean near 0 and a variance near 1.
+DIGIT_SIZE, DIGIT_BOX = 32, 20
+DIGIT_MEAN, DIGIT_STD = 0.1 / 1.275, 1 / 1.275
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Checkpoint:
 
     source: str  # Weights.source: "imagenet1k_v2"
     file: str
-    preprocessing: pb.Preprocessing  # as its makers measured it
+    preprocessing: pb.Preprocessing  # with which its authors measured it
 
     @property
     def sha256_prefix(self) -> str:
@@ -52,29 +62,29 @@ class Network:
     paper: str
     architecture: str  # "module:builder" in export/architectures
     size: int  # pixels, the side of the square input
-    mean: tuple[float, ...]  # a channel each, of pixels in 0..1
+    mean: tuple[float, ...]  # per channel, of pixels in 0..1
     std: tuple[float, ...]
-    preprocessing: pb.Preprocessing  # where the checkpoint does not say otherwise
+    preprocessing: pb.Preprocessing  # unless the checkpoint has its own
     labels: Callable[[], list[pb.Label]]
-    weights: str  # what `--weights` is unless given: "imagenet", or "digits" where we train
+    weights: str  # the default of `--weights`: "imagenet", or "digits" where we train
     checkpoints: tuple[Checkpoint, ...] = ()  # the default one first
     max_batch_size: int = 8
-    proof_images: int = 8  # how many two runtimes are compared on
-    # Largest difference of a probability that is allowed on each rung of the ladder: from PyTorch
-    # to ONNX Runtime in fp32 (3e-5 measured at most); from fp32 to fp16 or int8; from the ONNX file
+    proof_images: int = 8  # on which two runtimes are compared
+    # The largest difference of a probability that each rung of the ladder allows: from PyTorch to
+    # ONNX Runtime in fp32 (measured: at most 3e-5); from fp32 to fp16 or int8; from the ONNX file
     # to the engine, or to itself on a GPU; from the file to itself behind the gateway.
     fp32_tolerance: float = 1e-4
     fp16_tolerance: float = 0.03
-    random_fp16_tolerance: float = 0.03  # random weights are unsure of some images, which move most
+    random_fp16_tolerance: float = 0.03  # images that random weights are unsure of move most
     int8_tolerance: float = 0.3
     engine_tolerance: float = 0.03
     served_tolerance: float = 1e-3
-    # The same between the build and what a gateway answers to a golden image. Its decoder and its
-    # resize may differ from ours by a grey level, its processor in the last bits.
+    # The same between the build's answer to a golden image and a gateway's. The gateway's decoder
+    # and resize may differ from ours by one grey level, its processor in the last bits.
     golden_tolerance: float = 0.05
 
     def tolerance(self, rung: str, *, is_random: bool) -> float:
-        """Of "fp32", "fp16", "int8" or "engine"."""
+        """Returns the tolerance of a rung: "fp32", "fp16", "int8" or "engine"."""
         random = "random_" if rung == "fp16" and is_random else ""
         tolerance: float = getattr(self, f"{random}{rung}_tolerance")
         return tolerance
@@ -90,7 +100,7 @@ class Network:
         )
 
     def build(self) -> nn.Module:
-        """The architecture: normalised float N×C×H×W to logits N×K."""
+        """Returns the architecture: normalised float N×C×H×W to logits N×K."""
         module, _, builder = self.architecture.partition(":")
         network: nn.Module = getattr(
             importlib.import_module(f"export.architectures.{module}"), builder
@@ -103,7 +113,7 @@ def digit_labels() -> list[pb.Label]:
 
 
 def cifar10_labels() -> list[pb.Label]:
-    """In the order of the data set's batches.meta (Krizhevsky 2009)."""
+    """Returns the classes in the order of the data set's batches.meta (Krizhevsky 2009)."""
     names = "airplane automobile bird cat deer dog frog horse ship truck"
     return [pb.Label(name=name) for name in names.split()]
 
@@ -117,11 +127,12 @@ def photo(resize: int, crop: int = 224) -> pb.Preprocessing:
     return pb.Preprocessing(photo=pb.Photo(resize=resize, crop=crop))
 
 
-# Of ImageNet's pixels; every published checkpoint here was trained with them (torchvision).
+# Statistics of ImageNet's pixels; every published checkpoint here was trained with them
+# (torchvision).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# The papers, and where each can be found.
+# The papers' references.
 LECUN_1998 = (
     "LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document Recognition, "
     "Proc. IEEE 86(11), 1998, doi 10.1109/5.726791"
@@ -158,7 +169,7 @@ def imagenet_network(
     resize: int = 256,
     random_fp16_tolerance: float = 0.03,
 ) -> Network:
-    """A network of ImageNet's classes; `files` are its published checkpoints, of one version."""
+    """A network with ImageNet's classes; `files` are its published checkpoints, version 1."""
     preprocessing = photo(resize, size)
     return Network(
         name=name,
@@ -176,7 +187,7 @@ def imagenet_network(
 
 
 def deep_resnet(name: str, v2: str, v1: str) -> Network:
-    """Published twice, each with a resize of its own; the second is the better one."""
+    """Published twice, each with its own resize; the second is more accurate."""
     return replace(
         imagenet_network(name, HE_2015, "resnet", resize=232),
         checkpoints=(
@@ -189,24 +200,22 @@ def deep_resnet(name: str, v2: str, v1: str) -> Network:
 def digit_network(
     name: str, paper: str, module: str, random_fp16_tolerance: float = 0.03
 ) -> Network:
-    """A network that export/train.py trains, on one grey digit of 32×32."""
+    """A network trained by export/train.py; its input is one grey digit, 32×32."""
     return Network(
         name=name,
         paper=paper,
         architecture=f"{module}:{name}",
-        size=32,
-        # Pixels 0 (paper) and 1 (ink) become -0.1 and 1.175, as in LeCun 1998, section II.B;
-        # export/samples/digits.py trains with the same two numbers, and a test compares them.
-        mean=(0.1 / 1.275,),
-        std=(1 / 1.275,),
-        preprocessing=pb.Preprocessing(digit=pb.Digit(size=32, box=20)),
+        size=DIGIT_SIZE,
+        mean=(DIGIT_MEAN,),
+        std=(DIGIT_STD,),
+        preprocessing=pb.Preprocessing(digit=pb.Digit(size=DIGIT_SIZE, box=DIGIT_BOX)),
         labels=digit_labels,
         weights="digits",
         proof_images=360,
-        fp16_tolerance=0.02,  # 6e-3 measured at most, over all of 360
-        int8_tolerance=0.1,  # 0.061 measured at most
+        fp16_tolerance=0.02,  # measured: at most 6e-3, over all 360
+        int8_tolerance=0.1,  # measured: at most 0.061
         random_fp16_tolerance=random_fp16_tolerance,
-        golden_tolerance=0.02,  # the build asks the gateway's own preparation
+        golden_tolerance=0.02,  # the build uses the gateway's own preprocessing
     )
 
 
@@ -230,7 +239,7 @@ NETWORKS = (
         architecture="nin:nin_cifar10",
         size=32,
         # The author normalises contrast and whitens with matrices that were not published; these
-        # are the training set's mean and standard deviation, a channel each.
+        # are the training set's mean and standard deviation per channel.
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         preprocessing=photo(resize=32, crop=32),
@@ -250,7 +259,7 @@ NETWORKS = (
         resize=342,
         random_fp16_tolerance=0.1,
     ),
-    # Without shortcuts, rounding grows from layer to layer.
+    # Without shortcuts, rounding errors grow from layer to layer.
     imagenet_network("plain18", HE_2015, "resnet"),
     imagenet_network("plain34", HE_2015, "resnet", random_fp16_tolerance=0.1),
     imagenet_network("resnet18", HE_2015, "resnet", "resnet18-f37072fd.pth"),
@@ -258,18 +267,22 @@ NETWORKS = (
     deep_resnet("resnet50", "resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth"),
     deep_resnet("resnet101", "resnet101-cd907fc2.pth", "resnet101-63fe2227.pth"),
     deep_resnet("resnet152", "resnet152-f82ba261.pth", "resnet152-394f9c45.pth"),
-    # Of 360 digits there are some that random weights are unsure of; those move most in fp16.
+    # Random weights are unsure of some of the 360 digits; those move most in fp16.
     digit_network("plain20_digits", HE_2015, "resnet", random_fp16_tolerance=0.15),
     digit_network("resnet20_digits", HE_2015, "resnet", random_fp16_tolerance=0.15),
 )
 
 
 def by_name(networks: Iterable[Network]) -> dict[str, Network]:
-    """The rows by their names, which must all differ."""
+    """Returns the rows by name.
+
+    Raises:
+        ValueError: two rows have the same name.
+    """
     table: dict[str, Network] = {}
     for network in networks:
         if network.name in table:
-            raise ValueError(f"two networks of the catalog are called {network.name!r}: rename one")
+            raise ValueError(f"two networks in the catalog are called {network.name!r}: rename one")
         table[network.name] = network
     return table
 
@@ -278,13 +291,13 @@ CATALOG = by_name(NETWORKS)
 
 
 def find(name: str) -> Network:
-    """The row of that name.
+    """Returns the row of that name.
 
     Raises:
-        UnknownNetwork: there is none; the message has the nearest names, or all.
+        UnknownNetwork: there is none; the message suggests the nearest names, or lists all.
     """
     if name in CATALOG:
         return CATALOG[name]
     near = difflib.get_close_matches(name.lower(), CATALOG, n=3, cutoff=0.5)
-    names = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(CATALOG)}."
-    raise UnknownNetwork(f"No network is called {name!r}: {names}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(CATALOG)}."
+    raise UnknownNetwork(f"No network is called {name!r}: {hint}")

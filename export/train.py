@@ -168,7 +168,12 @@ def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> d
     from rich.console import Console
     from rich.progress import Progress
 
-    from export.samples.digit_accuracy import TEMPERING_SEED, accuracy, correct_of_rows, drawn
+    from export.samples.digit_accuracy import (
+        TEMPERING_SEED,
+        accuracy,
+        measure_rows,
+        prepare_drawn_digits,
+    )
     from export.samples.digits import contiguous_fifths, random_fifth
 
     parts = [random_fifth(), *(contiguous_fifths() if folds else [])]
@@ -180,12 +185,12 @@ def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> d
         ]
     temperature = 1.0
     if recipe.tempered:  # on other drawings than those that accuracy is measured on
-        temperature = temper(network, *drawn(preprocessing, TEMPERING_SEED)[:2])
+        temperature = temper(network, *prepare_drawn_digits(preprocessing, TEMPERING_SEED)[:2])
     weights = io.BytesIO()
     torch.save(network.state_dict(), weights)
     sha256 = hashlib.sha256(weights.getvalue()).hexdigest()
     fifths = [
-        correct_of_rows(other.network, part.held_out)
+        measure_rows(other.network, part.held_out)
         for other, part in zip(others, parts[1:], strict=True)
     ]
     fifths = fifths or _fifths_before(output / f"{name}.json", sha256)

@@ -16,7 +16,7 @@ import numpy as np
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import CalibrationError
 from export.progress import SILENT, Reporter
-from export.samples.gateway_preprocessing import prepared
+from export.samples.gateway_preprocessing import prepare
 from export.samples.images import Pixels
 
 LIMIT = 512  # pictures; more of them hardly change the ranges that are measured
@@ -47,7 +47,7 @@ def calibration_images(
     digest = hashlib.sha256()
     for start in range(0, len(files), BATCH):
         batch = [(name, _read(path)) for name, path in files[start : start + BATCH]]
-        images = prepared([content for _, content in batch], preprocessing)
+        images = prepare([content for _, content in batch], preprocessing)
         for (name, content), image in zip(batch, images, strict=True):
             if image is None:
                 skipped.append(name)

@@ -32,8 +32,7 @@ from export.errors import EngineError
 from export.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
-    from export.proof.parity import Answer, Probabilities
-    from export.samples.images import Pixels
+    from export.samples.images import Answer, Pixels, Probabilities
 
 OLDEST = (10, 12)  # the first TensorRT that has all of this
 OPTIMIZATION_LEVELS = range(6)  # from built fast to runs fast; the API clips what lies outside

@@ -15,6 +15,7 @@ from pathlib import Path
 from google.protobuf.message import Message
 from tritonclient.grpc.model_config_pb2 import DataType
 
+from export.catalog import MAX_GOLDEN_BYTES
 from export.conversion.engine_header import read_header
 from export.doctor.folder import (
     BACKEND_OF_PLATFORM,
@@ -35,7 +36,6 @@ from export.repository.config import FACTS_KEY, labels_text, manifest_digest
 from export.repository.layout import MODEL_FILES
 
 FORMAT_OF_FILE = {str(file): format_ for format_, file in MODEL_FILES.items()}
-MAX_GOLDEN_BYTES = 16_000
 # What a build sets never, and what happens where it is set.
 HARMFUL_SETTINGS = {
     "dynamic_batching.preferred_batch_size": "Triton makes surprising batches of it",

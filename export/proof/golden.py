@@ -1,32 +1,41 @@
-"""Golden images: what a version must answer, through the whole path, before it is served anywhere.
+"""Golden images: the answers that a version must give, through the whole path, before it is served.
 
-Each is a small picture with the answers of the last runtime before the server. A gateway that
-crops, turns or mixes channels otherwise is found out: a photo's pixels are made here, by a
-transform of our own; of a digit, what the gateway finds is compared with what was drawn.
+Each is a small picture with the answers of the last runtime before the server. They expose a
+gateway that crops, rotates or mixes channels differently: a photo's pixels are computed here, by a
+transform of our own; a digit that the gateway extracts is compared with the digit that was drawn.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
-from export.catalog import Network
+from export.catalog import MAX_GOLDEN_BYTES, Network
 from export.errors import ParityError
-from export.proof.parity import Answer, Probabilities
-from export.samples.gateway_preprocessing import prepared
-from export.samples.images import PHOTOS, PROOF_SEED, Pixels, digits, photo
+from export.samples.gateway_preprocessing import prepare
+from export.samples.images import (
+    PHOTOS,
+    PROOF_SEED,
+    Answer,
+    Pixels,
+    Probabilities,
+    Samples,
+    digits,
+    photo,
+)
 
-MAX_BYTES = 16_000
-COUNT = 3  # of digits, at most
+MAX_DIGITS = 3
 CANDIDATES = 40
-# An answer that is nearly sure hardly moves when the input does; this one moves.
+# An answer that is nearly certain hardly moves when the input does; one with this score does.
 TELLING_SCORE = 0.8
-PHOTO_SIDE = 280  # pixels, the shorter side; above most networks' `resize`, so that it is used
-DIGIT_SCALE = 10  # pixels of the page to one of the plane
+PHOTO_SIDE = (
+    280  # pixels, the shorter side; above most networks' `resize`, so that resizing matters
+)
+DIGIT_SCALE = 10  # pixels of the page per pixel of the plane
 PAPER, INK = 230, 30  # grey levels of the page
 
 
@@ -38,18 +47,33 @@ def golden_images(
     *,
     is_random: bool,
 ) -> list[pb.GoldenImage]:
-    if preprocessing.WhichOneof("kind") == "digit":
-        # Random weights may take another width of stroke for another digit: one digit will do.
-        least = 1 if is_random else CANDIDATES // 2
-        return _digits(network, preprocessing, labels, answer, least)
-    return _photos(network, preprocessing.photo, labels, answer)
+    """Returns two photos, or one to three digits, with the answers expected of them.
+
+    Raises:
+        ParityError: the gateway's preprocessing changes what the network reads.
+    """
+    if preprocessing.WhichOneof("kind") == "photo":
+        return _photos(network, preprocessing.photo, labels, answer)
+    held_out = digits(count=1000, seed=PROOF_SEED)
+    pages = _unchanged_pages(held_out, preprocessing, answer)
+    # Random weights may take another stroke width for another digit: one digit is enough then.
+    _require(network, pages, 1 if is_random else CANDIDATES // 2)
+    first_of_class: dict[int, pb.GoldenImage] = {}
+    for name, page, probabilities in pages:
+        golden = _golden_image(network, name, page, probabilities, labels)
+        first_of_class.setdefault(int(probabilities.argmax()), golden)
+    return list(first_of_class.values())[:MAX_DIGITS]
 
 
-def _expected(
-    probabilities: Probabilities, labels: Sequence[pb.Label]
-) -> list[pb.Class]:  # of one image, K
+def _golden_image(
+    network: Network,
+    name: str,
+    content: bytes,
+    probabilities: Probabilities,  # K
+    labels: Sequence[pb.Label],
+) -> pb.GoldenImage:
     best = np.argsort(-probabilities, kind="stable")[:5]
-    return [
+    expected = [
         pb.Class(
             label=labels[index].name,
             score=probabilities[index],
@@ -58,6 +82,9 @@ def _expected(
         )
         for index in best.tolist()
     ]
+    return pb.GoldenImage(
+        content=content, name=name, expected=expected, tolerance=network.golden_tolerance
+    )
 
 
 # ----------------------------------------------------------------------------------------- photos
@@ -66,21 +93,16 @@ def _expected(
 def _photos(
     network: Network, transform: pb.Photo, labels: Sequence[pb.Label], answer: Answer
 ) -> list[pb.GoldenImage]:
-    contents = {name: small_jpeg(photo(name)) for name in PHOTOS}
-    pixels = np.stack([cropped(content, transform) for content in contents.values()])
+    contents = [small_jpeg(photo(name)) for name in PHOTOS]
+    answers = answer(np.stack([crop_photo(content, transform) for content in contents]))
     return [
-        pb.GoldenImage(
-            content=content,
-            name=name,
-            expected=_expected(probabilities, labels),
-            tolerance=network.golden_tolerance,
-        )
-        for (name, content), probabilities in zip(contents.items(), answer(pixels), strict=True)
+        _golden_image(network, name, content, probabilities, labels)
+        for name, content, probabilities in zip(PHOTOS, contents, answers, strict=True)
     ]
 
 
 def small_jpeg(picture: Image.Image) -> bytes:
-    """The picture made smaller, at the best quality that fits."""
+    """Returns the picture reduced in size, as a JPEG file of the best quality that fits."""
     scale = PHOTO_SIDE / min(picture.size)
     small = picture.resize(
         (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
@@ -88,16 +110,16 @@ def small_jpeg(picture: Image.Image) -> bytes:
     for quality in range(90, 0, -5):
         content = io.BytesIO()
         small.save(content, "JPEG", quality=quality, optimize=True)
-        if content.tell() <= MAX_BYTES:
+        if content.tell() <= MAX_GOLDEN_BYTES:
             break
     return content.getvalue()
 
 
-def cropped(content: bytes, transform: pb.Photo) -> Pixels:
-    """As the published checkpoints were measured (torchvision's transforms): crop×crop×3.
+def crop_photo(content: bytes, transform: pb.Photo) -> Pixels:
+    """Resizes and crops as the published checkpoints were measured (torchvision): crop×crop×3.
 
-    The longer side is cut down to whole pixels and not rounded, the offsets of the crop are rounded
-    half to even.
+    The longer side is truncated to whole pixels, and the offsets of the crop are rounded half to
+    even.
     """
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     width, height = picture.size
@@ -112,51 +134,41 @@ def cropped(content: bytes, transform: pb.Photo) -> Pixels:
 # ----------------------------------------------------------------------------------------- digits
 
 
-def _digits(
-    network: Network,
-    preprocessing: pb.Preprocessing,
-    labels: Sequence[pb.Label],
-    answer: Answer,
-    least: int,
-) -> list[pb.GoldenImage]:
-    """Held-out digits of different classes, drawn large, as the gateway's preparation finds them.
+def _unchanged_pages(
+    held_out: Samples, preprocessing: pb.Preprocessing, answer: Answer
+) -> list[tuple[str, bytes, Probabilities]]:
+    """Returns the name, page and answer of each candidate that the gateway reads as it was drawn.
 
-    What a page must be answered is of the very input that the gateway makes of it, so that a change
-    of a grey level shows; and its best class must be that of the plane that was drawn, so that the
-    preparation is held to something that is not its own.
-
-    Raises:
-        ParityError: fewer than `least` of the digits tried come back as what was drawn.
+    The answer is to the very input that the gateway makes of the page, so that a change of a grey
+    level shows. Its best class must be that of the plane that was drawn, so that the preprocessing
+    is not only compared with itself.
     """
-    held_out = digits(count=1000, seed=PROOF_SEED)
     on_planes = answer(held_out.pixels)
     rows = np.argsort(np.abs(on_planes.max(axis=1) - TELLING_SCORE), kind="stable")[:CANDIDATES]
-    pages = [drawn(held_out.pixels[row]) for row in rows.tolist()]
-    same: list[tuple[int, pb.GoldenImage]] = []  # best class, and the page that says so
-    for row, page, found in zip(rows.tolist(), pages, prepared(pages, preprocessing), strict=True):
-        best = int(on_planes[row].argmax())
-        if found is None or (probabilities := answer(found[np.newaxis])[0]).argmax() != best:
-            continue
-        golden = pb.GoldenImage(
-            content=page,
-            name=held_out.names[row],
-            expected=_expected(probabilities, labels),
-            tolerance=network.golden_tolerance,
-        )
-        same.append((best, golden))
-    if len(same) < least:
+    pages = [draw_page(held_out.pixels[row]) for row in rows.tolist()]
+
+    def unchanged() -> Iterator[tuple[str, bytes, Probabilities]]:
+        inputs = prepare(pages, preprocessing)
+        for row, page, pixels in zip(rows.tolist(), pages, inputs, strict=True):
+            if pixels is None:
+                continue
+            probabilities = answer(pixels[np.newaxis])[0]
+            if probabilities.argmax() == on_planes[row].argmax():
+                yield held_out.names[row], page, probabilities
+
+    return list(unchanged())
+
+
+def _require(network: Network, pages: Sequence[object], count: int) -> None:
+    if len(pages) < count:
         raise ParityError(
-            f"The gateway's preparation changes what {network.name} reads: of {CANDIDATES} digits "
-            f"drawn large, {len(same)} come back as they were drawn."
+            f"The gateway's preprocessing changes what {network.name} reads: of {CANDIDATES} "
+            f"digits drawn large, only {len(pages)} were read as they were drawn."
         )
-    chosen: dict[int, pb.GoldenImage] = {}
-    for best, golden in same:
-        chosen.setdefault(best, golden)
-    return list(chosen.values())[:COUNT]
 
 
-def drawn(plane: Pixels) -> bytes:
-    """A plane, H×W×1, ink light, as a PNG of dark ink on a larger page, and not in its middle."""
+def draw_page(plane: Pixels) -> bytes:
+    """Draws a plane, H×W×1 with light ink, in dark ink off-centre on a larger page: a PNG file."""
     grey = PAPER - plane[:, :, 0].astype(np.float32) / 255 * (PAPER - INK)
     digit = Image.fromarray(grey.round().astype(np.uint8))
     large = digit.resize(

@@ -21,11 +21,12 @@ from export.layers import macs, parameters
 from export.options import Options
 from export.progress import Reporter
 from export.proof.golden import golden_images
-from export.proof.parity import Answer, compare, onnx_answer, torch_answer
-from export.proof.served import private_gateway, served_rung
+from export.proof.parity import compare, onnx_answer, torch_answer
+from export.proof.private_gateway import private_gateway
+from export.proof.served import served_rung
 from export.repository.config import facts_json
 from export.repository.layout import STAGING
-from export.samples.images import PROOF_SEED, Samples, samples
+from export.samples.images import PROOF_SEED, Answer, Samples, samples
 
 if TYPE_CHECKING:
     from export.checkpoints.download import Downloads

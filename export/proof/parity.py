@@ -1,10 +1,12 @@
-"""The ladder: each runtime's answers beside those of the one before it, on the same real images.
+"""Parity: each runtime's answers are compared with those of the one before, on the same real
+images.
 
     PyTorch fp32 → ONNX fp32 → ONNX in its precision → engine → the served answer
 
-The first step is tight and catches a wrong eps, mean or operator; the step to another precision is
-as loose as the network's row in the catalog says; the last is one file against itself behind the
-gateway (served.py), and tight again. A step that fails raises, and the build publishes nothing.
+The tolerance of the first rung is tight, to catch a wrong eps, mean or operator. That of the rung
+to another precision is in the network's row of the catalog. The last rung compares one file with
+itself behind the gateway (served.py) and is tight again. A rung that fails raises, and the build
+publishes nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +21,14 @@ import numpy.typing as npt
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
 from export.errors import ParityError
-from export.samples.images import Pixels, Samples
-
-Probabilities = npt.NDArray[np.float32]  # N×K
-Answer = Callable[[Pixels], Probabilities]  # N×H×W×C to N×K
+from export.samples.images import Answer, Pixels, Probabilities, Samples
 
 
 def torch_answer(module: Any, mean: Sequence[float], std: Sequence[float]) -> Answer:
-    """The network itself, in fp32; normalised here and not by the code that exports it, so that a
-    mistake there shows."""
+    """Returns the answers of the network itself, in fp32.
+
+    It normalises without the code that exports, so that a mistake there shows.
+    """
     import torch
 
     module.eval()
@@ -46,7 +47,11 @@ def torch_answer(module: Any, mean: Sequence[float], std: Sequence[float]) -> An
 
 
 def onnx_answer(path: Path) -> Answer:
-    """The graph in ONNX Runtime on the CPU, which also has to tell the size of each batch."""
+    """Returns the answers of the graph in ONNX Runtime on the CPU.
+
+    Raises (when asked):
+        ParityError: the graph reports another batch size than it was given.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -57,7 +62,7 @@ def onnx_answer(path: Path) -> Answer:
         if batch_size.tolist() != [[len(images)]] * len(images):
             raise ParityError(
                 f"{path.name} answers {len(images)} images with batch_size {batch_size.tolist()}: "
-                "the graph took the batch axis for a constant."
+                "the export made the batch axis a constant."
             )
         return probabilities
 
@@ -74,20 +79,20 @@ def compare(
     tolerance: float,
     reported_only: bool = False,
 ) -> pb.ParityRung:
-    """One step of the ladder, at batch 1, 2, 3 and the largest.
+    """Compares two runtimes: one rung of the ladder, at batch sizes 1, 2, 3 and the largest.
 
     Raises:
         ParityError: a probability differs by more than the tolerance; the message names the image.
     """
-    answers = at_each_batch_size(candidate, samples.pixels, max_batch_size)
+    answers = answer_in_batches(candidate, samples.pixels, max_batch_size)
     expected = reference(samples.pixels)
-    return judged(name, expected, answers, samples.names, tolerance, reported_only=reported_only)
+    return judge(name, expected, answers, samples.names, tolerance, reported_only=reported_only)
 
 
-def at_each_batch_size(
+def answer_in_batches(
     answer: Callable[[Any], Probabilities], inputs: Any, max_batch_size: int
 ) -> dict[int, Probabilities]:
-    """All answers, by the size of the batches that they were asked in."""
+    """Returns all answers, N×K, by batch size: 1, 2, 3 and the largest."""
     sizes = sorted({size for size in (1, 2, 3, max_batch_size) if size <= max_batch_size})
     return {
         size: np.concatenate(
@@ -97,28 +102,31 @@ def at_each_batch_size(
     }
 
 
-def judged(
+def judge(
     name: str,
     expected: Probabilities,
     answers: Mapping[int, Probabilities],  # by batch size
-    names: Sequence[str],  # of the images
+    names: Sequence[str],  # of the N images
     tolerance: float,
     *,
     reported_only: bool = False,
 ) -> pb.ParityRung:
-    """
+    """Judges the answers, N×K each, by their largest difference from the expected ones.
+
+    A rung that is `reported_only` may differ by more than the tolerance.
+
     Raises:
-        ParityError: as `compare`.
+        ParityError: as for `compare`.
     """
-    sizes, found = list(answers), list(answers.values())
-    differences = np.stack([np.abs(answer - expected).max(axis=1) for answer in found])
+    sizes, candidates = list(answers), list(answers.values())
+    differences = np.stack([np.abs(answer - expected).max(axis=1) for answer in candidates])
     worst_batch, worst = map(int, np.unravel_index(_argmax(differences), differences.shape))
     rung = pb.ParityRung(
         name=name,
         images=len(names),
         batch_sizes=sizes,
-        top1_agreement=_agreement(expected, found, 1),
-        top5_agreement=_agreement(expected, found, 5),
+        top1_agreement=_agreement(expected, candidates, 1),
+        top5_agreement=_agreement(expected, candidates, 5),
         largest_difference=differences[worst_batch, worst],
         tolerance=tolerance,
         worst_image=names[worst],
@@ -130,17 +138,17 @@ def judged(
     raise ParityError(
         f"{name}: a probability of {rung.worst_image} differs by {rung.largest_difference:.2g} "
         f"in a batch of {sizes[worst_batch]}, and {tolerance:g} is allowed; "
-        f"top-1 agrees for {rung.top1_agreement:.0%} of {rung.images} images."
+        f"the top-1 class agrees for {rung.top1_agreement:.0%} of {rung.images} images."
     )
 
 
 def _argmax(differences: npt.NDArray[np.float32]) -> np.intp:
-    """Where the largest is; what is not a number counts as larger than all."""
+    """Returns the position of the largest difference; NaN counts as the largest."""
     return np.argmax(np.where(np.isnan(differences), np.inf, differences))
 
 
 def _agreement(expected: Probabilities, answers: Iterable[Probabilities], k: int) -> float:
-    """Share of all answers whose k best classes, in any order, are the expected ones."""
+    """Returns the share of answers whose k best classes, in any order, are the expected ones."""
     best = _best(expected, k)
     return float(np.mean([(_best(answer, k) == best).all(axis=1) for answer in answers]))
 

@@ -1,7 +1,7 @@
-"""How many unseen digits a network reads right: of the data set, and drawn as people would.
+"""Measures how many unseen digits a network reads correctly: from the data set, and drawn by hand.
 
-Both are measured on bytes as the gateway serves them to the network; the drawn ones go through its
-own preparation, where a picture that is refused counts as wrong.
+Both are measured on bytes as the network receives them from the gateway. The drawn digits go
+through the gateway's own preprocessing, and a picture that it rejects counts as wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from convoy.v1 import classifier_pb2 as pb
 from export.samples.digits import clean, data_set, network_input, random_fifth
 from export.samples.drawn_digits import drawn_digits
-from export.samples.gateway_preprocessing import prepared
+from export.samples.gateway_preprocessing import prepare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from export.samples.digits import Integers
     from export.samples.images import Pixels
 
-MEASURING_SEED, TEMPERING_SEED = 2026, 7  # of export/samples/drawn_digits.py
+MEASURING_SEED, TEMPERING_SEED = 2026, 7  # for export/samples/drawn_digits.py
 
 
 def accuracy(
     network: nn.Module, preprocessing: pb.Preprocessing, fifths: list[dict[str, int]]
 ) -> list[dict[str, Any]]:
-    """What stands in the manifest: the usual measure, and two that are fairer to new hands.
+    """Returns the manifest's entries: the usual figure, and two that say more about new writers.
 
-    `fifths` holds what was right of each contiguous fifth; empty, and nothing is said of them.
+    `fifths` holds the correct answers and the total of each contiguous fifth; it may be empty.
     """
-    pixels, labels, total = drawn(preprocessing, MEASURING_SEED)
+    pixels, labels, total = prepare_drawn_digits(preprocessing, MEASURING_SEED)
     data = "of scikit-learn's load_digits"
     entries: list[dict[str, Any]] = [
         {
             "measured": f"top-1, held-out fifth {data} (random, stratified)",
-            **correct_of_rows(network, random_fifth().held_out),
+            **measure_rows(network, random_fifth().held_out),
         },
         {
             "measured": "top-1, held-out digits drawn by pen and marker, both polarities",
-            "correct": correct(network, pixels, labels),  # a picture that is refused is not right
+            "correct": count_correct(network, pixels, labels),
             "total": total,
         },
     ]
@@ -55,34 +55,37 @@ def accuracy(
 
 
 def scores(network: nn.Module, pixels: Pixels) -> Tensor:
-    """Logits, N×10, of the bytes that the network would be served, N×32×32×1."""
+    """Returns the logits, N×10, for bytes as the gateway sends them, N×32×32×1."""
     with torch.inference_mode():
         return network(network_input(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255))  # type: ignore[no-any-return]
 
 
-def correct(network: nn.Module, pixels: Pixels, labels: Integers) -> int:
-    """How many of these pictures the network reads right."""
+def count_correct(network: nn.Module, pixels: Pixels, labels: Integers) -> int:
+    """Returns how many of the pictures, N×32×32×1, the network classifies correctly."""
     return int((scores(network, pixels).argmax(1).numpy() == labels).sum())
 
 
-def correct_of_rows(network: nn.Module, rows: Integers) -> dict[str, int]:
-    """The same for rows of the data set, as a share."""
+def measure_rows(network: nn.Module, rows: Integers) -> dict[str, int]:
+    """Returns the correct answers and the total for rows of the data set."""
     labels = data_set()[1][rows]
-    return {"correct": correct(network, clean(rows), labels), "total": len(rows)}
+    return {"correct": count_correct(network, clean(rows), labels), "total": len(rows)}
 
 
-def drawn(preprocessing: pb.Preprocessing, seed: int) -> tuple[Pixels, Integers, int]:
-    """What the gateway makes of the drawn digits that it accepts, N×32×32×1, and their labels.
+def prepare_drawn_digits(
+    preprocessing: pb.Preprocessing, seed: int
+) -> tuple[Pixels, Integers, int]:
+    """Returns the drawn digits that the gateway accepts, preprocessed, N×32×32×1, with their
+    labels.
 
-    Last, how many were drawn.
+    The last value is the number of digits that were drawn.
     """
-    return _drawn(preprocessing.SerializeToString(), seed)
+    return _prepare_drawn_digits(preprocessing.SerializeToString(), seed)
 
 
 @cache
-def _drawn(preprocessing: bytes, seed: int) -> tuple[Pixels, Integers, int]:
+def _prepare_drawn_digits(preprocessing: bytes, seed: int) -> tuple[Pixels, Integers, int]:
     pictures, labels = zip(*drawn_digits(seed), strict=True)
-    planes = prepared(pictures, pb.Preprocessing.FromString(preprocessing))
+    planes = prepare(pictures, pb.Preprocessing.FromString(preprocessing))
     accepted = [number for number, plane in enumerate(planes) if plane is not None]
     pixels = np.stack([plane for plane in planes if plane is not None])
     return pixels, np.array(labels)[accepted], len(planes)

@@ -1,7 +1,7 @@
-"""What a network is given of a picture by the gateway's own preparation, asked for as a process.
+"""Runs the gateway's own preprocessing on pictures, in a process.
 
-export/ and server/ do not import each other; where a build must know exactly what will be served,
-it asks the gateway's code as any other program may.
+export/ and server/ do not import each other. Where a build must know exactly what the network will
+receive, it runs `python -m server.preprocessing`, as any other program can.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from export.samples.images import Pixels
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def prepared(pictures: Sequence[bytes], preprocessing: pb.Preprocessing) -> list[Pixels | None]:
-    """The network's input for each encoded picture, H×W×C; None where the gateway refuses it.
+def prepare(pictures: Sequence[bytes], preprocessing: pb.Preprocessing) -> list[Pixels | None]:
+    """Returns the network's input for each encoded picture, H×W×C; None where the gateway rejects
+    it.
 
     Raises:
-        ExportError: the gateway's code does not run here.
+        ExportError: the gateway's preprocessing failed to run.
     """
     with tempfile.TemporaryDirectory(prefix="convoy-prepare-") as folder:
         for number, picture in enumerate(pictures):
             Path(folder, f"{number:06}").write_bytes(picture)
         command = [sys.executable, "-m", "server.preprocessing"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, json_format.MessageToJson(preprocessing), folder],
             cwd=ROOT,
             capture_output=True,
             check=False,
         )
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise ExportError(f"The gateway's preparation does not run here: {''.join(reason)}")
-    with np.load(io.BytesIO(done.stdout)) as arrays:
-        found = dict(arrays)
-    return [found.get(f"{number:06}") for number in range(len(pictures))]
+    if process.returncode:
+        reason = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise ExportError(f"The gateway's preprocessing failed to run: {''.join(reason)}")
+    with np.load(io.BytesIO(process.stdout)) as archive:
+        inputs = dict(archive)
+    return [inputs.get(f"{number:06}") for number in range(len(pictures))]

@@ -1,12 +1,12 @@
-"""Real images, as the networks see them, to measure and to prove with.
+"""Real images as the networks see them, for measurements and proofs; and the types of such data.
 
-Photos are crops of the two photographs that scikit-learn carries (china.jpg and flower.jpg,
-Creative Commons BY), digits the held-out ones of its data set. The same seed, the same images.
+Photos are crops of the two photographs in scikit-learn (china.jpg and flower.jpg, Creative Commons
+BY); digits are the held-out ones of its data set. The same seed gives the same images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,12 @@ from PIL import Image
 from export.catalog import Network
 
 Pixels = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]  # N×K
+Answer = Callable[[Pixels], Probabilities]  # a runtime with a network: N×H×W×C to N×K
 
 PHOTOS = ("china.jpg", "flower.jpg")
-# Sets that share no crop: what random weights are calibrated on, what the runtimes are compared on,
-# and what the served answer is.
+# These sets share no crop. Random weights are initialised on the first, runtimes are compared on
+# the second, and the served answer is compared on the third.
 CALIBRATION_SEED, PROOF_SEED, SERVED_SEED = 1, 2, 3
 
 
@@ -33,7 +35,7 @@ class Samples:
 
 
 def samples(network: Network, count: int, seed: int) -> Samples:
-    """Inputs for the network: digits for one that reads digits, crops of photos for the others."""
+    """Inputs for the network: digits for the digit networks, crops of photos for the others."""
     kind = network.preprocessing.WhichOneof("kind")
     return digits(count, seed) if kind == "digit" else crops(count, seed, network.size)
 
@@ -46,7 +48,7 @@ def photo(name: str) -> Image.Image:
 
 
 def crops(count: int, seed: int, size: int) -> Samples:
-    """Squares of the two photos in turn, of 120 pixels to the whole height, made size×size."""
+    """Squares of the two photos in turn, 120 pixels to the full height, resized to size×size."""
     named = list(_crops(count, np.random.default_rng(seed), size))
     return Samples(tuple(name for name, _ in named), np.stack([pixels for _, pixels in named]))
 
@@ -64,7 +66,7 @@ def _crops(count: int, random: np.random.Generator, size: int) -> Iterator[tuple
 
 
 def digits(count: int, seed: int) -> Samples:
-    """Held-out digits, none twice; all 360 where more are asked for."""
+    """`count` different held-out digits, at most all 360."""
     from export.samples.digits import clean, data_set, random_fifth
 
     held_out = random_fifth().held_out

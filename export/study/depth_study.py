@@ -126,7 +126,7 @@ def _all_runs(settings: list[tuple[int, str, int]], recipe: Recipe) -> Iterator[
 
 def one_run(depth: int, kind: str, seed: int, recipe: Recipe) -> Run:
     """Train one network on the usual four fifths."""
-    from export.samples.digit_accuracy import correct_of_rows
+    from export.samples.digit_accuracy import measure_rows
     from export.samples.digits import random_fifth
     from export.train import fit
 
@@ -142,8 +142,8 @@ def one_run(depth: int, kind: str, seed: int, recipe: Recipe) -> Run:
         seed=seed,
         parameters=sum(parameter.numel() for parameter in trained.parameters()),
         training_error=[point.error for point in curve],
-        clean_error=error(correct_of_rows(trained, train)),
-        held_out_error=error(correct_of_rows(trained, held_out)),
+        clean_error=error(measure_rows(trained, train)),
+        held_out_error=error(measure_rows(trained, held_out)),
     )
 
 

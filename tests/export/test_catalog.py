@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -62,12 +63,12 @@ def test_imagenet_classes_are_the_published_list() -> None:
 
 
 def test_digit_networks_are_trained_as_they_are_served() -> None:
-    from export.samples.images import digits
+    from export.samples.digits import clean, network_input
 
-    lenet5 = find("lenet5")
-    assert (lenet5.mean, lenet5.std) == ((digits.MEAN,), (digits.STD,))
-    digit = lenet5.preprocessing.digit
-    assert (digit.size, digit.box) == (digits.SIZE, digits.BOX)
+    lenet5, square = find("lenet5"), clean(np.array([0]))
+    assert square.shape[1:] == (lenet5.size, lenet5.size, 1)
+    served = (square / 255 - lenet5.mean) / lenet5.std
+    assert network_input(torch.from_numpy(square) / 255).numpy() == pytest.approx(served, abs=1e-6)
 
 
 def test_help_needs_no_torch() -> None:

@@ -14,7 +14,12 @@ from typer.testing import CliRunner
 
 from export.catalog import CATALOG
 from export.files import TRAINED_WEIGHTS
-from export.samples.digit_accuracy import MEASURING_SEED, correct, correct_of_rows, drawn
+from export.samples.digit_accuracy import (
+    MEASURING_SEED,
+    count_correct,
+    measure_rows,
+    prepare_drawn_digits,
+)
 from export.samples.digits import random_fifth
 from export.train import RECIPES, share_of_rate, temper, train
 
@@ -58,11 +63,11 @@ def test_facts_say_what_was_done_and_measured(tmp_path: Path) -> None:
     held_out, by_hand = facts["accuracy"]
     network = load("lenet5", tmp_path)
     assert "held-out fifth of scikit-learn's load_digits" in held_out["measured"]
-    assert held_out.items() >= correct_of_rows(network, random_fifth().held_out).items()
+    assert held_out.items() >= measure_rows(network, random_fifth().held_out).items()
     assert held_out["total"] == 360
     assert "drawn by pen and marker, both polarities" in by_hand["measured"]
-    pixels, labels, total = drawn(CATALOG["lenet5"].preprocessing, MEASURING_SEED)
-    assert by_hand["correct"] == correct(network, pixels, labels)
+    pixels, labels, total = prepare_drawn_digits(CATALOG["lenet5"].preprocessing, MEASURING_SEED)
+    assert by_hand["correct"] == count_correct(network, pixels, labels)
     assert by_hand["total"] == total == 720
     assert 700 < len(pixels) == len(labels)
 
@@ -178,10 +183,10 @@ def test_shipped_weights_are_as_good_as_their_facts_say(name: str) -> None:
     assert facts["recipe"] == asdict(RECIPES[name])
     network = load(name, TRAINED_WEIGHTS)
     held_out, by_hand, worst = facts["accuracy"]
-    assert held_out.items() >= correct_of_rows(network, random_fifth().held_out).items()
-    pixels, labels, _ = drawn(CATALOG[name].preprocessing, MEASURING_SEED)
+    assert held_out.items() >= measure_rows(network, random_fifth().held_out).items()
+    pixels, labels, _ = prepare_drawn_digits(CATALOG[name].preprocessing, MEASURING_SEED)
     # Another processor may round a picture or two to the other side.
-    assert by_hand["correct"] == pytest.approx(correct(network, pixels, labels), abs=2)
+    assert by_hand["correct"] == pytest.approx(count_correct(network, pixels, labels), abs=2)
     assert held_out["correct"] / held_out["total"] >= 0.985
     assert by_hand["correct"] / by_hand["total"] >= 0.95
     assert worst["correct"] / worst["total"] >= 0.95

@@ -9,7 +9,7 @@ from export.catalog import Network, find
 from export.checkpoints.load import Loaded, load
 from export.console import PublishedVersion
 from export.errors import ParityError
-from export.proof.golden import cropped, golden_images
+from export.proof.golden import crop_photo, golden_images
 from export.proof.parity import torch_answer
 
 
@@ -49,7 +49,7 @@ def test_swapped_channels_are_outside_the_tolerance(
 ) -> None:
     answer = torch_answer(random_resnet18.network, resnet18.mean, resnet18.std)
     for golden in golden_photos:
-        pixels = cropped(golden.content, resnet18.preprocessing.photo)
+        pixels = crop_photo(golden.content, resnet18.preprocessing.photo)
         swapped = answer(np.ascontiguousarray(pixels[None, :, :, ::-1]))[0]
         best = golden.expected[0]
         assert abs(swapped[best.index] - best.score) > golden.tolerance
@@ -74,7 +74,9 @@ def test_crop_is_the_published_one(
     )
     left, top = offset
     expected = np.asarray(whole)[top : top + 224, left : left + 224]
-    assert np.array_equal(cropped(content.getvalue(), pb.Photo(resize=resize, crop=224)), expected)
+    assert np.array_equal(
+        crop_photo(content.getvalue(), pb.Photo(resize=resize, crop=224)), expected
+    )
 
 
 def test_digits_are_drawn_dark_on_light_and_of_different_classes(built: PublishedVersion) -> None:

@@ -100,12 +100,12 @@ def test_trained_weights_are_held_to_a_tighter_fp16_than_random_ones() -> None:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of pages with digits, as a user has them."""
-    from export.proof.golden import drawn
-    from export.samples.digits import held_out
+    from export.proof.golden import draw_page
+    from export.samples.images import digits
 
     folder = tmp_path_factory.mktemp("pictures")
-    for number, plane in enumerate(held_out()[0][:12]):
-        (folder / f"{number:02}.png").write_bytes(drawn(plane))
+    for number, plane in enumerate(digits(12, seed=0).pixels):
+        (folder / f"{number:02}.png").write_bytes(draw_page(plane))
     Image.new("L", (64, 64), 255).save(folder / "blank.png")
     return folder
 

@@ -7,8 +7,15 @@ from export.catalog import Network, find
 from export.checkpoints.load import Loaded
 from export.conversion.to_onnx import Servable, to_onnx
 from export.errors import ParityError
-from export.proof.parity import Answer, Probabilities, compare, onnx_answer, torch_answer
-from export.samples.images import PROOF_SEED, Pixels, Samples, samples
+from export.proof.parity import compare, onnx_answer, torch_answer
+from export.samples.images import (
+    PROOF_SEED,
+    Answer,
+    Pixels,
+    Probabilities,
+    Samples,
+    samples,
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from export.console import PublishedVersion
 from export.errors import ParityError, ServedError
 from export.options import Options
 from export.proof.parity import onnx_answer
-from export.proof.served import pictures, private_gateway, served_rung
+from export.proof.private_gateway import private_gateway
+from export.proof.served import pictures, served_rung
 from export.repository.config import facts_json, read_facts, write_config
 from export.repository.layout import MODEL_FILES
 
@@ -37,7 +38,7 @@ def staged(photo_version: PublishedVersion, tmp_path_factory: pytest.TempPathFac
     return shutil.copytree(photo_version.folder, repository / "tested.v3.staging")
 
 
-def climb(
+def prove(
     folder: Path,
     root: Path = ROOT,
     triton: str | None = None,
@@ -76,7 +77,7 @@ def mutated(tmp_path: Path, file: str, old: str, new: str) -> Path:
 
 
 def test_the_file_behind_the_gateway_answers_as_it_does_alone(staged: Path) -> None:
-    rung = climb(staged)
+    rung = prove(staged)
     assert (rung.name, rung.images) == ("ONNX fp32 → served", 8)
     assert list(rung.batch_sizes) == [1, 2, 3, 8]
     assert rung.largest_difference < 1e-5
@@ -89,7 +90,7 @@ def test_the_file_behind_a_real_triton_answers_as_it_does_alone(
     """And leaves nothing on it: a second proof loads the folder again."""
     with triton_of(staged.parent) as address:
         for _ in range(2):
-            rung = climb(staged, triton=address)
+            rung = prove(staged, triton=address)
             assert (rung.images, rung.top1_agreement) == (8, 1)
             assert rung.largest_difference < 1e-5
         with InferenceServerClient(address) as client:
@@ -102,12 +103,12 @@ def test_a_gpu_may_round_less_than_fp32_otherwise_than_the_cpu(
     """8e-3 is what an H200 was seen to differ by; the gateway says here that one computed."""
     on_gpu = mutated(tmp_path, "runners/in_process.py", "network.device)", '"gpu")')
     for precision in ("fp16", "int8"):
-        rung = climb(staged, on_gpu, precision=precision, off_by=8e-3)
+        rung = prove(staged, on_gpu, precision=precision, off_by=8e-3)
         assert rung.largest_difference == pytest.approx(8e-3, abs=1e-5)
     with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
-        climb(staged, on_gpu, precision="fp32", off_by=8e-3)
+        prove(staged, on_gpu, precision="fp32", off_by=8e-3)
     with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
-        climb(staged, precision="fp16", off_by=8e-3)
+        prove(staged, precision="fp16", off_by=8e-3)
 
 
 def test_the_build_stores_the_rung_and_the_batch_sizes_seen(
@@ -134,7 +135,7 @@ def test_a_gateway_that_sees_other_pixels_is_found_out(
 ) -> None:
     root = mutated(tmp_path, "preprocessing/photo.py", old, new)
     with pytest.raises(ParityError, match=r"(china|flower)\.jpg"):
-        climb(staged, root)
+        prove(staged, root)
 
 
 def test_a_gateway_that_takes_other_labels_is_found_out(staged: Path, tmp_path: Path) -> None:
@@ -142,13 +143,13 @@ def test_a_gateway_that_takes_other_labels_is_found_out(staged: Path, tmp_path: 
         tmp_path, "pipeline.py", "label=labels[index].name", "label=labels[index - 1].name"
     )
     with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
-        climb(staged, root)
+        prove(staged, root)
 
 
 def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) -> None:
     root = mutated(tmp_path, "main.py", "settings = configured.settings", "raise SystemExit('ill')")
     with pytest.raises(ServedError, match=r"did not serve tested.*ill"):
-        climb(staged, root)
+        prove(staged, root)
 
 
 def test_labels_are_compared_with_the_models_own(
@@ -167,27 +168,27 @@ def test_labels_are_compared_with_the_models_own(
             served_rung(client, model, answer, "a", max_batch_size=8)
         model.labels.reverse()
         model.manifest_digest = "0" * 64
-        with pytest.raises(ParityError, match="and 000000000000 was asked for"):
+        with pytest.raises(ParityError, match="and 000000000000 was requested"):
             served_rung(client, model, answer, "a", max_batch_size=8)
 
 
 @pytest.mark.parametrize("resize", [32, 40, 256])
 def test_pictures_of_photos_need_only_be_cropped(resize: int) -> None:
-    asked = pictures(pb.Preprocessing(photo=pb.Photo(resize=resize, crop=32)))
-    assert asked.pixels.shape == (8, 32, 32, 3)
-    sides = [Image.open(io.BytesIO(content)).size for content in asked.contents]
+    sent = pictures(pb.Preprocessing(photo=pb.Photo(resize=resize, crop=32)))
+    assert sent.pixels.shape == (8, 32, 32, 3)
+    sides = [Image.open(io.BytesIO(content)).size for content in sent.contents]
     assert {min(side) for side in sides} == {resize}
     assert {side[0] > side[1] for side in sides} == {True, False}
-    whole = np.asarray(Image.open(io.BytesIO(asked.contents[0])))
+    whole = np.asarray(Image.open(io.BytesIO(sent.contents[0])))
     top, left = (round((side - 32) / 2) for side in whole.shape[:2])
-    assert np.array_equal(asked.pixels[0], whole[top : top + 32, left : left + 32])
+    assert np.array_equal(sent.pixels[0], whole[top : top + 32, left : left + 32])
 
 
 def test_pictures_of_digits_are_what_the_gateways_preparation_finds() -> None:
-    asked = pictures(find("lenet5").preprocessing)
-    assert asked.pixels.shape == (8, 32, 32, 1)
-    assert len(set(asked.names)) == 8
-    assert all(content.startswith(b"\x89PNG") for content in asked.contents)
+    sent = pictures(find("lenet5").preprocessing)
+    assert sent.pixels.shape == (8, 32, 32, 1)
+    assert len(set(sent.names)) == 8
+    assert all(content.startswith(b"\x89PNG") for content in sent.contents)
 
 
 def swap_two_labels(model: pb.Model) -> None:
@@ -207,4 +208,4 @@ def test_a_version_that_is_not_what_was_built_does_not_prove_itself(
     swap_two_labels(model)
     write_config(folder, model, 8)
     with pytest.raises(ParityError, match="does not prove itself behind the gateway: golden image"):
-        climb(folder)
+        prove(folder)

@@ -4,8 +4,8 @@ import torch
 from scipy.ndimage import center_of_mass
 from scipy.ndimage import label as find_regions
 
-from export.catalog import CATALOG
-from export.samples.images import digits
+from export.catalog import DIGIT_BOX
+from export.samples import digits
 
 
 def box(picture: np.ndarray) -> tuple[int, int]:
@@ -15,21 +15,21 @@ def box(picture: np.ndarray) -> tuple[int, int]:
 
 
 def test_held_out_are_360_digits_of_all_classes() -> None:
-    images, labels = digits.held_out()
-    assert labels.tolist() == digits.data_set()[1][digits.random_fifth().held_out].tolist()
+    rows = digits.random_fifth().held_out
+    images = digits.clean(rows)
     assert images.shape == (360, 32, 32, 1)
     assert images.dtype == np.uint8
-    counts = np.bincount(labels, minlength=10)
+    counts = np.bincount(digits.data_set()[1][rows], minlength=10)
     assert counts.min() >= 35
     assert counts.max() <= 37
 
 
 def test_held_out_digits_are_light_on_dark_20_pixels_long_and_centred_by_mass() -> None:
-    images, _ = digits.held_out()
+    images = digits.clean(digits.random_fifth().held_out)
     for image in images[:, :, :, 0]:
         assert image.max() == 255
         assert image[0, 0] == 0
-        assert abs(max(box(image)) - digits.BOX) <= 1
+        assert abs(max(box(image)) - DIGIT_BOX) <= 1
         assert center_of_mass(image) == pytest.approx((15.5, 15.5), abs=0.3)
 
 
@@ -48,13 +48,6 @@ def test_contiguous_fifths_cover_the_data_in_order() -> None:
 def test_network_sees_the_levels_of_the_paper() -> None:
     levels = digits.network_input(torch.tensor([0.0, 1.0]))
     assert levels.tolist() == pytest.approx([-0.1, 1.175])
-
-
-def test_catalog_normalises_and_prepares_as_training_does() -> None:
-    row = CATALOG["lenet5"]
-    assert (row.mean, row.std) == ((digits.MEAN,), (digits.STD,))
-    assert (row.size, row.preprocessing.digit.size) == (digits.SIZE, digits.SIZE)
-    assert row.preprocessing.digit.box == digits.BOX
 
 
 def test_skeleton_of_a_digit_runs_where_its_ink_is() -> None:
