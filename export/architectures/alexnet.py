@@ -1,22 +1,22 @@
-"""AlexNet, the network of 2012 that made photographs a matter for convolutions. Two forms of it.
+"""AlexNet, the network that in 2012 made convolutions the method for photographs; two forms.
 
 alexnet_2012, the paper to the letter: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet
 Classification with Deep Convolutional Neural Networks", NIPS 2012, doi 10.1145/3065386, section 3
 and figure 2. Input N×3×227×227, normalised; 60,965,224 parameters.
 
 alexnet, the network of the published weights: A. Krizhevsky, "One weird trick for parallelizing
-convolutional neural networks", 2014, arXiv 1404.5997. Input N×3×H×W, normalised, 224×224 in the
-paper, 63 at least; 61,100,840 parameters. Attribute names are those of torchvision's AlexNet, so
+convolutional neural networks", 2014, arXiv 1404.5997. Input N×3×H×W, normalised; 224×224 in the
+paper, at least 63×63; 61,100,840 parameters. Attribute names are those of torchvision's AlexNet, so
 that its checkpoint loads by its keys.
 
-Both give N×1000 logits.
+Both return N×1000 logits.
 
-alexnet_2012 differs from what is printed in:
-- the input: the paper says 224, but (224 - 11) / 4 is no integer; its 55×55 needs 227.
-- the pixels' mean: the paper subtracts the training set's, pixel by pixel, which is not published.
-alexnet differs from the paper of 2012 in, and is as torchvision's models/alexnet.py:
-- one tower without groups, 64 and 192 channels first, no response normalisation;
-- dropout before fc6 and fc7 where the paper has it after them;
+alexnet_2012 differs from the paper in:
+- the input: the paper says 224, but (224 - 11) / 4 is not an integer; its 55×55 needs 227;
+- the mean: the paper subtracts the training set's mean per pixel, which is not published.
+alexnet follows torchvision's models/alexnet.py and differs from the paper of 2012 in:
+- one tower without groups, first 64 and 192 channels, no response normalisation;
+- dropout before fc6 and fc7, where the paper has it after them;
 - an adaptive pool before the linear layers, the identity at 224.
 """
 
@@ -30,7 +30,7 @@ CLASSES = 1000
 
 
 class AlexNet2012(nn.Module):
-    """`groups=2` are the two GPUs: only conv3 and the linear layers see what both have found."""
+    """`groups=2` are the two GPUs: only conv3 and the linear layers read the maps of both."""
 
     def __init__(self, classes: int = CLASSES) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class AlexNet2012(nn.Module):
         return logits
 
     def _initialise(self) -> None:
-        """Section 5: a bias of 1 gives the ReLUs something to pass on from the first step."""
+        """Section 5: a bias of 1 gives the ReLUs positive inputs from the first step."""
         ones = (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7)
         for layer in (self.conv1, self.conv3, self.fc8, *ones):
             nn.init.normal_(layer.weight, std=0.01)

@@ -1,25 +1,25 @@
 """GoogLeNet: C. Szegedy, W. Liu, Y. Jia, P. Sermanet, S. Reed, D. Anguelov, D. Erhan, V. Vanhoucke,
 A. Rabinovich, "Going Deeper with Convolutions", 2014, arXiv 1409.4842, sections 4 and 5, table 1.
 
-An inception module looks at its input in four ways side by side, and lets the next one choose. What
-makes that affordable is the 1x1 convolution before each wide one: the 5x5 branch of module 3a costs
+An inception module applies four operations to its input in parallel and concatenates the results.
+The 1x1 convolution before each wide one makes that affordable: the 5x5 branch of module 3a costs
 12.4 million multiplications with it and 120 million without.
 
-googlenet_2014 is the paper, googlenet the network of the published weights, inception_digits the
-idea at the size of a digit. Input N×3×224×224, normalised, to N×1000; digits N×1×32×32 to N×10.
-Outputs are logits. With `aux_heads`, and in training mode alone, the output is (logits, aux2,
-aux1), of which the heads' losses count 0.3 each; a served network has none.
+googlenet_2014 is the network of the paper, googlenet that of the published weights, and
+inception_digits the idea at the size of a digit. Input N×3×224×224, normalised, to N×1000; digits
+N×1×32×32 to N×10. Outputs are logits. With `aux_heads`, in training mode only, the output is
+(logits, aux2, aux1), where each head's loss has the weight 0.3; a served network has no heads.
 
-Attribute names are those of torchvision's GoogLeNet, so that its checkpoint loads by its keys: its
-`conv2` and `conv3` are the paper's second row together, `branch1` to `branch4` the columns of
+Attribute names are those of torchvision's GoogLeNet, so that its checkpoint loads by its keys:
+`conv2` and `conv3` together are the paper's second row, `branch1` to `branch4` are the columns of
 table 1 from "#1x1" to "pool proj".
 
-googlenet differs from the paper in, and is as torchvision's models/googlenet.py:
-- a batch norm after each convolution, in place of biases and of response normalisation;
-- the "5x5" convolution is 3x3: a slip of the TensorFlow model from which the weights came, kept
-  for their sake (github.com/pytorch/vision, issue 906);
+googlenet follows torchvision's models/googlenet.py and differs from the paper in:
+- a batch norm after each convolution, instead of biases and response normalisation;
+- the "5x5" convolution is 3x3: a mistake in the TensorFlow model from which the weights came, kept
+  because the weights depend on it (github.com/pytorch/vision, issue 906);
 - the fourth pool is 2x2, dropout is 0.2 where the paper has 0.4, and the heads' pool is adaptive;
-- pixels are normalised anew, see TransformInput; 15 pixels a side are enough.
+- pixels are normalised again, see TransformInput; 15×15 pixels are enough.
 googlenet_2014 takes from BVLC's replica (github.com/BVLC/caffe, models/bvlc_googlenet) what the
 paper does not print: the constants of response normalisation, and that pools round up.
 """
@@ -41,7 +41,7 @@ CLASSES = 1000
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch norm, ReLU: as published. inception_v3 is made of them too."""
+    """Convolution, batch norm, ReLU: as published. inception_v3 uses it too."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ConvBias(nn.Module):
 
 @dataclass(frozen=True)
 class Form:
-    """What the published network and the paper's do differently."""
+    """The differences between the published network and the paper's."""
 
     conv: type[ConvNorm] | type[ConvBias]
     fives: int  # the kernel of the "5x5" branch
@@ -144,7 +144,7 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier in the middle, to bring the gradient to the first half (section 5)."""
+    """A classifier in the middle that brings the gradient to the first half (section 5)."""
 
     def __init__(self, form: Form, channels: int, classes: int) -> None:
         super().__init__()

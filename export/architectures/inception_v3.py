@@ -1,23 +1,23 @@
 """Inception v3: C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna, "Rethinking the Inception
 Architecture for Computer Vision", 2015, arXiv 1512.00567, sections 3 to 6 and table 1.
 
-The inception module, taken apart: a 5x5 becomes two 3x3, a 7x7 becomes 1x7 then 7x1, and the
-picture halves in two branches side by side, not in a pool that would lose or a convolution that
-would cost.
+The convolutions of the inception module are factorised: a 5x5 becomes two 3x3, a 7x7 becomes 1x7
+then 7x1. Two parallel branches, a pool and a convolution, halve the picture: a pool alone would
+lose information, and a convolution alone would cost more.
 
-Input N×3×299×299, normalised, 75 pixels a side at least. Output N×1000, logits; with `aux_heads`,
-and in training mode alone, (logits, aux). A served network has no head.
+Input N×3×299×299, normalised; at least 75×75. Output N×1000, logits; with `aux_heads`, in training
+mode only, (logits, aux). A served network has no head.
 
 Attribute names are those of torchvision's Inception3, so that its checkpoint loads by its keys;
-they are TensorFlow's, where `dbl` is two convolutions for a larger one.
+they come from TensorFlow, where `dbl` is two convolutions instead of a larger one.
 
-Differs from the paper in, and is as torchvision's models/inception.py, whose weights TensorFlow
-trained:
+It follows torchvision's models/inception.py, whose weights TensorFlow trained, and differs from the
+paper in:
 - a dropout of 0.5 where TensorFlow's model has 0.2;
-- the head's pool takes the mean of 5x5 at stride 3, and its linear layer follows a 5x5 convolution
-  (the paper has no table of it);
-- pixels are normalised anew, see TransformInput.
-Average pools count the zeros around the picture, on which the published weights rely.
+- the head's pool is the mean of 5x5 at stride 3, and its linear layer follows a 5x5 convolution
+  (the paper has no table of the head);
+- pixels are normalised again, see TransformInput.
+Average pools count the zeros around the picture; the published weights depend on that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLASSES = 1000
 
 
 class InceptionA(nn.Module):
-    """35×35: two 3x3 in place of a 5x5 (figure 5)."""
+    """35×35: two 3x3 instead of a 5x5 (figure 5)."""
 
     def __init__(self, channels: int, pool: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class InceptionB(nn.Module):
 
 
 class InceptionC(nn.Module):
-    """17×17: 1x7 then 7x1 in place of a 7x7 (figure 6); `width` is the channels between them."""
+    """17×17: 1x7 then 7x1 instead of a 7x7 (figure 6); `width` is the channels between them."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class InceptionD(nn.Module):
 
 
 class InceptionE(nn.Module):
-    """8×8: wide rather than deep; 1x3 and 3x1 stand side by side (figure 7)."""
+    """8×8: wide rather than deep; 1x3 and 3x1 in parallel (figure 7)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class InceptionE(nn.Module):
         return torch.cat((ones, threes, doubled, self.branch_pool(self.pool(x))), dim=1)
 
 
-class AuxiliaryHead(nn.Module):
+class InceptionV3Head(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(kernel_size=5, stride=3)
@@ -179,7 +179,7 @@ class InceptionV3(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.5)
         self.fc = nn.Linear(2048, classes)
-        self.AuxLogits = AuxiliaryHead(classes) if aux_heads else None
+        self.AuxLogits = InceptionV3Head(classes) if aux_heads else None
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # N×3×299×299
         x = self.Conv2d_1a_3x3(self.transform_input(x))  # N×32×149×149

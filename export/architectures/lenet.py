@@ -1,24 +1,24 @@
-"""LeNet-5, the network of 1998 that read digits on bank cheques.
+"""LeNet-5, the network that read digits on bank cheques in 1998.
 
 LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
 Proceedings of the IEEE 86(11), 1998, section II.B and figure 2.
 
-Convolution and sub-sampling take turns: where a stroke lies matters less and less, which strokes
-there are matters more and more. In the end 84 numbers draw a picture of 7×12 pixels, and the ten
-digits compete for whose ideal picture lies nearest.
+Convolution and sub-sampling alternate: the position of a stroke matters less and less, the kind of
+stroke more and more. The last 84 numbers are a picture of 7×12 pixels, and the digit whose ideal
+picture is nearest wins.
 
 Input: N×1×32×32, paper -0.1, ink 1.175, the digit in the middle. Output: ten logits, the negative
 squared distances times `scale`. Trainable parameters: 60,000, exactly as printed.
 
-What differs from the paper:
-- The paper trains distances with its equation 9, a softmax over negative distances with a rubbish
-  class beside; the file that ships is trained with plain cross entropy over the logits, which got
-  more drawn digits right (97.0 % against 96.2 %; `export/train.py` has the recipe). The class with
-  the smallest distance still wins, but a distance by itself then means nothing: never refuse a
-  digit because its distance is large.
+It differs from the paper in:
+- The paper trains distances with its equation 9, a softmax over negative distances with an extra
+  rejection class; the weights that ship are trained with plain cross entropy over the logits, which
+  classified more drawn digits correctly (97.0 % against 96.2 %; `export/train.py` has the recipe).
+  The class with the smallest distance still wins, but a distance by itself then means nothing:
+  never reject a digit because its distance is large.
 - The paper stops at distances; served answers are probabilities, softmax(-scale * distance). At the
-  paper's scale of 1 they are badly over-confident on drawn digits (expected calibration error 0.033
-  against 0.022). The scale belongs to the weights, so it travels in their state dict.
+  paper's scale of 1 they are badly overconfident on drawn digits (expected calibration error 0.033
+  against 0.022). The scale belongs to the weights, so it is in their state dict.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Which S2 maps each C3 map reads (Table I): six runs of 3, nine sets of 4, and all 6. Maps that
-# read different things learn different things, and 1,500 weights do instead of 2,400.
+# The S2 maps that each C3 map reads (table I): six runs of 3, nine sets of 4, and all 6. Maps with
+# different inputs learn different features, and 1,500 weights are enough instead of 2,400.
 # fmt: off
 C3_READS = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
@@ -37,7 +37,7 @@ C3_READS = (
 )
 # fmt: on
 
-# The ideal picture of each digit (Figure 3), 12 rows of 7: ink is +1, paper -1.
+# The ideal picture of each digit (figure 3), 12 rows of 7: ink is +1, paper -1.
 CODES = """
     .#####. ...##.. .#####. ####### .#####. .#####. ..####. ####### .#####. .#####.
     ....... ..###.. ....... .....## ....... ....... .##.... .....## ##...## ##..###
@@ -55,12 +55,12 @@ CODES = """
 
 
 def squash(x: Tensor) -> Tensor:
-    """The paper's sigmoid, through (1, 1) and (-1, -1), where it bends most (appendix A)."""
+    """The paper's sigmoid through (1, 1) and (-1, -1), where it is most curved (appendix A)."""
     return 1.7159 * torch.tanh(x * (2 / 3))
 
 
 class SubSampling(nn.Module):
-    """Sum over 2×2 pixels, times one coefficient a map, plus one bias a map."""
+    """The sum over 2×2 pixels, times one coefficient per map, plus one bias per map."""
 
     def __init__(self, maps: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class SparseConvolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         kernels: list[Tensor] = []
-        place = torch.full((16, 6), 60)  # which kernel lies where; the 61st is all zeros
+        place = torch.full((16, 6), 60)  # the kernel of each connection; the 61st is all zeros
         for after, reads in enumerate(C3_READS):
             for before in reads:
                 place[after, before] = len(kernels)
@@ -99,7 +99,7 @@ class SparseConvolution(nn.Module):
 
 
 class RadialBasis(nn.Module):
-    """Squared distances to the ten codes, in float32 at any precision: they reach 620."""
+    """Squared distances to the ten codes, in float32 at any precision, since they reach 620."""
 
     codes: Tensor
 
@@ -152,7 +152,7 @@ def _initialise(module: nn.Module) -> None:
 
 
 def _spread(weight: Tensor, inputs: int) -> Tensor:
-    """Uniform in ±2.4 / inputs of a unit (appendix A)."""
+    """Uniform within ±2.4 / number of a unit's inputs (appendix A)."""
     return nn.init.uniform_(weight, -2.4 / inputs, 2.4 / inputs)
 
 

@@ -1,20 +1,20 @@
 """Network in Network: M. Lin, Q. Chen, S. Yan, 2013, arXiv 1312.4400, section 3 and figure 2.
 
-A convolution is a linear look at a patch; here a small network looks instead. Slid over the
-picture, its layers are 1x1 convolutions (the paper's mlpconv). And with a map a class at the end,
-no linear layers are needed: the mean of its map is the score of a class.
+A convolution applies a linear function to each patch; here a small network is applied instead. Its
+layers are 1x1 convolutions (the paper's mlpconv). With one map per class at the end, no linear
+layers are needed: the score of a class is the mean of its map.
 
 nin: input N×3×224×224 to N×1000. nin_cifar10: N×3×32×32 to N×10. nin_digits: N×1×32×32 to N×10.
-All inputs normalised, all outputs logits.
+All inputs are normalised, all outputs are logits.
 
-Differs from the paper in:
-- the numbers of channels, of which the paper prints none: they are those of its author's Caffe
-  models, nin_imagenet and cifar10_nin (gist.github.com/mavenlin). The ImageNet form is theirs too;
-  the paper has no result on ImageNet.
+It differs from the paper in:
+- the numbers of channels, which the paper does not print: they are those of its author's Caffe
+  models, nin_imagenet and cifar10_nin (gist.github.com/mavenlin). The ImageNet form is from there
+  too; the paper has no result on ImageNet.
 - pools round up, as Caffe's do: 54 becomes 27, not 26. The second pool for CIFAR-10 averages.
 - a ReLU follows the last convolution too (the same models), so that a score is never negative.
-- nin_digits has batch norms in place of dropout, and no ReLU at the end: with dropout and without
-  the norms it read 327 of 360 held-out digits, so 358.
+- nin_digits has batch norms instead of dropout, and no ReLU at the end: this form read 358 of 360
+  held-out digits; with dropout and without the norms it was 327.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Widths = tuple[int, int, int]  # channels after the spatial convolution and the 
 
 
 class NetworkInNetwork(nn.Sequential):
-    """Layers in a row: N×C×H×W to N×K."""
+    """A sequence of layers: N×C×H×W to N×K."""
 
 
 def nin(classes: int = 1000) -> NetworkInNetwork:
@@ -97,7 +97,7 @@ def mlpconv(
 def normed_mlpconv(
     channels: int, widths: tuple[int, ...], kernel: int, padding: int
 ) -> nn.Sequential:
-    """The same with batch norms, which make the biases superfluous."""
+    """The same with batch norms, which make the biases redundant."""
     layers: list[nn.Module] = []
     for width in widths:
         layers += [

@@ -1,4 +1,4 @@
-"""What two families share: normalising across channels, and how Google's networks take pixels."""
+"""Two normalisations that families share: across channels, and of pixels for Google's networks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class LocalResponseNorm(nn.Module):
     Krizhevsky, Sutskever, Hinton, 2012, section 3.3. `torch.nn.LocalResponseNorm` and Caffe take
     the mean where the paper writes the sum; here `alpha` is the paper's.
 
-    Computed in float32 at any precision, because squares overflow float16 from 256 on; the answer
-    would then silently be 0. The result is no larger than the input and has its type again. CPUs
-    hide this (onnxruntime computes float16 graphs in float32), GPUs do not.
+    It computes in float32 at any precision, because squares overflow float16 from 256 on, and the
+    result would then silently be 0. The result is no larger than the input and has its type. CPUs
+    hide the overflow (ONNX Runtime computes float16 graphs in float32), GPUs do not.
     """
 
     def __init__(self, size: int, alpha: float, beta: float, k: float) -> None:
@@ -32,10 +32,10 @@ class LocalResponseNorm(nn.Module):
 
 
 class TransformInput(nn.Module):
-    """From ImageNet's normalisation to the one that Google trained with: (pixel - 0.5) / 0.5.
+    """Converts ImageNet's normalisation to the one Google trained with: (pixel - 0.5) / 0.5.
 
     The weights of googlenet and inception_v3 came from TensorFlow, and torchvision wanted one
-    normalisation for all its networks; its switch `transform_input` undoes it, and is on with the
+    normalisation for all its networks; its option `transform_input` undoes it, and is on for the
     published weights (torchvision, models/googlenet.py, `_transform_input`).
     """
 

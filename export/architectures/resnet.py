@@ -2,19 +2,19 @@
 arXiv 1512.03385, section 3.3 and table 1, section 4.2 and table 6.
 
 A block learns what to add to its input: y = relu(F(x) + shortcut(x)). The shortcut is the identity;
-where the shape changes it is a 1x1 convolution (the paper's option B) or has zeros for the channels
-that are new (option A). The plain networks are the same ones without shortcuts, y = relu(F(x)): as
-many parameters as with option A, as many multiplications, and beyond some depth they learn worse.
+where the shape changes it is a 1x1 convolution (the paper's option B) or fills the new channels
+with zeros (option A). The plain networks are the same without shortcuts, y = relu(F(x)): they have
+as many parameters and multiplications as with option A, and beyond some depth they learn worse.
 
 The ImageNet form: input N×3×H×W, normalised; 224×224 in the paper. Output N×classes, logits.
-The CIFAR form, here for digits: N×1×32×32 to N×10; 3 channels are the paper's.
+The CIFAR form, here for digits: N×1×32×32 to N×10; the paper has 3 channels.
 
 Attribute names are those of torchvision's ResNet, so that the published checkpoints load by their
-keys: `downsample` there is what the paper calls the projection shortcut, `fc` its last layer.
+keys: `downsample` is the paper's projection shortcut, `fc` its last layer.
 
-Differs from the paper in:
-- a bottleneck halves the picture in its 3x3 convolution, not in its first 1x1 ("ResNet v1.5"). The
-  published weights were trained so; shapes and keys are the same, results are not. Source: the note
+It differs from the paper in:
+- a bottleneck halves the picture in its 3x3 convolution, not in its first 1x1 ("ResNet v1.5"), as
+  for the published weights; shapes and keys are the same, results are not. Source: the note
   at `class Bottleneck` in torchvision's models/resnet.py, which names
   https://ngc.nvidia.com/catalog/model-scripts/nvidia:resnet_50_v1_5_for_pytorch.
 - the stem's max pooling has a padding of 1 (torchvision) where the authors' Caffe files round up
@@ -35,10 +35,10 @@ from torch.nn import functional
 from export.architectures.initialization import he_normal
 
 CLASSES = 1000
-# Where the scale of a block's last batch norm starts: small, so that a deep network begins near the
+# The initial scale of a block's last batch norm: small, so that a deep network starts near the
 # identity. Goyal et al. 2017 (arXiv 1706.02677, section 5.1) start at 0; with 0.1 each block still
-# has its say before any training, and 152 layers of random weights do not magnify fp16's rounding
-# (measured: 0.014 of a probability; 0.1 from a start of 0.25, 0.7 from 1).
+# contributes before any training, and 152 layers of random weights do not magnify fp16's rounding
+# (measured: 0.014 of a probability; 0.1 for a scale of 0.25, 0.7 for 1).
 RESIDUAL_START = 0.1
 
 
@@ -49,13 +49,12 @@ def convolution(channels_in: int, channels_out: int, kernel: int, stride: int = 
     )
 
 
-# From the channels in, the channels out and the stride of a block to what is added to its output;
-# None adds nothing.
+# Maps a block's input channels, output channels and stride to its shortcut; None is no shortcut.
 Shortcut = Callable[[int, int, int], nn.Module | None]
 
 
 def projection(channels_in: int, channels_out: int, stride: int) -> nn.Module:
-    """Option B: the identity where the shape stays, else a 1x1 convolution."""
+    """Option B: the identity where the shape does not change, else a 1x1 convolution."""
     if stride == 1 and channels_in == channels_out:
         return nn.Identity()  # no parameters, so no keys: as published
     return nn.Sequential(
@@ -71,7 +70,7 @@ def padding(channels_in: int, channels_out: int, stride: int) -> nn.Module:
 
 
 class PaddedShortcut(nn.Module):
-    """Every `stride`-th pixel of each row and column, and zeros for the channels that are new."""
+    """Every `stride`-th pixel of each row and column, and zeros for the new channels."""
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -217,7 +216,7 @@ def start_near_identity(module: nn.Module) -> None:
         nn.init.constant_(module.bn3.weight, RESIDUAL_START)
 
 
-# Table 1: the block, and how many of it stand in conv2_x to conv5_x.
+# Table 1: the block, and its number in conv2_x to conv5_x.
 plain18 = partial(ResNet, BasicBlock, (2, 2, 2, 2), plain)
 plain34 = partial(ResNet, BasicBlock, (3, 4, 6, 3), plain)
 resnet18 = partial(ResNet, BasicBlock, (2, 2, 2, 2))
@@ -226,6 +225,6 @@ resnet50 = partial(ResNet, Bottleneck, (3, 4, 6, 3))
 resnet101 = partial(ResNet, Bottleneck, (3, 4, 23, 3))
 resnet152 = partial(ResNet, Bottleneck, (3, 8, 36, 3))
 
-# Table 6, with one grey channel; any depth for the study of it: CifarResNet(56, plain).
+# Table 6, with one grey channel; the depth study builds others: CifarResNet(56, plain).
 plain20_digits = partial(CifarResNet, 20, plain)
 resnet20_digits = partial(CifarResNet, 20, padding)

@@ -1,20 +1,21 @@
 """VGG: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", 2014, arXiv 1409.1556, section 2 and table 1.
 
-One idea, all the way down: two 3x3 convolutions see as far as one 5x5 and cost less, so there is
-nothing else; after each stage the picture halves and the channels double.
+All convolutions are 3x3, because two of them see as far as one 5x5 and cost less; after each stage
+the picture halves and the channels double.
 
-Input N×3×H×W, normalised; 224×224 in the paper, 32 at least. Output N×1000, logits.
+Input N×3×H×W, normalised; 224×224 in the paper, at least 32×32. Output N×1000, logits.
 `vgg_digits` is the idea at the size of a digit: N×1×32×32 to N×10.
 
 Attribute names are those of torchvision's VGG, so that the published checkpoints load by their
 keys.
 
-Differs from the paper in:
-- the `_bn` forms: a batch norm after each convolution (Ioffe, Szegedy, 2015, arXiv 1502.03167),
-  whose bias then does nothing and is kept for the published weights (torchvision, models/vgg.py).
+It differs from the paper in:
+- the `_bn` forms: a batch norm after each convolution (Ioffe, Szegedy, 2015, arXiv 1502.03167); the
+  convolution's bias is then redundant and kept for the published weights (torchvision,
+  models/vgg.py).
 - an adaptive pool before the linear layers, the identity at 224 (the same file).
-- the start of the weights: He's. The paper starts the deeper ones from a trained configuration A.
+- the initial weights: He's. The paper initialises the deeper ones from a trained configuration A.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from export.architectures.initialization import he_normal
 
-# Channels of the convolutions, a stage each.
+# Channels of the convolutions, per stage.
 IMAGENET_WIDTHS = (64, 128, 256, 512, 512)
 DIGIT_WIDTHS = (16, 32, 64)
 
@@ -39,7 +40,7 @@ class VGG(nn.Module):
         *,
         batch_norm: bool = False,
         channels: int = 3,
-        side: int = 7,  # pixels, of what the linear layers see
+        side: int = 7,  # pixels, of the linear layers' input
         hidden: int = 4096,
         classes: int = 1000,
     ) -> None:
@@ -66,7 +67,7 @@ class VGG(nn.Module):
 def stages(
     channels: int, convolutions: tuple[int, ...], widths: tuple[int, ...], batch_norm: bool
 ) -> Iterator[nn.Module]:
-    """Flat, because the checkpoints number all layers through."""
+    """Flat, because the checkpoints number the layers consecutively."""
     for count, width in zip(convolutions, widths, strict=True):
         for _ in range(count):
             yield nn.Conv2d(channels, width, kernel_size=3, padding=1)
