@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,18 +31,14 @@ from server.open_inference import (
     open_inference_routes,
 )
 from server.pipeline import Pipeline
-from server.runners.base import LoadedModel, Runner
+from server.runners.base import Runner
 from server.runners.in_process import InProcessRunner
-from server.runners.staged import StagedRunner
-from server.runners.tracked import TrackedRunner
-from server.runners.triton import TritonRunner
 from server.runners.triton_local import TritonLocalRunner
 from server.settings import Settings
 from server.tasks import cancel_and_wait, first_of
-from server.versions.discovery import Members, TritonAddresses
-from server.versions.manager import VersionManager
+from server.versions.discovery import Discovery, OneRunner, RunnerSource, TritonAddresses
+from server.versions.manager import LoadingPolicy
 from server.versions.pool import Pool
-from server.versions.proof import prove
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +82,11 @@ class Gateway:
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
-        self._pool = Pool(settings.models, self._register)
-        self._members = Members(self._pool, self._make_runner, self._find_runners())
+        policy = LoadingPolicy(
+            frozenset(settings.models), settings.keep_loaded, settings.unload_grace_s
+        )
+        self._pool = Pool(self._pipeline, policy)
+        self._discovery = Discovery(self._pool, self._runner_source(), settings.staged)
         self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self._metrics = Metrics(
             self._pool,
@@ -124,6 +122,7 @@ class Gateway:
         say(self._greeting(doors))
         background = [
             asyncio.create_task(self._serve_models()),
+            asyncio.create_task(self._pool.watch()),
             asyncio.create_task(self._show_readiness(doors)),
             asyncio.create_task(self._renew(doors, renewal)),
         ]
@@ -132,7 +131,7 @@ class Gateway:
         finally:
             await self._drain(doors)
             await cancel_and_wait(*background)
-            await self._members.close()
+            await self._discovery.close()
             self._pipeline.close()
             logger.info("stopped")
 
@@ -141,30 +140,10 @@ class Gateway:
     def _note_refusal(self, reason: str) -> None:
         self._metrics.refused("", reason)
 
-    def _find_runners(self) -> Callable[[], Awaitable[set[str]]]:
-        async def the_local_one() -> set[str]:
-            return {self._settings.runner}
-
-        triton = self._settings.triton
-        return TritonAddresses(triton).find if triton else the_local_one
-
-    def _make_runner(self, name: str) -> Runner:
-        runner = self._local or TritonRunner(name)
-        staged = self._settings.staged
-        return StagedRunner(runner, staged) if staged else runner
-
-    def _register(self, runner: TrackedRunner) -> VersionManager:
-        return VersionManager(
-            runner,
-            self._prove,
-            self._pool.default,
-            wanted=self._settings.models,
-            keep_loaded=self._settings.keep_loaded,
-            unload_grace_s=self._settings.unload_grace_s,
-        )
-
-    async def _prove(self, runner: Runner, folder: str, model: LoadedModel) -> None:
-        await prove(self._pipeline, runner, folder, model)
+    def _runner_source(self) -> RunnerSource:
+        if self._local:
+            return OneRunner(self._local, self._settings.runner)
+        return TritonAddresses(self._settings.triton)
 
     def is_ready(self) -> bool:
         return not self._is_leaving and self._pool.is_ready()
@@ -233,7 +212,7 @@ class Gateway:
             except StartFailed:
                 await self._local.close()
                 raise
-        await self._members.watch()
+        await self._discovery.watch()
 
     async def _show_readiness(self, doors: Doors) -> None:
         """Health over gRPC follows readiness; the first time that it is ready, says so."""

@@ -18,6 +18,7 @@ from tritonclient.grpc import model_config_pb2
 from convoy.v1 import classifier_pb2 as pb
 
 FACTS_KEY = "convoy.v1.Model"
+POLL_INTERVAL_S = 1.0  # between two looks at a runner's index
 
 
 class LoadFailed(Exception):

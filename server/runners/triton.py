@@ -8,9 +8,9 @@ model of its own (`lenet5.v2`) whose numeric version is always 1. Triton should 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
-from collections import Counter
 from functools import cached_property
 
 import numpy as np
@@ -28,13 +28,12 @@ from server.errors import (
 )
 from server.folder_names import FOLDER_NAME
 from server.observability import tracing
-from server.runners.base import Inference, LoadedModel, LoadFailed, facts_of
+from server.runners.base import POLL_INTERVAL_S, Inference, LoadedModel, LoadFailed, facts_of
 
 logger = logging.getLogger(__name__)
 
 _TRITON_VERSION = "1"
 _OUTPUTS = [InferRequestedOutput("probabilities"), InferRequestedOutput("batch_size")]
-_RETRY_AFTER_S = 1.0  # the gateway looks at its runners each second
 _STATISTICS_TIMEOUT_S = 1.0  # a Triton that hangs must not hold up Prometheus
 
 # They replace tritonclient's own, the message limits included.
@@ -69,7 +68,8 @@ class TritonRunner:
         # Versions whose python process died. Triton calls them ready still, and to load them
         # changes nothing: they must be let go first.
         self._dead: set[str] = set()
-        self._loads: Counter[str] = Counter()
+        self._load_numbers = itertools.count()
+        self._loads: dict[str, int] = {}  # the number of each version's last load
 
     @cached_property
     def _client(self) -> InferenceServerClient:
@@ -93,7 +93,7 @@ class TritonRunner:
         except InferenceServerException as error:
             raise self._load_error(name, error) from error
         self._dead.discard(name)
-        self._loads[name] += 1
+        self._loads[name] = next(self._load_numbers)
         _check_contract(name, config)
         facts = await asyncio.to_thread(facts_of, config)  # a thousand labels: milliseconds
         return LoadedModel(facts, f"triton {config.backend or config.platform}", _device(config))
@@ -104,17 +104,20 @@ class TritonRunner:
         except InferenceServerException as error:
             if not _control_is_closed(error):
                 raise self._unavailable(error) from error
+        else:
+            self._dead.discard(name)
+            self._loads.pop(name, None)
 
     async def infer(
         self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
     ) -> Inference:
         if name in self._dead:
             raise ModelNotReady(
-                f"{name} is being started again: its process died", retry_after_s=_RETRY_AFTER_S
+                f"{name} is being started again: its process died", retry_after_s=POLL_INTERVAL_S
             )
         image = InferInput("image", images.shape, "UINT8")
         image.set_data_from_numpy(images)
-        loads = self._loads[name]
+        load_number = self._loads.get(name)
         try:
             # To the microsecond; gRPC's own deadlines are looked at each millisecond or later.
             async with asyncio.timeout(timeout_s):
@@ -124,8 +127,8 @@ class TritonRunner:
         except TimeoutError as error:
             raise DeadlineExceeded(f"{name} did not answer within {timeout_s:.3f} s") from error
         except InferenceServerException as error:
-            # Answers that come late tell nothing of a version that was loaded anew meanwhile.
-            if _backend_died(error) and self._loads[name] == loads:
+            # A late answer says nothing of a version that was reloaded meanwhile.
+            if _backend_died(error) and self._loads.get(name) == load_number:
                 self._dead.add(name)
             raise self._infer_error(name, error) from error
         return Inference(result.as_numpy("probabilities"), int(result.as_numpy("batch_size")[0, 0]))
@@ -154,12 +157,13 @@ class TritonRunner:
             return False
 
     async def _load(self, name: str) -> model_config_pb2.ModelConfig:
-        if name in self._dead:
+        is_dead = name in self._dead
+        if is_dead:
             await self.unload(name)
         is_ready = await self._client.is_model_ready(
             name, _TRITON_VERSION, client_timeout=self._control_timeout_s
         )
-        if not is_ready or name in self._dead:
+        if not is_ready or is_dead:
             await self._client.load_model(name, client_timeout=self._load_timeout_s)
         response = await self._client.get_model_config(
             name, _TRITON_VERSION, client_timeout=self._control_timeout_s
@@ -187,10 +191,10 @@ class TritonRunner:
 
     def _infer_error(self, name: str, error: InferenceServerException) -> ServingError:
         if _not_loaded(error):
-            return ModelNotReady(f"{name} is not loaded", retry_after_s=_RETRY_AFTER_S)
+            return ModelNotReady(f"{name} is not loaded", retry_after_s=POLL_INTERVAL_S)
         if _backend_died(error):
             return RunnerUnavailable(
-                f"the process that ran {name} died", retry_after_s=_RETRY_AFTER_S
+                f"the process that ran {name} died", retry_after_s=POLL_INTERVAL_S
             )
         if error.status() == "StatusCode.UNAVAILABLE":
             return self._unavailable(error)
@@ -199,7 +203,7 @@ class TritonRunner:
     def _unavailable(self, error: InferenceServerException) -> RunnerUnavailable:
         logger.debug("Triton at %s: %s", self.address, error)
         return RunnerUnavailable(
-            f"Triton at {self.address} cannot be reached", retry_after_s=_RETRY_AFTER_S
+            f"Triton at {self.address} cannot be reached", retry_after_s=POLL_INTERVAL_S
         )
 
 

@@ -1,4 +1,4 @@
-"""The runners come and go: one for each address that the names of --triton stand for."""
+"""Runners come and go: the pool has one for each address that the names of --triton stand for."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from server.runners.base import Runner
+from server.runners.base import POLL_INTERVAL_S, Runner
+from server.runners.staged import StagedRunner
 from server.runners.tracked import TrackedRunner
+from server.runners.triton import TritonRunner
 from server.tasks import cancel_and_wait
-from server.versions.manager import POLL_INTERVAL_S, VersionManager
+from server.versions.manager import VersionManager
 from server.versions.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -20,33 +23,61 @@ logger = logging.getLogger(__name__)
 LOOKUP_TIMEOUT_S = 5.0
 
 
+class RunnerSource(Protocol):
+    """Which runners there are."""
+
+    async def find(self) -> set[str]:
+        """The names of the runners that there are now.
+
+        Raises:
+            OSError: none can be found.
+        """
+
+    def connect(self, name: str) -> Runner:
+        """The runner of that name, which `find` has returned."""
+
+
 @dataclass
 class Member:
+    """A runner in the pool."""
+
     runner: TrackedRunner
     manager: VersionManager
     watch: asyncio.Task[None]
 
+    async def stop_watching(self) -> None:
+        await cancel_and_wait(self.watch)
+        await self.manager.close()
 
-class Members:
-    """Keeps the pool as `find` says: the names of the runners that there are now."""
+    async def drain_and_close(self) -> None:
+        """Closes the runner once what is in flight has been answered."""
+        await self.stop_watching()
+        await self.runner.idle()
+        await self.runner.close()
 
-    def __init__(
-        self,
-        pool: Pool,
-        make_runner: Callable[[str], Runner],
-        find: Callable[[], Awaitable[set[str]]],
-    ) -> None:
+    async def close(self) -> None:
+        await self.stop_watching()
+        await self.runner.close()
+
+
+class Discovery:
+    """Adds each runner that the source finds to the pool, and removes those it no longer finds.
+
+    Of a repository in which `staged` is a folder, NAME.vN.staging, only that is served.
+    """
+
+    def __init__(self, pool: Pool, source: RunnerSource, staged: str | None = None) -> None:
         self._pool = pool
-        self._make_runner = make_runner
-        self._find = find
+        self._source = source
+        self._staged = staged
         self._members: dict[str, Member] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def watch(self) -> None:
-        """Looks until cancelled; a fault of one look does not end the next."""
+        """Looks for runners until cancelled; a failed look does not prevent the next."""
         while True:
             try:
-                self._follow(await self._find())
+                self._update(await self._source.find())
             except OSError as error:
                 self._pool.set_unavailable(str(error))
             except Exception:
@@ -54,80 +85,86 @@ class Members:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def close(self) -> None:
-        """What is in flight has been waited for, or is given up."""
+        """Closes the runners; what is still in flight fails."""
         await cancel_and_wait(*self._leaving)
         for member in self._members.values():
-            await stop_watching(member)
-            await member.runner.close()
+            await member.close()
 
-    def _follow(self, names: set[str]) -> None:
+    def _update(self, names: set[str]) -> None:
         for name in sorted(names - self._members.keys()):
-            self._join(name)
+            self._add(name)
         for name in sorted(self._members.keys() - names):
-            member = self._members.pop(name)
-            self._pool.remove(member.runner)
-            logger.info("%s has left", name)
-            task = asyncio.create_task(see_off(member))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+            self._remove(name)
 
-    def _join(self, name: str) -> None:
-        runner = TrackedRunner(self._make_runner(name), name)
-        manager = self._pool.add(runner)
-        self._members[name] = Member(runner, manager, asyncio.create_task(manager.watch()))
+    def _add(self, name: str) -> None:
+        runner = self._source.connect(name)
+        if self._staged:
+            runner = StagedRunner(runner, self._staged)
+        tracked = TrackedRunner(runner, name)
+        manager = self._pool.add(tracked)
+        self._members[name] = Member(tracked, manager, asyncio.create_task(manager.watch()))
+
+    def _remove(self, name: str) -> None:
+        member = self._members.pop(name)
+        self._pool.remove(member.runner)
+        logger.info("%s was removed", name)
+        task = asyncio.create_task(member.drain_and_close())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
 
-async def see_off(member: Member) -> None:
-    """What it was asked goes on to its end."""
-    await stop_watching(member)
-    await member.runner.idle()
-    await member.runner.close()
+class OneRunner:
+    """The source of the runner that the gateway itself started."""
 
+    def __init__(self, runner: Runner, name: str) -> None:
+        self._runner = runner
+        self._name = name
 
-async def stop_watching(member: Member) -> None:
-    await cancel_and_wait(member.watch)
-    await member.manager.close()
+    async def find(self) -> set[str]:
+        return {self._name}
+
+    def connect(self, name: str) -> Runner:
+        return self._runner
 
 
 class TritonAddresses:
-    """HOST:PORT of each address that the names stand for, as DNS has them now."""
+    """The source of the Tritons at HOST:PORT: one for each address that DNS has for a name now."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._last: dict[str, set[str]] = {}
 
     async def find(self) -> set[str]:
-        """A name that cannot be looked up keeps the addresses that it had.
-
-        Raises:
-            OSError: none has any.
-        """
+        """As in `RunnerSource`. A name that cannot be looked up keeps the addresses that it had."""
         faults = []
         for name in self._names:
             try:
                 self._last[name] = await look_up(name)
             except OSError as error:
                 faults.append(f"{name} cannot be looked up ({error.strerror or error})")
-        found = set().union(*self._last.values())
-        if not found:
+        addresses = set().union(*self._last.values())
+        if not addresses:
             raise OSError("; ".join(faults))
-        return found
+        return addresses
+
+    def connect(self, name: str) -> Runner:
+        return TritonRunner(name)
 
 
 async def look_up(name: str) -> set[str]:
     """
     Raises:
-        OSError: it has no address, or nobody answers.
+        OSError: the name has no address, or no name server answers.
     """
     host, _, port = name.rpartition(":")
     if is_address(host.strip("[]")):
         return {name}
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(LOOKUP_TIMEOUT_S):
-        found = await loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    old = {f"{address[0]}:{port}" for family, *_, address in found if family == socket.AF_INET}
-    # A machine's two addresses are one Triton, which need not listen at both.
-    return old or {f"[{address[0]}]:{port}" for *_, address in found}
+        infos = await loop.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    ipv4 = {f"{address[0]}:{port}" for family, *_, address in infos if family == socket.AF_INET}
+    # Two addresses of one machine are one Triton, which need not listen on both.
+    return ipv4 or {f"[{address[0]}]:{port}" for *_, address in infos}
 
 
 def is_address(host: str) -> bool:

@@ -1,9 +1,9 @@
-"""Of one runner: what its repository holds, what is loaded there, and what has proven itself there.
+"""The versions of one runner: what its repository holds, what is loaded, and what is proven.
 
-Each second the manager looks at the runner's index. Of each model it wants the highest version
-that proves itself (or the highest few, `keep_loaded`): a new version is loaded beside the old one,
-proven, becomes the default (`pool`), and only then is the old one let go, after a grace period.
-One that fails stays out, and is tried again with a growing pause; whatever served before serves on.
+Each second the manager polls the runner's index. Of each model it keeps the highest version that
+proves itself loaded (or the highest few, `keep_loaded`): a new version is loaded beside the old one
+and proven, becomes the default (see `pool`), and only then is the old one unloaded, after a grace
+period. A version that fails is retried with a growing pause, while the old one goes on serving.
 
     AVAILABLE ── load, prove ──▶ READY ── superseded, grace period over ──▶ AVAILABLE
         ▲   └──────────────────▶ FAILED ── pause over ──┐
@@ -16,24 +16,42 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import RunnerUnavailable
 from server.folder_names import FOLDER_NAME
-from server.runners.base import LoadedModel, LoadFailed
+from server.pipeline import Pipeline
+from server.runners.base import POLL_INTERVAL_S, LoadedModel, LoadFailed
 from server.runners.tracked import TrackedRunner
 from server.tasks import cancel_and_wait
-from server.versions.proof import NotProven
+from server.versions.proof import NotProven, prove
 
 logger = logging.getLogger(__name__)
 
-POLL_INTERVAL_S = 1.0
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
 MAX_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
 
-Prove = Callable[[TrackedRunner, str, LoadedModel], Awaitable[None]]
+
+@dataclass(frozen=True)
+class LoadingPolicy:
+    """Which models are served, and how many of their versions stay loaded for how long."""
+
+    wanted: frozenset[str] = frozenset()  # names of models; empty: all
+    keep_loaded: int = 1
+    unload_grace_s: float = 5.0
+
+
+class DefaultVersions(Protocol):
+    """What a manager asks of the pool, and tells it."""
+
+    def default(self, name: str) -> int | None:
+        """The number of the version that answers for a name on all runners."""
+
+    def tick(self) -> None:
+        """Decides the defaults again, since a version's state has changed."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,7 @@ class Servable:
 
 
 @dataclass
-class Version:
+class ManagedVersion:
     """One folder of the repository, NAME.vN."""
 
     folder: str
@@ -60,17 +78,21 @@ class Version:
     failures: int = 0
     retry_at_s: float = 0.0
     superseded_at_s: float | None = None
-    lost_at_s: float = -math.inf  # when the runner no longer had it, and was not told to let it go
+    lost_at_s: float = -math.inf  # when the runner unloaded it without being asked to
 
     def is_ready(self) -> bool:
         return self.state == pb.STATE_READY
 
-    def is_worth_a_try(self) -> bool:
+    def may_be_tried(self) -> bool:
         return self.state != pb.STATE_FAILED or time.monotonic() >= self.retry_at_s
 
     def is_reloading(self) -> bool:
-        is_on_its_way = self.state in (pb.STATE_AVAILABLE, pb.STATE_LOADING)
-        return is_on_its_way and time.monotonic() < self.lost_at_s + MAX_RELOAD_S
+        is_pending = self.state in (pb.STATE_AVAILABLE, pb.STATE_LOADING)
+        return is_pending and time.monotonic() < self.lost_at_s + MAX_RELOAD_S
+
+    def reset(self, reason: str) -> None:
+        """It is no longer loaded."""
+        self.state, self.reason, self.loaded = pb.STATE_AVAILABLE, reason, None
 
 
 @dataclass
@@ -78,48 +100,45 @@ class ServedModel:
     """The versions of one name, by number."""
 
     name: str
-    versions: dict[int, Version] = field(default_factory=dict)
-    present: set[int] = field(default_factory=set)  # in the repository when it was last looked at
+    versions: dict[int, ManagedVersion] = field(default_factory=dict)
+    present: set[int] = field(default_factory=set)  # in the repository at the last poll
     update: asyncio.Task[None] | None = None
 
-    def highest_first(self) -> list[Version]:
+    def highest_first(self) -> list[ManagedVersion]:
         return [self.versions[number] for number in sorted(self.versions, reverse=True)]
 
-    def best(self, count: int) -> list[Version]:
-        """The highest ready versions; one that was withdrawn only while no other is ready."""
+    def best(self, count: int) -> list[ManagedVersion]:
+        """The highest ready versions; a withdrawn one only while no other is ready."""
         ready = [version for version in self.highest_first() if version.is_ready()]
-        here = [version for version in ready if version.number in self.present]
-        return here[:count] or ready[:1]
+        present = [version for version in ready if version.number in self.present]
+        return present[:count] or ready[:1]
 
 
 class VersionManager:
+    """Loads, proves and unloads the versions of one runner."""
+
     def __init__(
         self,
         runner: TrackedRunner,
-        prove: Prove,
-        serves: Callable[[str], int | None],
-        *,
-        wanted: Collection[str],
-        keep_loaded: int,
-        unload_grace_s: float,
+        pipeline: Pipeline,
+        defaults: DefaultVersions,
+        policy: LoadingPolicy,
     ) -> None:
         self.runner = runner
-        self._prove = prove
-        self._serves = serves  # the number that answers for a name, on all runners
-        self._wanted = set(wanted)
-        self._keep_loaded = keep_loaded
-        self._unload_grace_s = unload_grace_s
+        self._pipeline = pipeline
+        self._defaults = defaults
+        self._policy = policy
         self._models: dict[str, ServedModel] = {}
-        self._started = False  # every model found at the start has proven or failed
-        self.runner_fault = "the runner is being started"  # why it is away; empty when it is there
+        self._started = False
+        self.runner_fault = "the runner is starting"  # why it is unreachable; empty: it is not
 
     async def watch(self) -> None:
-        """Looks until cancelled; a fault of one look does not end the next."""
+        """Polls until cancelled; a failed poll does not prevent the next."""
         while True:
             try:
-                await self.look()
+                await self.poll()
             except Exception:
-                logger.exception("looking at the repository failed")
+                logger.exception("polling the repository failed")
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def close(self) -> None:
@@ -131,22 +150,22 @@ class VersionManager:
         return set(self._models)
 
     def has_started(self) -> bool:
-        """Whether each version found at the start has proven or failed."""
+        """Whether each version of the first poll has been proven or has failed."""
         return self._started
 
-    def versions(self, name: str) -> dict[int, Version]:
+    def versions(self, name: str) -> dict[int, ManagedVersion]:
         model = self._models.get(name)
         return model.versions if model else {}
 
     def proven(self, name: str) -> set[int]:
-        return {number for number, found in self.versions(name).items() if found.is_ready()}
+        return {number for number, version in self.versions(name).items() if version.is_ready()}
 
     def present(self, name: str) -> set[int]:
-        """In the repository when it was last looked at."""
+        """The numbers in the repository at the last poll."""
         return self._models[name].present if name in self._models else set()
 
     def has_decided(self, name: str, number: int) -> bool | None:
-        """Whether the version has proven itself here or failed; None: it is not to be had here."""
+        """Whether the version is proven or has failed here; None: it is not available here."""
         version = self.versions(name).get(number)
         if version is None or number not in self.present(name):
             return None
@@ -154,44 +173,47 @@ class VersionManager:
 
     def servable(self, name: str, number: int) -> Servable | None:
         """The version, if it is proven here."""
-        found = self.versions(name).get(number)
-        if found is None or found.loaded is None:
+        version = self.versions(name).get(number)
+        if version is None or version.loaded is None:
             return None
-        return Servable(self.runner, found.folder, found.model, str(number), found.loaded)
+        return Servable(self.runner, version.folder, version.model, str(number), version.loaded)
 
     def reloading(self, name: str, number: int | None) -> asyncio.Task[None] | None:
-        """What to wait for, of a version (or any) that the runner lost and that is loaded again."""
-        found = self.versions(name)
-        if any(each.is_reloading() for each in found.values() if number in (None, each.number)):
+        """The update that reloads a version (None: any) which the runner lost, if there is one."""
+        versions = self.versions(name).values()
+        if any(version.is_reloading() for version in versions if number in (None, version.number)):
             return self._updating(self._models[name])
         return None
 
     def note_loss(self, lost: Servable) -> None:
-        """To be told when a version that was resolved is not loaded any more."""
+        """Called when a version that was resolved turned out not to be loaded any more."""
         for version in self._all_versions():
             if version.loaded is lost.loaded:
-                self._lose(version)
+                self._mark_lost(version)
+        self._defaults.tick()
 
     def mark_unreachable(self, reason: str) -> None:
-        """Nothing is asked of it until it has been looked at, and its versions are proven again."""
+        """Nothing is sent to the runner until a poll succeeds and its versions are proven again."""
         if not self.runner_fault:
-            logger.warning("%s is away: %s", self.runner.name, reason)
+            logger.warning("%s is unreachable: %s", self.runner.name, reason)
         self.runner_fault = reason
         for version in self._all_versions():
             if version.is_ready():
-                forget(version, reason)
+                version.reset(reason)
+        self._defaults.tick()
 
     # ------------------------------------------------------------ what the watch does
 
-    async def look(self) -> None:
-        """One look at the index; loading goes on beside it, one task a model."""
+    async def poll(self) -> None:
+        """Reads the index once; versions are loaded meanwhile, in one task per model."""
         try:
             index = await self.runner.index()
         except RunnerUnavailable as error:
             self.mark_unreachable(error.message)
             return
         self.runner_fault = ""
-        self._take_in(index)
+        self._take_over(index)
+        self._defaults.tick()
         updates = [self._updating(model) for model in self._models.values()]
         if not self._started:
             await asyncio.gather(*updates)
@@ -199,24 +221,27 @@ class VersionManager:
             if not self._models:
                 logger.warning("the repository holds no model: build one with export/build.py")
 
-    def _take_in(self, index: dict[str, bool]) -> None:
-        """New folders become versions; versions that the runner has lost are loaded again."""
+    def _take_over(self, index: dict[str, bool]) -> None:
+        """New folders become versions; versions that the runner has lost will be reloaded."""
         for model in self._models.values():
             model.present.clear()
         for folder, is_loaded in index.items():
             match = FOLDER_NAME.fullmatch(folder)
-            if not match or (self._wanted and match["model"] not in self._wanted):
+            if not match or not self._is_wanted(match["model"]):
                 continue
             number = int(match["version"])
             model = self._models.setdefault(match["model"], ServedModel(match["model"]))
-            version = model.versions.setdefault(number, Version(folder, model.name, number))
+            version = model.versions.setdefault(number, ManagedVersion(folder, model.name, number))
             model.present.add(number)
             if version.is_ready() and not is_loaded:
-                self._lose(version)
+                self._mark_lost(version)
 
-    def _lose(self, version: Version) -> None:
+    def _is_wanted(self, name: str) -> bool:
+        return not self._policy.wanted or name in self._policy.wanted
+
+    def _mark_lost(self, version: ManagedVersion) -> None:
         logger.warning("%s is no longer loaded by the runner", version.folder)
-        forget(version, "the runner let it go")
+        version.reset("the runner unloaded it")
         version.lost_at_s = time.monotonic()
 
     def _updating(self, model: ServedModel) -> asyncio.Task[None]:
@@ -226,46 +251,47 @@ class VersionManager:
 
     async def _update(self, model: ServedModel) -> None:
         try:
-            await self._find_best(model)
-            await self._let_go(model)
-            self._drop_absent(model)
+            await self._load_best(model)
+            await self._unload_superseded(model)
+            self._forget_absent(model)
         except RunnerUnavailable as error:
             self.mark_unreachable(error.message)
 
-    async def _find_best(self, model: ServedModel) -> None:
-        """From the highest down, until as many are proven as stay loaded; the rest is let be."""
+    async def _load_best(self, model: ServedModel) -> None:
+        """From the highest version down, until as many are proven as stay loaded."""
         proven = 0
         for version in model.highest_first():
             if version.number not in model.present:
                 continue
-            if not version.is_ready() and version.is_worth_a_try():
-                await self._try(version)
+            if not version.is_ready() and version.may_be_tried():
+                await self._load_and_prove(version)
+                self._defaults.tick()
             proven += version.is_ready()
-            if proven == self._keep_loaded:
+            if proven == self._policy.keep_loaded:
                 return
 
-    async def _try(self, version: Version) -> None:
+    async def _load_and_prove(self, version: ManagedVersion) -> None:
         version.state, version.reason = pb.STATE_LOADING, "loading"
         started_s = time.monotonic()
         try:
             loaded = await self.runner.load(version.folder)
-            version.reason = "its golden images are on their way"
-            await self._prove(self.runner, version.folder, loaded)
+            version.reason = "its golden images are being checked"
+            await prove(self._pipeline, self.runner, version.folder, loaded)
         except (LoadFailed, NotProven) as error:
-            await self._fail(version, str(error))
+            await self._reject(version, str(error))
         except RunnerUnavailable as error:
-            forget(version, error.message)
+            version.reset(error.message)
             raise
         except Exception as error:
             logger.exception("%s could not be tried", version.folder)
-            await self._fail(version, f"{type(error).__name__}: {error}")
+            await self._reject(version, f"{type(error).__name__}: {error}")
         else:
             version.state, version.reason, version.loaded = pb.STATE_READY, "", loaded
             version.failures = 0
             version.superseded_at_s = None
             logger.info("%s is proven (%.1f s)", version.folder, time.monotonic() - started_s)
 
-    async def _fail(self, version: Version, reason: str) -> None:
+    async def _reject(self, version: ManagedVersion, reason: str) -> None:
         pause_s = min(INITIAL_BACKOFF_S * 2**version.failures, MAX_BACKOFF_S)
         version.state, version.reason, version.loaded = pb.STATE_FAILED, reason, None
         version.failures += 1
@@ -273,35 +299,32 @@ class VersionManager:
         logger.error("%s is not served: %s (next try in %.0f s)", version.folder, reason, pause_s)
         await self.runner.unload(version.folder)
 
-    async def _let_go(self, model: ServedModel) -> None:
+    async def _unload_superseded(self, model: ServedModel) -> None:
         """Unloads what was superseded a grace period ago, or has left the repository."""
-        needed = model.best(self._keep_loaded) if model.present else []
+        needed = model.best(self._policy.keep_loaded) if model.present else []
         for version in model.highest_first():
-            is_served = (
-                version.number in model.present and self._serves(model.name) == version.number
-            )
-            if not version.is_ready() or version in needed or is_served:
+            if not version.is_ready() or version in needed or self._is_default(model, version):
                 version.superseded_at_s = None
                 continue
             if version.superseded_at_s is None:
                 version.superseded_at_s = time.monotonic()
-            elif time.monotonic() - version.superseded_at_s >= self._unload_grace_s:
-                forget(version, "superseded")
+            elif time.monotonic() - version.superseded_at_s >= self._policy.unload_grace_s:
+                version.reset("superseded")
+                self._defaults.tick()
                 await self.runner.unload(version.folder)
-                logger.info("%s is let go", version.folder)
+                logger.info("%s is unloaded", version.folder)
 
-    def _drop_absent(self, model: ServedModel) -> None:
+    def _is_default(self, model: ServedModel, version: ManagedVersion) -> bool:
+        is_present = version.number in model.present
+        return is_present and self._defaults.default(model.name) == version.number
+
+    def _forget_absent(self, model: ServedModel) -> None:
         for version in model.highest_first():
             if version.number not in model.present and not version.is_ready():
                 del model.versions[version.number]
         if not model.versions:
             del self._models[model.name]
+        self._defaults.tick()
 
-    # ------------------------------------------------------------ small helpers
-
-    def _all_versions(self) -> Iterable[Version]:
+    def _all_versions(self) -> Iterable[ManagedVersion]:
         return (version for model in self._models.values() for version in model.versions.values())
-
-
-def forget(version: Version, reason: str) -> None:
-    version.state, version.reason, version.loaded = pb.STATE_AVAILABLE, reason, None

@@ -1,9 +1,12 @@
-"""What several runners have, as one: which version is the default, and who answers a request.
+"""Several runners as one: which version is the default, and which runner answers a request.
 
-Each runner has a manager of its own, which loads and proves there. The default of a model is the
-highest version that has proven itself; with several runners it moves up once each that can be
-reached has proven the new version or rejected it, and whoever rejected it is not asked. Of those
-that can answer, the one with the least in flight is picked.
+Each runner has a manager of its own, which loads and proves versions there. The default of a model
+is the highest version that is proven. With several runners it moves up once each reachable one has
+proven the new version or rejected it; runners that rejected it get no requests for it. Of those
+that can answer, the one with the fewest images in flight is picked.
+
+Defaults move in `tick` alone: when a manager reports a change, and once per second, since some
+decisions depend on the time. Everything that requests and operators call only reads.
 """
 
 from __future__ import annotations
@@ -13,55 +16,114 @@ import contextlib
 import difflib
 import itertools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, VersionNotFound
+from server.pipeline import Pipeline
+from server.runners.base import POLL_INTERVAL_S
 from server.runners.tracked import TrackedRunner
-from server.versions.manager import MAX_RELOAD_S, POLL_INTERVAL_S, Servable, Version, VersionManager
+from server.versions.manager import (
+    MAX_RELOAD_S,
+    LoadingPolicy,
+    ManagedVersion,
+    Servable,
+    VersionManager,
+)
 
-# Where several runners know a version, they tell of it in this order.
-MAX_SHOWN = (pb.STATE_READY, pb.STATE_LOADING, pb.STATE_FAILED, pb.STATE_AVAILABLE)
-# Runners look at their repositories by turns, and these may be copies.
+# Where runners have a version in different states, the first of these is reported.
+REPORTED_STATES = (pb.STATE_READY, pb.STATE_LOADING, pb.STATE_FAILED, pb.STATE_AVAILABLE)
+# Managers poll their repositories at different times, and these may be copies.
 PROPAGATION_S = 3 * POLL_INTERVAL_S
 HEAVY_FIELDS = ("labels", "golden_images", "parity")
 
 
 class Pool:
-    def __init__(
-        self, wanted: Collection[str], register: Callable[[TrackedRunner], VersionManager]
-    ) -> None:
-        self._wanted = set(wanted)
-        self._register = register
+    """The runners with their managers, and the default version of each model."""
+
+    def __init__(self, pipeline: Pipeline, policy: LoadingPolicy) -> None:
+        self._pipeline = pipeline
+        self._policy = policy
         self._managers: dict[str, VersionManager] = {}  # by the name of their runner
-        self._nobody = "no runner is there yet"  # why there is none, while there is none
+        self._unavailable_reason = "there is no runner yet"  # while there is none
         self._defaults: dict[str, int] = {}
-        self._first_seen_s: dict[tuple[str, int], float] = {}  # when a version was proven somewhere
+        self._first_proven_s: dict[tuple[str, int], float] = {}  # by model and number
         self._turns = itertools.count()
         self._last_turn: dict[str, int] = {}  # in which each runner was last picked
 
-    # ------------------------------------------------------------ who belongs to it
+    # ------------------------------------------------------------ its runners
 
     @property
     def managers(self) -> Mapping[str, VersionManager]:
         return self._managers
 
     def add(self, runner: TrackedRunner) -> VersionManager:
-        manager = self._managers[runner.name] = self._register(runner)
+        manager = VersionManager(runner, self._pipeline, self, self._policy)
+        self._managers[runner.name] = manager
         return manager
 
     def remove(self, runner: TrackedRunner) -> None:
-        """It is asked nothing more; what it was asked goes on."""
+        """The runner gets no more requests; those in flight go on."""
         del self._managers[runner.name]
+        self._last_turn.pop(runner.name, None)
+        self.tick()
 
     def set_unavailable(self, reason: str) -> None:
-        """Why nobody could be found to be added."""
-        self._nobody = reason
+        """Why there is no runner, in case there is none."""
+        self._unavailable_reason = reason
+
+    # ------------------------------------------------------------ which version is the default
+
+    async def watch(self) -> None:
+        """Ticks until cancelled."""
+        while True:
+            self.tick()
+            await asyncio.sleep(POLL_INTERVAL_S)
+
+    def tick(self) -> None:
+        """Decides the defaults, and forgets versions that no manager has any more."""
+        names = self._names()
+        for name in names:
+            self._move_default(name)
+        self._defaults = {name: self._defaults[name] for name in names if name in self._defaults}
+        self._first_proven_s = {
+            (name, number): seen_s
+            for (name, number), seen_s in self._first_proven_s.items()
+            if number in self._numbers(name)
+        }
+
+    def default(self, name: str) -> int | None:
+        """The number of the version that answers when none is named; None: there is none."""
+        number = self._defaults.get(name)
+        return number if number in self._proven(name, self._reachable()) else None
+
+    def _move_default(self, name: str) -> None:
+        """Up once all have decided; down only from what is withdrawn, or proven nowhere."""
+        managers = self._reachable()
+        proven = self._proven(name, managers)
+        present = proven & set().union(*(manager.present(name) for manager in managers))
+        decided = {number for number in present if self._have_decided(managers, name, number)}
+        current = self._defaults.get(name, 0)
+        better = {n for n in decided if n > current} if current in present else decided
+        if better:
+            self._defaults[name] = max(better)
+        elif current not in proven and proven:
+            self._defaults[name] = max(present or proven)
+
+    def _have_decided(self, managers: Sequence[VersionManager], name: str, number: int) -> bool:
+        """A manager without the version has not seen it yet, or never will."""
+        seen_s = self._first_proven_s.setdefault((name, number), time.monotonic())
+        is_new = time.monotonic() < seen_s + PROPAGATION_S
+        decisions = [manager.has_decided(name, number) for manager in managers]
+        return all(not is_new if decision is None else decision for decision in decisions)
 
     # ------------------------------------------------------------ what requests ask
 
     def has_model(self, name: str) -> bool:
-        return any(name in each.names() for each in self._managers.values())
+        return any(name in manager.names() for manager in self._managers.values())
+
+    def has_version(self, name: str, version: str) -> bool:
+        return version.isdecimal() and int(version) in self._numbers(name)
 
     def resolve(self, name: str, version: str = "") -> Servable:
         """The version that answers, on the idlest runner where it is proven.
@@ -71,46 +133,48 @@ class Pool:
             ModelNotReady, RunnerUnavailable: there is, and it cannot answer yet.
         """
         number = self._number(name, version) if version else self.default(name)
-        if number is not None and (found := self._idlest(name, number)):
-            return found
+        if number is not None and (servable := self._idlest(name, number)):
+            return servable
         if self.runner_fault:
             raise RunnerUnavailable(self.runner_fault, retry_after_s=POLL_INTERVAL_S, model=name)
         self._check_name(name)
         if number is not None and version:
-            why = because(self._version(name, number))
+            reason = reason_suffix(self._version(name, number))
             raise VersionNotFound(
-                f"version {version} of {name} is not loaded{why}; {self._loaded(name)}",
+                f"version {version} of {name} is not loaded{reason}; {self._loaded(name)}",
                 model=name,
                 version=version,
             )
         highest = self._version(name, max(self._numbers(name)))
         raise ModelNotReady(
-            f"{name} is not ready{because(highest)}", retry_after_s=POLL_INTERVAL_S, model=name
+            f"{name} is not ready{reason_suffix(highest)}",
+            retry_after_s=POLL_INTERVAL_S,
+            model=name,
         )
 
     async def find(self, name: str, version: str = "") -> Servable:
-        """As resolve; a version that the runner lost is waited for while it is loaded again.
+        """Like `resolve`, but waits while a version that the runner lost is loaded again.
 
-        Several gateways may share a Triton, and one lets go of what another still asks.
+        Several gateways may share a Triton, and one may unload what another still needs.
         """
         for _ in range(2):  # an update that is under way may have passed the version by
             with contextlib.suppress(ModelNotReady, VersionNotFound):
                 return self.resolve(name, version)
             number = int(version) if version.isdecimal() else None
-            under_way = [each.reloading(name, number) for each in self._managers.values()]
-            if not any(under_way):
+            updates = [manager.reloading(name, number) for manager in self._managers.values()]
+            if not any(updates):
                 break
             await asyncio.wait(
-                [task for task in under_way if task],
+                [update for update in updates if update],
                 timeout=MAX_RELOAD_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
         return self.resolve(name, version)
 
     def failover(self, lost: Servable, reason: str) -> Servable | None:
-        """Another runner with the same version, for what was asked of one whose connection broke.
+        """The same version on another runner, for a request whose runner's connection broke.
 
-        Where there is one, nothing more is asked of the broken one until it is proven again.
+        If there is one, the broken runner gets no more requests until it is proven again.
         """
         other = self._idlest(lost.model, int(lost.version), but=lost.runner)
         if other and (manager := self._managers.get(lost.runner.name)):
@@ -118,26 +182,9 @@ class Pool:
         return other
 
     def note_loss(self, lost: Servable) -> None:
-        """To be told when a version that was resolved is not loaded any more."""
+        """Called when a version that was resolved turned out not to be loaded any more."""
         if manager := self._managers.get(lost.runner.name):
             manager.note_loss(lost)
-
-    def default(self, name: str) -> int | None:
-        """The number of the version that answers when none is named."""
-        reachable = [each for each in self._managers.values() if not each.runner_fault]
-        proven = set().union(*(each.proven(name) for each in reachable))
-        here = proven & set().union(*(each.present(name) for each in reachable))
-        decided = {n for n in here if self._have_decided(reachable, name, n)}
-        current = self._defaults.get(name, 0)
-        # Up once all have decided; down only from what is withdrawn, or proven nowhere any more.
-        better = {n for n in decided if n > current} if current in here else decided
-        if better:
-            self._defaults[name] = max(better)
-        elif current not in proven:
-            if not proven:
-                return None
-            self._defaults[name] = max(here or proven)
-        return self._defaults[name]
 
     def describe(self, name: str, version: str = "") -> pb.Model:
         """All facts of a version; of one that is not loaded, its state and the reason."""
@@ -161,67 +208,66 @@ class Pool:
 
     @property
     def runner_fault(self) -> str:
-        """Why no runner can be asked; empty where one can."""
-        faults = [each.runner_fault for each in self._managers.values()] or [self._nobody]
+        """Why no runner can be reached; empty: one can."""
+        managers = self._managers.values()
+        faults = [manager.runner_fault for manager in managers] or [self._unavailable_reason]
         return "; ".join(faults) if all(faults) else ""
 
     def is_ready(self) -> bool:
-        """Each of `wanted` can answer; without, all found at the start were tried, and one can."""
+        """Each wanted model can answer; if none is named: all were tried once, and one can."""
         if self.runner_fault:
             return False
         can_answer = {name for name in self._names() if self.default(name)}
-        if self._wanted:
-            return self._wanted <= can_answer
-        has_started = any(each.has_started() for each in self._managers.values())
+        if self._policy.wanted:
+            return self._policy.wanted <= can_answer
+        has_started = any(manager.has_started() for manager in self._managers.values())
         return has_started and bool(can_answer)
 
     def why_not_ready(self) -> str:
         if self.runner_fault:
             return self.runner_fault
-        names = sorted(self._wanted) or self._names()
+        names = sorted(self._policy.wanted) or self._names()
         waiting = [name for name in names if not self.default(name)]
         return "; ".join(map(self._why_not, waiting)) or "the repository is empty"
 
     # ------------------------------------------------------------ small helpers
 
+    def _reachable(self) -> Sequence[VersionManager]:
+        return [manager for manager in self._managers.values() if not manager.runner_fault]
+
+    def _proven(self, name: str, managers: Iterable[VersionManager]) -> set[int]:
+        return set().union(*(manager.proven(name) for manager in managers))
+
     def _idlest(self, name: str, number: int, but: TrackedRunner | None = None) -> Servable | None:
-        holders = [
-            found
-            for each in self._managers.values()
-            if not each.runner_fault and each.runner is not but
-            if (found := each.servable(name, number))
+        servables = [
+            servable
+            for manager in self._reachable()
+            if manager.runner is not but and (servable := manager.servable(name, number))
         ]
-        if not holders:
+        if not servables:
             return None
-        picked = min(holders, key=self._load)
+        picked = min(servables, key=self._load)
         self._last_turn[picked.runner.name] = next(self._turns)
         return picked
 
     def _load(self, servable: Servable) -> tuple[int, int]:
-        """Of equally busy ones, whoever has waited longest."""
+        """Equally busy runners take turns."""
         return servable.runner.in_flight, self._last_turn.get(servable.runner.name, -1)
 
-    def _have_decided(self, managers: Sequence[VersionManager], name: str, number: int) -> bool:
-        """Whoever does not have the version has not seen it yet, or never will."""
-        seen_s = self._first_seen_s.setdefault((name, number), time.monotonic())
-        is_news = time.monotonic() < seen_s + PROPAGATION_S
-        decisions = [each.has_decided(name, number) for each in managers]
-        return all(not is_news if decision is None else decision for decision in decisions)
-
     def _names(self) -> Sequence[str]:
-        return sorted(set().union(*(each.names() for each in self._managers.values())))
+        return sorted(set().union(*(manager.names() for manager in self._managers.values())))
 
     def _numbers(self, name: str) -> set[int]:
-        return set().union(*(each.versions(name) for each in self._managers.values()))
+        return set().union(*(manager.versions(name) for manager in self._managers.values()))
 
-    def _version(self, name: str, number: int) -> Version:
-        """As it is where it is furthest."""
-        found = [
+    def _version(self, name: str, number: int) -> ManagedVersion:
+        """The version where its state is the first of REPORTED_STATES."""
+        versions = [
             version
-            for each in self._managers.values()
-            if (version := each.versions(name).get(number))
+            for manager in self._managers.values()
+            if (version := manager.versions(name).get(number))
         ]
-        return min(found, key=lambda version: MAX_SHOWN.index(version.state))
+        return min(versions, key=lambda version: REPORTED_STATES.index(version.state))
 
     def _message(self, name: str, number: int) -> pb.Model:
         version = self._version(name, number)
@@ -247,14 +293,14 @@ class Pool:
 
     def _number(self, name: str, version: str) -> int:
         self._check_name(name)
-        if version.isdecimal() and int(version) in self._numbers(name):
+        if self.has_version(name, version):
             return int(version)
         raise VersionNotFound(
             f"{name} has no version {version!r}; {self._loaded(name)}", model=name, version=version
         )
 
     def _loaded(self, name: str) -> str:
-        proven = set().union(*(each.proven(name) for each in self._managers.values()))
+        proven = self._proven(name, self._managers.values())
         numbers = ", ".join(str(number) for number in sorted(proven, reverse=True))
         return f"loaded: {numbers}" if proven else "none is loaded"
 
@@ -262,8 +308,8 @@ class Pool:
         numbers = self._numbers(name)
         if not numbers:
             return f"{name}: not in the repository"
-        return name + because(self._version(name, max(numbers)))
+        return name + reason_suffix(self._version(name, max(numbers)))
 
 
-def because(version: Version) -> str:
+def reason_suffix(version: ManagedVersion) -> str:
     return f": {version.folder}: {version.reason}" if version.reason else ""

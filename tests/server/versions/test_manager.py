@@ -12,15 +12,13 @@ import pytest
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ModelNotFound, ModelNotReady, VersionNotFound
 from server.pipeline import Pipeline
-from server.runners.base import LoadedModel, Runner
 from server.runners.in_process import InProcessRunner
 from server.runners.tracked import TrackedRunner
-from server.versions.manager import VersionManager
+from server.versions.manager import LoadingPolicy, VersionManager
 from server.versions.pool import Pool
-from server.versions.proof import prove
 
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
-BuildFleet = Callable[..., Pool]
+BuildPool = Callable[..., Pool]
 
 GRACE_S = 0.05
 
@@ -33,53 +31,40 @@ async def runner(repository: Path) -> AsyncIterator[InProcessRunner]:
 
 
 @pytest.fixture
-async def build(runner: InProcessRunner) -> AsyncIterator[BuildFleet]:
-    """Fleets of one runner, as the gateway makes them."""
+async def build(runner: InProcessRunner) -> AsyncIterator[BuildPool]:
+    """Pools of one runner, as the gateway makes them."""
     pipeline = Pipeline(decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
-    fleets: list[Pool] = []
-
-    async def proven(runner: Runner, folder: str, model: LoadedModel) -> None:
-        await prove(pipeline, runner, folder, model)
+    pools: list[Pool] = []
 
     def pool(*wanted: str, grace_s: float = GRACE_S, keep_loaded: int = 1) -> Pool:
-        def register(runner: TrackedRunner) -> VersionManager:
-            return VersionManager(
-                runner,
-                proven,
-                built.default,
-                wanted=wanted,
-                keep_loaded=keep_loaded,
-                unload_grace_s=grace_s,
-            )
-
-        built = Pool(wanted, register)
+        built = Pool(pipeline, LoadingPolicy(frozenset(wanted), keep_loaded, grace_s))
         built.add(TrackedRunner(runner, "in-process"))
-        fleets.append(built)
+        pools.append(built)
         return built
 
     yield pool
-    for each in fleets:
-        await registry_of(each).close()
+    for each in pools:
+        await manager_of(each).close()
     pipeline.close()
 
 
-def registry_of(pool: Pool) -> VersionManager:
+def manager_of(pool: Pool) -> VersionManager:
     (manager,) = pool.managers.values()
     return manager
 
 
-async def look(pool: Pool) -> None:
+async def poll(pool: Pool) -> None:
     """One look, and all that follows from it."""
-    await registry_of(pool).look()
-    for model in list(registry_of(pool)._models.values()):
+    await manager_of(pool).poll()
+    for model in list(manager_of(pool)._models.values()):
         if model.update:
             await model.update
 
 
 async def wait_out_grace(pool: Pool) -> None:
-    await look(pool)
+    await poll(pool)
     await asyncio.sleep(GRACE_S)
-    await look(pool)
+    await poll(pool)
 
 
 def publish(repository: Path, version: int, change: Callable[[Path], None] | None = None) -> Path:
@@ -98,33 +83,33 @@ def states(pool: Pool) -> dict[str, str]:
 
 
 async def test_of_several_versions_only_the_highest_is_loaded(
-    build: BuildFleet, repository: Path, runner: InProcessRunner
+    build: BuildPool, repository: Path, runner: InProcessRunner
 ) -> None:
     publish(repository, 2)
-    await look(build())
+    await poll(build())
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
 
 
 async def test_a_superseded_version_stays_for_its_grace_period(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     pool = build(grace_s=60.0)
-    await look(pool)
+    await poll(pool)
     publish(repository, 2)
     for _ in range(3):
-        await look(pool)
+        await poll(pool)
     assert states(pool) == {"2": "READY", "1": "READY"}
 
 
 async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
-    build: BuildFleet, repository: Path, runner: InProcessRunner
+    build: BuildPool, repository: Path, runner: InProcessRunner
 ) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     assert pool.resolve("lenet5").version == "1"
 
     publish(repository, 2)
-    await look(pool)
+    await poll(pool)
     assert pool.resolve("lenet5").version == "2"
     assert pool.resolve("lenet5", "1").version == "1", "the old one has its grace period"
 
@@ -182,7 +167,7 @@ def shift_the_digit(facts: pb.Model) -> None:
     ],
 )
 async def test_a_version_that_does_not_prove_itself_never_answers(
-    build: BuildFleet,
+    build: BuildPool,
     repository: Path,
     edit_facts: EditFacts,
     change: Callable[[pb.Model], None],
@@ -190,7 +175,7 @@ async def test_a_version_that_does_not_prove_itself_never_answers(
 ) -> None:
     pool = build()
     publish(repository, 2, lambda path: edit_facts(path, change))
-    await look(pool)
+    await poll(pool)
     assert states(pool) == {"2": "FAILED", "1": "READY"}
     assert reason in pool.describe("lenet5", "2").state_reason
     assert pool.resolve("lenet5").version == "1"
@@ -199,21 +184,21 @@ async def test_a_version_that_does_not_prove_itself_never_answers(
 
 
 async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_over(
-    build: BuildFleet, repository: Path, monkeypatch: pytest.MonkeyPatch
+    build: BuildPool, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.versions.manager.INITIAL_BACKOFF_S", 0.0)
     pool = build()
     broken = publish(repository, 2, lambda path: (path / "1" / "model.onnx").write_bytes(b"no"))
-    await look(pool)
+    await poll(pool)
     assert states(pool) == {"2": "FAILED", "1": "READY"}
 
     shutil.copy(repository / "lenet5.v1" / "1" / "model.onnx", broken / "1")
-    await look(pool)
+    await poll(pool)
     assert pool.resolve("lenet5").version == "2"
 
 
 async def test_a_withdrawn_version_hands_over_to_the_one_below(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     pool = build()
     path = publish(repository, 2)
@@ -221,24 +206,24 @@ async def test_a_withdrawn_version_hands_over_to_the_one_below(
     assert states(pool) == {"2": "READY", "1": "AVAILABLE"}
 
     path.rename(repository / "lenet5.v2.withdrawn")
-    await look(pool)
+    await poll(pool)
     assert pool.resolve("lenet5").version == "1"
     await wait_out_grace(pool)
     assert states(pool) == {"1": "READY"}
 
 
-async def test_a_model_that_was_removed_is_let_go(build: BuildFleet, repository: Path) -> None:
+async def test_a_model_that_was_removed_is_let_go(build: BuildPool, repository: Path) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     shutil.rmtree(repository / "lenet5.v1")
     await wait_out_grace(pool)
     with pytest.raises(ModelNotFound, match="there is none"):
         pool.resolve("lenet5")
 
 
-async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildFleet) -> None:
+async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildPool) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     with pytest.raises(ModelNotFound, match="nearest: lenet5"):
         pool.resolve("lenet")
     with pytest.raises(VersionNotFound, match="loaded: 1"):
@@ -246,50 +231,50 @@ async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildFleet) -
 
 
 async def test_ready_when_all_found_at_the_start_were_tried_and_one_is_proven(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     pool = build()
     assert not pool.is_ready()
     (repository / "alexnet.v1").mkdir()  # an empty folder
-    await look(pool)
+    await poll(pool)
     assert pool.is_ready()
     with pytest.raises(ModelNotReady, match=r"config\.pbtxt cannot be read"):
         pool.resolve("alexnet")
 
 
 async def test_models_that_appear_later_never_turn_it_red(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     (repository / "alexnet.v1").mkdir()
-    await look(pool)
+    await poll(pool)
     assert pool.is_ready()
 
 
 async def test_with_models_named_each_of_them_must_be_proven(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     pool = build("lenet5", "alexnet")
-    await look(pool)
+    await poll(pool)
     assert not pool.is_ready()
     assert "alexnet: not in the repository" in pool.why_not_ready()
-    assert build("lenet5").why_not_ready() == "the runner is being started"
+    assert build("lenet5").why_not_ready() == "the runner is starting"
 
 
-async def test_only_the_models_named_are_served(build: BuildFleet, repository: Path) -> None:
+async def test_only_the_models_named_are_served(build: BuildPool, repository: Path) -> None:
     shutil.copytree(repository / "lenet5.v1", repository / "other.v1")
     pool = build("lenet5")
-    await look(pool)
+    await poll(pool)
     assert [model.name for model in pool.list()] == ["lenet5"]
 
 
 async def test_an_empty_repository_is_not_ready_and_says_so(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     shutil.rmtree(repository / "lenet5.v1")
     pool = build()
-    await look(pool)
+    await poll(pool)
     assert (pool.is_ready(), pool.why_not_ready()) == (False, "the repository is empty")
 
 
@@ -297,7 +282,7 @@ async def test_an_empty_repository_is_not_ready_and_says_so(
 
 
 async def test_as_many_stay_loaded_as_told_and_answer_by_their_number(
-    build: BuildFleet, repository: Path, runner: InProcessRunner
+    build: BuildPool, repository: Path, runner: InProcessRunner
 ) -> None:
     for number in (2, 3):
         publish(repository, number)
@@ -313,20 +298,20 @@ async def test_as_many_stay_loaded_as_told_and_answer_by_their_number(
 
 
 async def test_the_lowest_of_those_that_stay_makes_room_for_a_new_one(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     publish(repository, 2)
     pool = build(keep_loaded=2)
-    await look(pool)
+    await poll(pool)
     publish(repository, 3)
-    await look(pool)
+    await poll(pool)
     assert states(pool) == {"3": "READY", "2": "READY", "1": "READY"}
     await wait_out_grace(pool)
     assert states(pool) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
 
 
 async def test_one_that_fails_does_not_count_among_those_that_stay(
-    build: BuildFleet, repository: Path, edit_facts: EditFacts
+    build: BuildPool, repository: Path, edit_facts: EditFacts
 ) -> None:
     publish(repository, 2, lambda path: edit_facts(path, forget_golden_images))
     publish(repository, 3)
@@ -336,13 +321,13 @@ async def test_one_that_fails_does_not_count_among_those_that_stay(
 
 
 async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
-    build: BuildFleet, repository: Path
+    build: BuildPool, repository: Path
 ) -> None:
     pool = build(keep_loaded=2)
     path = publish(repository, 2)
     await wait_out_grace(pool)
     path.rename(repository / "lenet5.v2.withdrawn")
-    await registry_of(pool).look()  # what loads goes on beside it
+    await manager_of(pool).poll()  # what loads goes on beside it
     assert pool.resolve("lenet5").version == "1"
     await wait_out_grace(pool)
     assert states(pool) == {"1": "READY"}
@@ -352,7 +337,7 @@ async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
 
 
 async def test_a_withdrawn_version_answers_while_none_below_proves_itself(
-    build: BuildFleet, repository: Path, edit_facts: EditFacts
+    build: BuildPool, repository: Path, edit_facts: EditFacts
 ) -> None:
     pool = build()
     path = publish(repository, 2)
@@ -366,10 +351,10 @@ async def test_a_withdrawn_version_answers_while_none_below_proves_itself(
 
 
 async def test_a_version_that_somebody_else_unloaded_is_loaded_for_the_request_that_finds_out(
-    build: BuildFleet, runner: InProcessRunner
+    build: BuildPool, runner: InProcessRunner
 ) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     lost = pool.resolve("lenet5")
     await runner.unload("lenet5.v1")
     pool.note_loss(lost)
@@ -380,23 +365,23 @@ async def test_a_version_that_somebody_else_unloaded_is_loaded_for_the_request_t
 
 
 async def test_a_request_moves_on_to_the_version_that_is_being_proven(
-    build: BuildFleet, runner: InProcessRunner, repository: Path
+    build: BuildPool, runner: InProcessRunner, repository: Path
 ) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     lost = pool.resolve("lenet5")
     publish(repository, 2)
-    await registry_of(pool).look()
+    await manager_of(pool).poll()
     await runner.unload("lenet5.v1")  # by a gateway that was quicker
     pool.note_loss(lost)
     assert (await pool.find("lenet5")).version == "2"
 
 
 async def test_a_number_that_was_superseded_is_not_loaded_again(
-    build: BuildFleet, repository: Path, runner: InProcessRunner
+    build: BuildPool, repository: Path, runner: InProcessRunner
 ) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     lost = pool.resolve("lenet5", "1")
     publish(repository, 2)
     await wait_out_grace(pool)
@@ -406,9 +391,9 @@ async def test_a_number_that_was_superseded_is_not_loaded_again(
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
 
 
-async def test_a_model_that_is_gone_is_not_found_again(build: BuildFleet, repository: Path) -> None:
+async def test_a_model_that_is_gone_is_not_found_again(build: BuildPool, repository: Path) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     lost = pool.resolve("lenet5")
     shutil.rmtree(repository / "lenet5.v1")
     await wait_out_grace(pool)
@@ -418,13 +403,13 @@ async def test_a_model_that_is_gone_is_not_found_again(build: BuildFleet, reposi
 
 
 async def test_a_number_that_is_lost_once_superseded_is_not_loaded_again(
-    build: BuildFleet, repository: Path, runner: InProcessRunner
+    build: BuildPool, repository: Path, runner: InProcessRunner
 ) -> None:
     pool = build(grace_s=60.0)
-    await look(pool)
+    await poll(pool)
     lost = pool.resolve("lenet5", "1")
     publish(repository, 2)
-    await look(pool)
+    await poll(pool)
     await runner.unload("lenet5.v1")
     pool.note_loss(lost)
     with pytest.raises(VersionNotFound, match="loaded: 2"):
@@ -433,20 +418,20 @@ async def test_a_number_that_is_lost_once_superseded_is_not_loaded_again(
 
 
 async def test_what_the_runner_was_seen_to_have_lost_is_waited_for(
-    build: BuildFleet, runner: InProcessRunner
+    build: BuildPool, runner: InProcessRunner
 ) -> None:
     pool = build()
-    await look(pool)
+    await poll(pool)
     await runner.unload("lenet5.v1")
-    await registry_of(pool).look()
+    await manager_of(pool).poll()
     with pytest.raises(ModelNotReady):
         pool.resolve("lenet5")
     assert (await pool.find("lenet5")).version == "1"
 
 
-async def test_what_was_never_proven_is_not_waited_for(build: BuildFleet) -> None:
+async def test_what_was_never_proven_is_not_waited_for(build: BuildPool) -> None:
     pool = build()
-    first_look = asyncio.create_task(registry_of(pool).look())
+    first_look = asyncio.create_task(manager_of(pool).poll())
     while not pool.has_model("lenet5"):  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     with pytest.raises(ModelNotReady):

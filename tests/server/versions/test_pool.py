@@ -13,12 +13,10 @@ import pytest
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ModelNotFound, RunnerUnavailable, VersionNotFound
 from server.pipeline import Pipeline
-from server.runners.base import LoadedModel, Runner
 from server.runners.in_process import InProcessRunner
 from server.runners.tracked import TrackedRunner
-from server.versions.manager import VersionManager
+from server.versions.manager import LoadingPolicy
 from server.versions.pool import Pool
-from server.versions.proof import prove
 
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 FIRST, SECOND = "first", "second"
@@ -36,15 +34,7 @@ def repositories(tmp_path: Path, shipped_lenet5: Path) -> dict[str, Path]:
 async def pool(repositories: dict[str, Path]) -> AsyncIterator[Pool]:
     pipeline = Pipeline(decode_threads=1, max_image_bytes=1 << 20, max_image_pixels=1 << 20)
 
-    async def proven(runner: Runner, folder: str, model: LoadedModel) -> None:
-        await prove(pipeline, runner, folder, model)
-
-    def register(runner: TrackedRunner) -> VersionManager:
-        return VersionManager(
-            runner, proven, pool.default, wanted=(), keep_loaded=1, unload_grace_s=0.01
-        )
-
-    pool = Pool((), register)
+    pool = Pool(pipeline, LoadingPolicy(unload_grace_s=0.01))
     for name, path in repositories.items():
         pool.add(TrackedRunner(InProcessRunner(path), name))
     yield pool
@@ -54,10 +44,10 @@ async def pool(repositories: dict[str, Path]) -> AsyncIterator[Pool]:
     pipeline.close()
 
 
-async def look(pool: Pool, *names: str) -> None:
+async def poll(pool: Pool, *names: str) -> None:
     for name in names or pool.managers:
         manager = pool.managers[name]
-        await manager.look()
+        await manager.poll()
         for model in list(manager._models.values()):
             if model.update:
                 await model.update
@@ -76,7 +66,7 @@ def picked(pool: Pool, times: int = 10) -> Counter[tuple[str, str]]:
 
 
 async def test_equals_take_turns_and_the_idlest_comes_first(pool: Pool) -> None:
-    await look(pool)
+    await poll(pool)
     assert picked(pool) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
     pool.managers[FIRST].runner.in_flight = 1
     assert picked(pool) == {(SECOND, "1"): 10}
@@ -86,15 +76,15 @@ async def test_equals_take_turns_and_the_idlest_comes_first(pool: Pool) -> None:
 async def test_the_default_moves_when_each_has_proven_the_new_version(
     pool: Pool, repositories: dict[str, Path]
 ) -> None:
-    await look(pool)
+    await poll(pool)
     for path in repositories.values():
         publish(path)
-    await look(pool, FIRST)
-    await look(pool, FIRST)  # over its grace period: the old one is needed still
+    await poll(pool, FIRST)
+    await poll(pool, FIRST)  # over its grace period: the old one is needed still
     assert {version for _, version in picked(pool)} == {"1"}, "the second has not seen it"
-    await pool.managers[SECOND].look()
+    await pool.managers[SECOND].poll()
     assert {version for _, version in picked(pool)} == {"1"}, "nor proven it"
-    await look(pool, SECOND)
+    await poll(pool, SECOND)
     assert picked(pool) == {(FIRST, "2"): 5, (SECOND, "2"): 5}
 
 
@@ -104,10 +94,10 @@ async def test_who_rejects_a_version_is_not_asked_for_it(
     def forget_golden_images(path: Path) -> None:
         edit_facts(path, lambda facts: facts.ClearField("golden_images"))
 
-    await look(pool)
+    await poll(pool)
     publish(repositories[FIRST])
     publish(repositories[SECOND], forget_golden_images)
-    await look(pool)
+    await poll(pool)
     assert picked(pool) == {(FIRST, "2"): 10}
     (described,) = [each for each in pool.list() if each.is_default]
     assert (described.version, described.state) == ("2", pb.STATE_READY)
@@ -117,11 +107,13 @@ async def test_who_rejects_a_version_is_not_asked_for_it(
 async def test_what_a_runner_does_not_have_it_is_not_waited_for(
     pool: Pool, repositories: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await look(pool)
+    await poll(pool)
     publish(repositories[FIRST])
-    await look(pool)
+    await poll(pool)
     assert {version for _, version in picked(pool)} == {"1"}
     monkeypatch.setattr("server.versions.pool.PROPAGATION_S", 0.0)
+    assert {version for _, version in picked(pool)} == {"1"}, "reading moves nothing"
+    pool.tick()
     assert picked(pool) == {(FIRST, "2"): 10}
 
 
@@ -130,10 +122,10 @@ async def test_one_that_joins_late_does_not_move_the_default_back(
 ) -> None:
     publish(repositories[FIRST])
     publish(repositories[SECOND])
-    await look(pool, FIRST)
+    await poll(pool, FIRST)
     assert picked(pool) == {(FIRST, "2"): 10}
     second = pool.managers[SECOND]
-    looking = asyncio.create_task(second.look())
+    looking = asyncio.create_task(second.poll())
     while not second.names():  # noqa: ASYNC110
         await asyncio.sleep(0)
     assert picked(pool) == {(FIRST, "2"): 10}
@@ -146,22 +138,22 @@ async def test_a_withdrawn_version_hands_over_on_all(
 ) -> None:
     for path in repositories.values():
         publish(path)
-    await look(pool)
+    await poll(pool)
     assert {version for _, version in picked(pool)} == {"2"}
     for path in repositories.values():
         (path / "lenet5.v2").rename(path / "lenet5.v2.withdrawn")
-    await look(pool)
+    await poll(pool)
     assert picked(pool) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
 
 
 async def test_what_a_lost_runner_was_asked_is_asked_elsewhere(pool: Pool) -> None:
-    await look(pool)
+    await poll(pool)
     lost = pool.resolve("lenet5")
     other = pool.failover(lost, "its cable was pulled")
     assert other and other.runner is not lost.runner
     assert picked(pool) == {(other.runner.name, "1"): 10}, "until it is proven again"
     assert pool.failover(other, "and the other one's") is None
-    await look(pool)
+    await poll(pool)
     assert len(picked(pool)) == 2
 
 
@@ -175,7 +167,7 @@ async def test_without_any_runner_it_says_why(pool: Pool) -> None:
 
 
 async def test_a_number_or_name_that_none_has_is_not_found(pool: Pool) -> None:
-    await look(pool)
+    await poll(pool)
     with pytest.raises(VersionNotFound, match="no version '7'; loaded: 1"):
         pool.resolve("lenet5", "7")
     with pytest.raises(ModelNotFound, match="nearest: lenet5"):
