@@ -30,10 +30,7 @@ def help_of(command: str) -> str:
     words = [Path(sys.executable).with_name("convoy"), *command.split(), "--help"]
     environment = {**os.environ, **LAYOUT}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    # A default that is a fact of this machine.
-    machines_own = f"images. (default: {os.cpu_count()})"
-    shown = done.stdout.replace(machines_own, "images. (default: one a core)")
-    return "\n".join(line.rstrip() for line in shown.strip().splitlines())
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
 
 
 def page() -> str:

@@ -1,24 +1,56 @@
-"""`convoy serve`: the arguments become settings, the settings a gateway, and the gateway runs."""
+"""`convoy serve` and `convoy key`."""
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-# The settings class reads the arguments, --help included; Typer passes them on untouched.
-CONTEXT_SETTINGS = {
-    "ignore_unknown_options": True,
-    "allow_extra_args": True,
-    "help_option_names": [],
-}
+if TYPE_CHECKING:
+    from server.settings_sources import ResolvedSettings
+
+app = typer.Typer()
+
+KEY_BYTES = 32
+KEY_LINES = """\
+[{name}]
+sha256 = "{sha256}"
+requests_per_s = {requests_per_s:g}
+burst = {burst}
+"""
 
 
+# What the flags are is known once the settings are imported, which takes long: `serve` parses them.
+@app.command(
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "help_option_names": [],
+    }
+)
 def serve(context: typer.Context) -> None:
-    """Serve the models of a repository over gRPC and HTTP."""
+    """Serve a model repository over gRPC and HTTP."""
+    from server import settings_sources
+    from server.serve_options import parse_flags
+
+    try:
+        resolved = settings_sources.read(parse_flags(context.args))
+    except settings_sources.WrongSettings as error:
+        print("\n".join(f"convoy serve: {line}" for line in error.lines), file=sys.stderr)
+        raise typer.Exit(2) from error
+    if resolved.settings.show_config:
+        print(resolved.as_toml(), end="")
+    else:
+        run_gateway(resolved)
+
+
+def run_gateway(resolved: ResolvedSettings) -> None:
+    """Returns when the gateway has been stopped."""
     import asyncio
 
-    from server import settings_sources
     from server.errors import StartFailed
     from server.gateway import Gateway
     from server.observability import logs, tracing
@@ -26,17 +58,9 @@ def serve(context: typer.Context) -> None:
     async def run() -> None:
         await Gateway(settings).run()
 
-    try:
-        configured = settings_sources.read(context.args)
-    except settings_sources.WrongSettings as error:
-        print("\n".join(f"convoy serve: {line}" for line in error.lines), file=sys.stderr)
-        raise typer.Exit(2) from error
-    settings = configured.settings
-    if settings.show_config:
-        print(configured.as_toml(), end="")
-        return
+    settings = resolved.settings
     logs.set_up(settings.log_format, settings.log_level)
-    configured.warn_of_unknown_variables()
+    resolved.warn_of_unknown_variables()
     if settings.otlp_endpoint:
         tracing.set_up(settings.otlp_endpoint)
     try:
@@ -46,4 +70,27 @@ def serve(context: typer.Context) -> None:
         raise typer.Exit(1) from error
 
 
-serve.context_settings = CONTEXT_SETTINGS  # type: ignore[attr-defined]
+@app.command()
+def key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; logs show the name.")],
+    requests_per_s: Annotated[
+        float, typer.Option(min=0.001, help="Requests per second in the long run.")
+    ] = 100.0,
+    burst: Annotated[
+        int, typer.Option(min=1, help="Requests that may arrive at once after a pause.")
+    ] = 200,
+) -> None:
+    """Make an API key.
+
+    The key is shown once, on standard error; the lines for the file of keys go to standard output.
+
+    Examples:
+
+        convoy key alice >> keys.toml
+    """
+    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+        raise typer.BadParameter(f"{name!r} must consist of letters, digits, - and _")
+    secret = f"convoy_{secrets.token_urlsafe(KEY_BYTES)}"
+    sha256 = hashlib.sha256(secret.encode()).hexdigest()
+    print(KEY_LINES.format(name=name, sha256=sha256, requests_per_s=requests_per_s, burst=burst))
+    print(f"the key of {name}, shown only now: {secret}", file=sys.stderr)

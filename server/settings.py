@@ -1,12 +1,13 @@
 """What an operator can set: flags over environment variables (CONVOY_…) over a file over defaults.
 
-No other module reads CONVOY_… variables, and no flag is typed twice: `convoy serve --help` is made
-from these fields.
+No other module of the server reads CONVOY_… variables. The flags of `convoy serve` and their help
+are made from these fields.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,20 +27,20 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def default_repository_path() -> Path:
-    """The checkout's repository where there is a checkout, else one in the working directory."""
+    """The repository of the checkout; without a checkout, one in the working directory."""
     path = CHECKOUT / "model_repository"
     return path if path.is_dir() else Path("model_repository")
 
 
 def default_cache_path() -> Path:
-    """As the XDG base directory specification has it."""
+    """Follows the XDG base directory specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoy"
 
 
 def host_and_port(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080; port 0 takes a free one")
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080; port 0 picks a free one")
     return address
 
 
@@ -65,158 +66,183 @@ def comma_separated(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-Address = Annotated[str, AfterValidator(host_and_port)]
-DoorAddress = Annotated[str, AfterValidator(host_and_port_or_socket)]
+@dataclass(frozen=True)
+class Shown:
+    """How `--help` shows a setting."""
+
+    metavar: str = ""  # empty: that of the type
+    default: str = ""  # of a default that depends on the machine
+    is_hidden: bool = False  # hardly anybody needs it
+
+
+FILE, DIRECTORY, BYTES, COUNT, SECONDS = (
+    Shown(metavar) for metavar in ("FILE", "DIR", "BYTES", "N", "SECONDS")
+)
+RARE_BYTES, RARE_COUNT, RARE_SECONDS = (
+    Shown(metavar, is_hidden=True) for metavar in ("BYTES", "N", "SECONDS")
+)
+ListenAddress = Annotated[str, AfterValidator(host_and_port_or_socket), Shown("ADDRESS")]
+Addresses = Annotated[
+    list[Annotated[str, AfterValidator(host_and_port)]],
+    NoDecode,
+    BeforeValidator(comma_separated),
+    Shown("HOST:PORT,…"),
+]
+Names = Annotated[list[str], NoDecode, BeforeValidator(comma_separated), Shown("NAME,…")]
+StagedName = Annotated[
+    Annotated[str, AfterValidator(staging_folder)] | None,
+    Shown("NAME.vN.staging", is_hidden=True),
+]
+WebAddress = Annotated[Annotated[str, AfterValidator(web_address)] | None, Shown("URL")]
 
 
 class Settings(BaseSettings):
-    """Serve the models of a repository over gRPC and HTTP; here and now, without options."""
+    """Every setting of the gateway, with its default."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="CONVOY_",
-        cli_prog_name="convoy serve",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-        extra="forbid",
-    )
+    model_config = SettingsConfigDict(env_prefix="CONVOY_", extra="forbid")
 
-    config: Path | None = Field(
+    config: Annotated[Path | None, FILE] = Field(
         None,
-        description="A TOML file with settings, named as here with underscores. A flag or a "
-        "variable CONVOY_NAME wins over it.",
+        description="A TOML file with settings, named as here, with underscores. Flags and "
+        "variables CONVOY_NAME take precedence over it.",
     )
     show_config: bool = Field(
         False,
-        description="Print every setting and where its value comes from, as a TOML file, and end.",
+        description="Print every setting and where its value comes from, as a TOML file, and exit.",
     )
     runner: Literal["in-process", "triton-local"] = Field(
         "in-process",
         description="What runs the models: ONNX Runtime in this process, or a Triton server that "
         "the gateway installs (144 MB, once), starts and watches.",
     )
-    triton: Annotated[list[Address], NoDecode, BeforeValidator(comma_separated)] = Field(
+    triton: Addresses = Field(
         [],
-        description="HOST:PORT (gRPC) of Tritons that are there already, separated by commas; they "
-        "take the runner's place. A name that stands for several addresses is several Tritons, "
-        "and is looked up each second.",
+        description="gRPC addresses of running Triton servers, separated by commas; they are used "
+        "in place of --runner. A name with several addresses stands for several Tritons, and is "
+        "looked up every second.",
     )
-    repository: Path = Field(
+    repository: Annotated[Path, Shown("DIR", default="model_repository")] = Field(
         default_factory=default_repository_path,
-        description="The model repository. A Triton at --triton has its own.",
+        description="The model repository. A Triton given by --triton has its own.",
     )
-    cache: Path = Field(
+    cache: Annotated[Path, Shown("DIR", default="~/.cache/convoy")] = Field(
         default_factory=default_cache_path,
-        description="Where the Triton server of --runner triton-local is kept once installed.",
+        description="Where --runner triton-local keeps the Triton server once it is installed.",
     )
-    models: Annotated[list[str], NoDecode, BeforeValidator(comma_separated)] = Field(
+    models: Names = Field(
         [],
-        description="Serve only these, separated by commas; the gateway is ready when each is. "
-        "Unset: all that the repository holds.",
+        description="Serve only these models, separated by commas; the gateway is ready when each "
+        "of them is. Unset: all models in the repository.",
     )
-    staged: Annotated[str, AfterValidator(staging_folder)] | None = Field(
+    staged: StagedName = Field(
         None,
-        description="Serve this NAME.vN.staging and nothing else: how a build asks for the served "
-        "answer before it publishes.",
+        description="Serve only this folder, NAME.vN.staging: builds use it to ask for the served "
+        "answer before they publish.",
     )
-    http_address: DoorAddress = Field(
-        "127.0.0.1:8080", description="HOST:PORT of the HTTP door, or unix:/PATH of a socket."
+    http_address: ListenAddress = Field(
+        "127.0.0.1:8080",
+        description="Where the HTTP API listens: HOST:PORT, or unix:/PATH of a socket.",
     )
-    grpc_address: DoorAddress = Field("127.0.0.1:8081", description="The same of the gRPC door.")
-    metrics_address: DoorAddress = Field(
+    grpc_address: ListenAddress = Field("127.0.0.1:8081", description="Where the gRPC API listens.")
+    metrics_address: ListenAddress = Field(
         "127.0.0.1:8082",
-        description="The same of the operator's door, which has /metrics, /statusz and the probes.",
+        description="Where the admin port listens, with /metrics, /statusz and the probes.",
     )
-    tls_certificate: Path | None = Field(
+    tls_certificate: Annotated[Path | None, FILE] = Field(
         None,
-        description="PEM file of the certificate, and those between it and its root, that both "
-        "doors for clients show. It is read anew on SIGHUP, as are the key, the client CA and "
-        "the API keys.",
+        description="PEM file of the server certificate and its intermediates, for both APIs. "
+        "SIGHUP reloads it, as well as the key, the client CA and the API keys.",
     )
-    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key.")
-    tls_client_ca: Path | None = Field(
-        None,
-        description="PEM file of the authorities that sign clients' certificates: with it, only "
-        "clients with such a certificate are let in (mutual TLS).",
+    tls_key: Annotated[Path | None, FILE] = Field(
+        None, description="PEM file of the certificate's private key."
     )
-    api_keys: Path | None = Field(
+    tls_client_ca: Annotated[Path | None, FILE] = Field(
         None,
-        description="File of the API keys, hashed, as `convoy key` writes it. With it, "
-        "each request needs one, as `authorization: Bearer KEY`.",
+        description="PEM file of the authorities that sign client certificates: only clients with "
+        "such a certificate are accepted (mutual TLS).",
+    )
+    api_keys: Annotated[Path | None, FILE] = Field(
+        None,
+        description="File of hashed API keys, as written by `convoy key`. Each request then needs "
+        "a key, as `authorization: Bearer KEY`.",
     )
     allow_unauthenticated: bool = Field(
         False,
-        description="Let anybody ask who reaches an address that is not this machine's alone. "
-        "Needed there if neither --api-keys nor --tls-client-ca is given.",
+        description="Accept unauthenticated requests on addresses that other machines can reach. "
+        "Needed there unless --api-keys or --tls-client-ca is given.",
     )
-    max_image_bytes: PositiveInt = Field(
-        16 << 20, description="Largest encoded image. More costs as much memory for each request."
+    max_image_bytes: Annotated[PositiveInt, BYTES] = Field(
+        16 << 20, description="Largest encoded image. Each request may take that much memory."
     )
-    max_request_bytes: PositiveInt = Field(
-        32 << 20, description="Largest request, on either wire; base64 adds a third to an image."
+    max_request_bytes: Annotated[PositiveInt, BYTES] = Field(
+        32 << 20,
+        description="Largest request of either API; base64 makes an image a third larger.",
     )
-    max_image_pixels: PositiveInt = Field(
+    max_image_pixels: Annotated[PositiveInt, COUNT] = Field(
         50_000_000,
         description="Largest width x height. A pixel takes 4 to 16 bytes while it is decoded.",
     )
-    max_in_flight: PositiveInt = Field(
+    max_in_flight: Annotated[PositiveInt, COUNT] = Field(
         256,
-        description="Images held at once; more are refused with OVERLOADED. A longer queue does "
-        "not answer more, it answers later.",
+        description="Maximum number of images in flight; further ones are refused with OVERLOADED. "
+        "A longer queue does not answer more requests, it answers them later.",
     )
-    max_in_flight_bytes: PositiveInt = Field(
-        256 << 20, description="The same for the bytes of the requests that are held."
+    max_in_flight_bytes: Annotated[PositiveInt, BYTES] = Field(
+        256 << 20, description="Maximum size of all requests in flight together."
     )
-    max_batch_requests: PositiveInt = Field(
-        64, description="Most requests in one batch call; all are held until the last is answered."
+    max_batch_requests: Annotated[PositiveInt, COUNT] = Field(
+        64,
+        description="Maximum number of requests in a batch call; all are held until the last is "
+        "answered.",
     )
-    max_connections: PositiveInt = Field(
-        1000, description="Connections to each door at once; more are closed. One costs a file."
+    max_connections: Annotated[PositiveInt, COUNT] = Field(
+        1000,
+        description="Maximum concurrent connections per port; further ones are closed. Each uses "
+        "one file descriptor.",
     )
-    max_concurrent_streams: PositiveInt = Field(
-        100, description="Calls at once over one gRPC connection; the client waits with more."
+    max_concurrent_streams: Annotated[PositiveInt, RARE_COUNT] = Field(
+        100, description="Maximum concurrent calls per gRPC connection; the client queues others."
     )
-    max_header_bytes: PositiveInt = Field(
-        16 << 10, description="Largest headers of a request, or metadata of a call."
+    max_header_bytes: Annotated[PositiveInt, RARE_BYTES] = Field(
+        16 << 10, description="Maximum size of a request's headers, or a call's metadata."
     )
-    header_timeout_s: PositiveFloat = Field(
-        10.0, description="Seconds that a client may take to send the headers of a request."
+    header_timeout_s: Annotated[PositiveFloat, RARE_SECONDS] = Field(
+        10.0, description="How long a client may take to send the headers of a request."
     )
-    body_timeout_s: PositiveFloat = Field(
-        20.0, description="Seconds between two pieces of a body before the client is given up."
+    body_timeout_s: Annotated[PositiveFloat, RARE_SECONDS] = Field(
+        20.0, description="How long a client may pause while it sends a body."
     )
-    min_body_bytes_per_s: PositiveInt = Field(
-        8 << 10,
-        description="A body that comes slower than this, on the whole, is given up.",
+    min_body_bytes_per_s: Annotated[PositiveInt, RARE_BYTES] = Field(
+        8 << 10, description="A body that arrives more slowly than this on average is given up."
     )
-    decode_threads: PositiveInt = Field(
+    decode_threads: Annotated[PositiveInt, Shown("N", default="one per core")] = Field(
         os.cpu_count() or 1, description="Threads that decode and resize images."
     )
-    keep_loaded: PositiveInt = Field(
+    keep_loaded: Annotated[PositiveInt, COUNT] = Field(
         1,
-        description="Versions of a model that stay loaded and proven, the default one included. "
-        "Each costs its memory, and is asked by its number, or answers at once after a roll-back.",
+        description="How many versions of a model stay loaded and proven, the default one "
+        "included. Each takes memory; it answers requests for its number, and takes over at once "
+        "after a rollback.",
     )
-    unload_grace_s: PositiveFloat = Field(
-        5.0, description="Seconds that a version stays loaded after a newer one has taken over."
+    unload_grace_s: Annotated[PositiveFloat, RARE_SECONDS] = Field(
+        5.0, description="How long a version stays loaded after a newer one has taken over."
     )
-    not_ready_s: NonNegativeFloat = Field(
+    not_ready_s: Annotated[NonNegativeFloat, SECONDS] = Field(
         0.0,
-        description="Seconds after SIGTERM in which the gateway still takes requests while its "
-        "probes say that it is not ready: as long as a load balancer takes to look.",
+        description="How long after SIGTERM the gateway still accepts requests while its probes "
+        "report that it is not ready: as long as a load balancer takes to notice.",
     )
-    shutdown_grace_s: PositiveFloat = Field(
-        30.0, description="Seconds that requests in flight are given after SIGTERM."
+    shutdown_grace_s: Annotated[PositiveFloat, SECONDS] = Field(
+        30.0, description="How long requests in flight may take after SIGTERM."
     )
-    otlp_endpoint: Annotated[str, AfterValidator(web_address)] | None = Field(
+    otlp_endpoint: WebAddress = Field(
         None,
-        description="Where traces go, over OTLP and HTTP, such as http://127.0.0.1:4318. Unset: "
-        "nowhere. Its headers and certificates: the variables OTEL_EXPORTER_OTLP_….",
+        description="Where traces are sent, by OTLP over HTTP, such as http://127.0.0.1:4318. "
+        "Unset: nowhere. The variables OTEL_EXPORTER_OTLP_… set headers and certificates.",
     )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="auto: text on a terminal, JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least shown."
+        "info", description="The lowest level that is logged."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from server.serve_options import parse_flags
 from server.settings import Settings
-from server.settings_sources import Configured, WrongSettings, read
+from server.settings_sources import ResolvedSettings, WrongSettings, read
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def test_flags_win_over_variables_over_the_file(
     monkeypatch.setenv("CONVOY_CONFIG", str(config))
     monkeypatch.setenv("CONVOY_LOG_LEVEL", "warning")
     monkeypatch.setenv("CONVOY_HTTP_ADDRESS", "127.0.0.1:9000")
-    settings = read(["--http-address", "127.0.0.1:9001"]).settings
+    settings = read(parse_flags(["--http-address", "127.0.0.1:9001"])).settings
     assert settings.http_address == "127.0.0.1:9001"
     assert settings.log_level == "warning"
     assert settings.max_in_flight == 7
@@ -45,21 +47,24 @@ def test_the_file_of_a_flag_wins_over_that_of_the_variable(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CONVOY_CONFIG", "/nowhere.toml")
-    assert read(["--config", str(config)]).settings.max_in_flight == 7
+    assert read(parse_flags(["--config", str(config)])).settings.max_in_flight == 7
 
 
 def test_models_are_separated_by_commas_or_a_list(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert read(["--models", "lenet5, resnet152"]).settings.models == ["lenet5", "resnet152"]
-    assert read(["--config", str(config)]).settings.models == ["lenet5"]
+    assert read(parse_flags(["--models", "lenet5, resnet152"])).settings.models == [
+        "lenet5",
+        "resnet152",
+    ]
+    assert read(parse_flags(["--config", str(config)])).settings.models == ["lenet5"]
     monkeypatch.setenv("CONVOY_MODELS", "lenet5,nin_digits")
-    assert read([]).settings.models == ["lenet5", "nin_digits"]
+    assert read({}).settings.models == ["lenet5", "nin_digits"]
 
 
 def test_the_repository_is_the_checkouts_unless_told(tmp_path: Path) -> None:
-    assert read([]).settings.repository.name == "model_repository"
-    assert read(["--repository", str(tmp_path)]).settings.repository == tmp_path
+    assert read({}).settings.repository.name == "model_repository"
+    assert read(parse_flags(["--repository", str(tmp_path)])).settings.repository == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -80,9 +85,9 @@ def test_the_repository_is_the_checkouts_unless_told(tmp_path: Path) -> None:
             "CONVOY_LOG_LEVEL: Input should be 'debug', 'info', 'warning' or 'error', got 'loud'",
         ),
         ([], {}, "max_in_flight = 0", "max_in_flight: Input should be greater than 0, got 0"),
-        ([], {}, "max_inflight = 9", "max_inflight is no setting; did you mean max_in_flight?"),
-        ([], {}, "config = 'other.toml'", "config is no setting"),
-        ([], {}, "max_in_flight = ", "is not TOML"),
+        ([], {}, "max_inflight = 9", "unknown setting max_inflight; did you mean max_in_flight?"),
+        ([], {}, "config = 'other.toml'", "unknown setting config"),
+        ([], {}, "max_in_flight = ", "is not valid TOML"),
     ],
     ids=["number", "address", "choice", "variable", "in file", "unknown", "nested", "no TOML"],
 )
@@ -99,7 +104,7 @@ def test_a_wrong_value_is_told_as_it_was_written(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(WrongSettings) as wrong:
-        read([f"--config={path}", *arguments])
+        read(parse_flags([f"--config={path}", *arguments]))
     (line,) = wrong.value.lines
     assert told in line
     assert not file or str(path) in line
@@ -107,7 +112,7 @@ def test_a_wrong_value_is_told_as_it_was_written(
 
 def test_a_file_that_is_not_there_is_told() -> None:
     with pytest.raises(WrongSettings, match=r"--config /nowhere.toml cannot be read: No such file"):
-        read(["--config", "/nowhere.toml"])
+        read(parse_flags(["--config", "/nowhere.toml"]))
 
 
 def test_the_command_tells_in_one_line_and_ends_with_2(tmp_path: Path) -> None:
@@ -138,7 +143,7 @@ def test_the_configuration_shown_is_a_file_that_says_the_same(config: Path, tmp_
     assert "secret" not in shown.stdout
     again = tmp_path / "again.toml"
     again.write_text(shown.stdout)
-    second = read([f"--config={again}"])
+    second = read(parse_flags([f"--config={again}"]))
     assert tomllib.loads(second.as_toml()) == tomllib.loads(shown.stdout)
 
 
@@ -147,8 +152,45 @@ def test_a_variable_that_is_misspelt_is_warned_of(
 ) -> None:
     monkeypatch.setenv("CONVOY_MAX_INFLIGHT", "9")
     monkeypatch.setenv("CONVOY_API_KEY", "of the client")
-    Configured(read([]).settings, {}).warn_of_unknown_variables()
+    ResolvedSettings(read({}).settings, {}).warn_of_unknown_variables()
     assert [record.getMessage() for record in caplog.records] == [
-        "the variable CONVOY_MAX_INFLIGHT is none of the gateway's; "
-        "did you mean CONVOY_MAX_IN_FLIGHT?"
+        "unknown variable CONVOY_MAX_INFLIGHT; did you mean CONVOY_MAX_IN_FLIGHT?"
     ]
+
+
+# ---------------------------------------------------------------- how they are shown
+
+
+def test_help_spells_out_choices_and_leaves_out_what_hardly_anybody_sets() -> None:
+    shown = convoy_serve("--help", TERMINAL_WIDTH="120", NO_COLOR="1").stdout
+    assert "in-process|triton-local" in shown
+    assert "debug|info|warning|error" in shown
+    assert "convoy serve --models lenet5,resnet152" in shown, "an example"
+    assert "list[str]" not in shown
+    hidden = {
+        name
+        for name in Settings.model_fields
+        if not re.search(rf"--{name.replace('_', '-')}\s", shown)
+    }
+    assert hidden == {
+        "body_timeout_s",
+        "header_timeout_s",
+        "max_concurrent_streams",
+        "max_header_bytes",
+        "min_body_bytes_per_s",
+        "staged",
+        "unload_grace_s",
+    }
+
+
+def test_a_setting_that_is_not_shown_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_BODY_TIMEOUT_S", "2")
+    settings = read(parse_flags(["--header-timeout-s", "3"])).settings
+    assert (settings.body_timeout_s, settings.header_timeout_s) == (2.0, 3.0)
+
+
+def test_a_flag_switches_off_what_a_variable_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVOY_ALLOW_UNAUTHENTICATED", "true")
+    assert read({}).settings.allow_unauthenticated
+    flags = parse_flags(["--no-allow-unauthenticated"])
+    assert not read(flags).settings.allow_unauthenticated

@@ -1,7 +1,8 @@
 """The `convoy` command: what a client needs is here; what else is installed adds its own commands.
 
-A distribution adds one by an entry point of the group `convoy.commands`: a function that Typer can
-read. Results go to stdout, everything else to stderr; exit codes: 0 done, 1 failed, 2 wrong usage.
+A distribution adds its own by entry points of the group `convoy.commands`: a function that Typer
+can read, or a Typer app with several commands. Results go to stdout, everything else to stderr;
+exit codes: 0 done, 1 failed, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -134,9 +135,11 @@ def complain(message: str) -> None:
 
 def main() -> None:
     for command in sorted(entry_points(group="convoy.commands"), key=lambda found: found.name):
-        function = command.load()
-        settings = getattr(function, "context_settings", None)
-        app.command(command.name, context_settings=settings)(function)
+        commands = command.load()
+        if isinstance(commands, typer.Typer):
+            app.add_typer(commands)
+        else:
+            app.command(command.name)(commands)
     app()
 
 

@@ -29,7 +29,7 @@ from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
 from server.core.keys import Keys, TokenBucket
 from server.errors import StartFailed
-from server.keys_command import key
+from server.main import key
 
 ROOT = Path(__file__).resolve().parents[3]
 WIRES = ("grpc", "http")
