@@ -1,10 +1,10 @@
-# Builds models: `convoy build` with torch, and the gateway that proves what was built. From the root
+# Builds models: `convoy build` with torch, and the gateway that proves the result. Run from the root
 # of the checkout:
 #
 #   docker build -f deploy/exporter.Dockerfile -t convoy-exporter .
 #
-# For TensorRT plans BASE_IMAGE is NVIDIA's TensorRT image of the Triton image's release, so that a
-# plan is built by the TensorRT that loads it.
+# For TensorRT plans BASE_IMAGE is NVIDIA's TensorRT image of the same release as the Triton image, so
+# that the TensorRT that builds a plan is the one that loads it.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG BASE_IMAGE=${PYTHON_IMAGE}
 
@@ -14,19 +14,19 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 COPY deploy/build.txt ./
 RUN pip install --require-hashes -r build.txt
 COPY . .
-# Beside the wheels: the packages of the extra `export`, one a line.
+# Beside the wheels: the packages of the extra `export`, one per line.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
     && python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["export"], sep="\n")' > /wheels/export.txt
 
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="Convoy exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Where torch's build for the CPU lies, which is all that building needs.
+# The index with torch's CPU build, which is enough for building.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements/serve.txt /tmp/serve.txt
 COPY --from=wheels /wheels/export.txt /tmp/export.txt
-# It sees the packages of the base image, TensorRT among them. What serving uses stays as it is.
+# It sees the packages of the base image, including TensorRT. The packages of serving stay unchanged.
 RUN python3 -m venv --without-pip --system-site-packages /opt/venv \
     && pip --python /opt/venv/bin/python install --require-hashes -r /tmp/serve.txt \
     && sed 's/ *\\$//; /--hash/d' /tmp/serve.txt > /tmp/serving.txt \

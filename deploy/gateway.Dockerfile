@@ -1,4 +1,4 @@
-# The gateway, with what runs models in its own process. From the root of the checkout:
+# The gateway, with ONNX Runtime for models in its own process. Run from the root of the checkout:
 #
 #   docker build -f deploy/gateway.Dockerfile -t convoy-gateway .
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -10,7 +10,7 @@ COPY requirements/serve.txt deploy/build.txt ./
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-compile --require-hashes -r serve.txt \
     && pip install --require-hashes -r build.txt
-# A third of it is what serving never opens: tests, types, tools that make models, libraries and
+# A third of it is never used for serving: tests, types, tools that make models, libraries and
 # headers for programs in C and Fortran, grammars of languages to colour, fonts and AVIF, debugging
 # symbols.
 # hadolint ignore=DL3008
@@ -35,8 +35,8 @@ COPY . .
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
     && pip --python /opt/venv/bin/python install --no-compile --no-deps /wheels/*.whl \
     && rm -r /opt/venv/lib/python3*/site-packages/export/weights
-# Bytecode is made here, since nothing can be written later: of what serving imports. It holds no
-# time stamps, so that the same sources make the same layer.
+# Compile what serving imports now, since nothing can be written later. The bytecode has no time
+# stamps, so that the same sources produce the same layer.
 RUN PYTHONPYCACHEPREFIX=/tmp/pycache /opt/venv/bin/python -c "\
 import convoy.cli, server.gateway, opentelemetry.exporter.otlp.proto.http.trace_exporter; \
 import py_compile, sys; \
@@ -49,11 +49,11 @@ FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Convoy gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
-# What it serves unless a repository of yours is mounted over it.
+# The models that it serves unless another repository is mounted over them.
 COPY model_repository /models
-# Inside a container all addresses are the container's own; who may reach them is decided where its
-# ports are published. Without keys it does not start, unless CONVOY_ALLOW_UNAUTHENTICATED=true. ONNX
-# Runtime would tell its maker who runs what.
+# Inside a container all addresses are its own; publishing its ports decides who can reach them. It
+# does not start without keys, unless CONVOY_ALLOW_UNAUTHENTICATED=true. ONNX Runtime would send
+# telemetry to its maker.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 \
@@ -61,12 +61,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     CONVOY_HTTP_ADDRESS=0.0.0.0:8080 \
     CONVOY_GRPC_ADDRESS=0.0.0.0:8081 \
     CONVOY_METRICS_ADDRESS=0.0.0.0:8082
-# The base image's library comes without bytecode, which each start would make anew.
+# The base image's library comes without bytecode, and each start would compile it again.
 RUN PYTHONDONTWRITEBYTECODE="" python -c "import convoy.cli, server.gateway"
 EXPOSE 8080 8081 8082
 USER 10001:10001
-# Ready, not only alive: a rolling update waits for it. Only Swarm restarts what is unhealthy, and
-# one minute is longer than a Triton takes to come back.
+# Ready, not only alive: a rolling update waits for it. Only Swarm restarts unhealthy containers, and
+# one minute is longer than a Triton needs to restart.
 HEALTHCHECK --interval=5s --timeout=10s --start-period=60s --retries=12 CMD ["python", "-c", \
     "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8082, timeout=8); c.request('GET', '/readyz'); exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["convoy", "serve"]

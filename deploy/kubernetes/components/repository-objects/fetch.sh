@@ -1,11 +1,11 @@
 #!/bin/sh
-# Brings /models to what is at $MODELS:
+# Copies $MODELS to /models:
 #
-#   fetch.sh once            and ends; what fails is a failure
-#   fetch.sh each SECONDS    for ever; what fails is tried again
+#   fetch.sh once            and ends; failures are errors
+#   fetch.sh each SECONDS    forever; failures are retried
 #
-# A version's config.pbtxt comes after its other files and goes before them, so that nobody finds half
-# a version. What is whole is asked first: what arrives later, or in between, waits for the next time.
+# A version's config.pbtxt is copied after its other files and deleted before them, so that half a
+# version is never visible. The list of complete versions is read first; later ones wait for the next run.
 set -eu
 models=${CONVOY_REPOSITORY:-/models}
 
@@ -26,7 +26,7 @@ if [ "$1" = once ]; then
     fetch
     exit
 fi
-# A shell that waits for a child in the foreground heeds no SIGTERM, and the pod would wait for it.
+# A shell that waits for a child in the foreground ignores SIGTERM, which would delay the pod's end.
 trap 'exit 0' TERM
 while true; do
     sleep "$2" &
