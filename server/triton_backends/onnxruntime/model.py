@@ -1,8 +1,8 @@
 """Triton's `onnxruntime` backend in Python, for a Triton that has only its python backend.
 
-It answers to the native backend's name and reads the same config.pbtxt, so that a version of the
-model repository loads unchanged. Triton's dynamic batcher hands over several requests at once: they
-ride in one run of the session. Numeric tensors only, on the CPU.
+It has the native backend's name and reads the same config.pbtxt, so that a version of the model
+repository loads unchanged. Triton's dynamic batcher passes several requests at once; they share one
+run of the session. Numeric tensors only, on the CPU.
 
 Tensors cross by DLPack. The stub that runs this file was built for numpy 1: under numpy 2
 `as_numpy()` gives wrong data, and `pb.Tensor(name, array)` answers empty outputs without an error.
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 import triton_python_backend_utils as pb
 
-# The name says that the tensor has an owner, who frees it. Capsules keep the pointer, not a copy.
+# The name means that the tensor has an owner who frees it. Capsules keep the pointer, not a copy.
 _USED_DLTENSOR = b"used_dltensor"
 _set_capsule_name = ctypes.pythonapi.PyCapsule_SetName
 _set_capsule_name.argtypes = [ctypes.py_object, ctypes.c_char_p]
@@ -43,10 +43,10 @@ class TritonPythonModel:
         _check_names("output", self._outputs, self._session.get_outputs())
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """A response for each request; where they fail together, each has its own try."""
+        """A response per request; if the batch fails, each request is retried alone."""
         try:
             return self._run(requests)
-        except Exception as error:  # whatever it is, the instance must live on
+        except Exception as error:  # the instance must survive any error
             if len(requests) > 1:
                 return [response for request in requests for response in self.execute([request])]
             return [pb.InferenceResponse(error=pb.TritonError(str(error)))]
@@ -71,10 +71,10 @@ class TritonPythonModel:
 
 def _open_session(model_path: Path, parameters: dict[str, Any]) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    # The native backend's parameter of that name; 0, as there: a thread a core.
+    # The native backend's parameter of that name; 0 means the same: a thread per core.
     threads = parameters.get("intra_op_thread_count", {}).get("string_value", "0")
     options.intra_op_num_threads = int(threads)
-    # Threads that spin while they wait would take the cores of the gateway beside them.
+    # Threads that spin while they wait would take cores from the gateway beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
 
@@ -88,7 +88,7 @@ def _check_names(kind: str, wanted: list[str], tensors: list[Any]) -> None:
 
 
 def _array(request: Any, name: str) -> npt.NDArray[Any]:
-    """The input where it lies, in memory shared with the server: not copied."""
+    """The input in the memory shared with the server, without a copy."""
     array: npt.NDArray[Any] = np.from_dlpack(pb.get_input_tensor_by_name(request, name))
     return array
 
@@ -100,6 +100,6 @@ def _joined(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 def _tensor(name: str, array: npt.NDArray[Any]) -> Any:
     capsule = array.__dlpack__()
     tensor = pb.Tensor.from_dlpack(name, capsule)
-    # The stub took the tensor and says so by a name of its own, which numpy takes for "still mine".
+    # The stub marks the consumed tensor by a name of its own, which numpy reads as not consumed.
     _set_capsule_name(capsule, _USED_DLTENSOR)
     return tensor
