@@ -20,7 +20,7 @@ import onnxruntime
 from export import to_int8
 from export.catalog import INPUT, Network, find
 from export.checkpoints.load import load
-from export.conversion.to_onnx import Servable, to_onnx
+from export.conversion.to_onnx import ServedNetwork, to_onnx
 from export.samples.images import CALIBRATION_SEED, Pixels, samples
 
 CALIBRATION_IMAGES = 16
@@ -32,7 +32,7 @@ def graphs(network: Network, images: Pixels, folder: Path) -> dict[str, Path]:
     fp32 = folder / "fp32.onnx"
     module = load(network, "random").network
     classes = len(network.labels())
-    to_onnx(Servable(module, network.mean, network.std, "fp32"), network.size, classes, fp32)
+    to_onnx(ServedNetwork(module, network.mean, network.std, "fp32"), network.size, classes, fp32)
     paths = {"fp32": fp32}
     for_cpu = to_int8.RECIPES["cpu"]
     for name, recipe in {

@@ -196,7 +196,7 @@ def select_runtime(
     Raises:
         EngineError: that format cannot be built here.
     """
-    from export.conversion.to_tensorrt import REMEDY, why_no_plan
+    from export.conversion.tensorrt_library import REMEDY, explain_missing_plan_support
 
     # No `match`: any Python that a user has must be able to parse this file, to say what it lacks.
     if name not in (None, "onnx", "plan", "rtx"):
@@ -210,7 +210,7 @@ def select_runtime(
         return "rtx", "TensorRT-RTX, as requested"
     if name == "onnx":
         return "onnx", "ONNX Runtime, as requested"
-    reason = why_no_plan()
+    reason = explain_missing_plan_support()
     if name == "plan" and reason:
         raise EngineError(f"No plan can be built here: {reason} {REMEDY}")
     if reason:

@@ -29,7 +29,7 @@ import torch
 
 from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES, find
 from export.checkpoints.load import load
-from export.conversion.to_onnx import Precision, Servable, to_onnx
+from export.conversion.to_onnx import Precision, ServedNetwork, to_onnx
 from export.samples.images import PROOF_SEED, Pixels, samples
 from server.runners.onnx_session import CPU, CUDA, CUDA_OPTIONS, preload_cuda
 
@@ -62,7 +62,7 @@ def write_graph(name: str, folder: Path) -> str:
     module = load(network, "random").network
     torch.save(module.state_dict(), folder / f"{name}.pth")
     for precision in PRECISIONS:
-        servable = Servable(module, network.mean, network.std, precision)
+        servable = ServedNetwork(module, network.mean, network.std, precision)
         path = folder / f"{name}.{precision}.onnx"
         to_onnx(servable, network.size, len(network.labels()), path)
     return f"{name}: exported in {time.perf_counter() - started_s:.0f} s"
@@ -122,7 +122,7 @@ def bound(session: ort.InferenceSession, images: Pixels) -> Callable[[], object]
     return call
 
 
-def eager(servable: Servable, images: Pixels) -> Callable[[], object]:
+def eager(servable: ServedNetwork, images: Pixels) -> Callable[[], object]:
     on_gpu = torch.from_numpy(images).cuda()
 
     def call() -> None:
@@ -143,7 +143,7 @@ def measure(names: list[str], folder: Path) -> Iterator[dict[str, Any]]:
         module.load_state_dict(torch.load(folder / f"{name}.pth"))
         for precision in PRECISIONS:
             session = session_of(folder / f"{name}.{precision}.onnx", {})
-            servable = Servable(module, network.mean, network.std, precision).cuda().eval()
+            servable = ServedNetwork(module, network.mean, network.std, precision).cuda().eval()
             for batch in BATCHES:
                 some = images[:batch]
                 ways = {

@@ -1,8 +1,8 @@
-"""The pictures that int8 is calibrated on, as the network will see them when it is served.
+"""The pictures on which int8 is calibrated, preprocessed as they are when the network is served.
 
-An int8 network knows beforehand how large each of its tensors becomes, and that is measured on
-pictures like those that will be served: noise would measure something else, so nothing is made up
-where there are none. They are prepared by the gateway's own code, asked as a process (prepared.py).
+An int8 network needs the range of each of its tensors in advance. The ranges are measured on
+pictures like those that will be served; noise has other ranges, so a build without pictures fails.
+The gateway's own code preprocesses them (gateway_preprocessing.py).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from export.progress import SILENT, Reporter
 from export.samples.gateway_preprocessing import prepare
 from export.samples.images import Pixels
 
-LIMIT = 512  # pictures; more of them hardly change the ranges that are measured
-BATCH = 32  # pictures to one process: bounds what is held in memory, and lets a bar move
+MAX_PICTURES = 512  # more of them hardly change the measured ranges
+BATCH = 32  # pictures per process: bounds the memory, and lets the progress bar move
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 REMEDY = "give --calibration DIR with a few hundred pictures like those that will be served."
 
@@ -30,18 +30,18 @@ class CalibrationImages:
     names: tuple[str, ...]  # paths below the folder
     pixels: Pixels  # N×H×W×C
     facts: pb.Calibration  # for the manifest
-    skipped: tuple[str, ...]  # what the gateway refuses
+    skipped: tuple[str, ...]  # those that the gateway rejects
 
 
 def calibration_images(
     folder: Path | None, preprocessing: pb.Preprocessing, reporter: Reporter = SILENT
 ) -> CalibrationImages:
-    """The folder's pictures, prepared as the gateway prepares them.
+    """Returns the folder's pictures, preprocessed as the gateway does it.
 
     Raises:
-        CalibrationError: there are none, or none can be used.
+        CalibrationError: the folder has no pictures, or the gateway rejects all of them.
     """
-    files = list(_chosen(folder).items())
+    files = list(_choose(folder).items())
     kept: list[tuple[str, Pixels]] = []
     skipped: list[str] = []
     digest = hashlib.sha256()
@@ -57,7 +57,7 @@ def calibration_images(
         reporter.progress("pictures", start + len(batch), len(files))
     if not kept:
         raise CalibrationError(
-            f"The gateway refuses all {len(files)} pictures of {folder}, {skipped[0]} among them: "
+            f"The gateway rejects all {len(files)} pictures in {folder}, such as {skipped[0]}: "
             f"{REMEDY}"
         )
     names, pixels = zip(*kept, strict=True)
@@ -66,36 +66,36 @@ def calibration_images(
 
 
 def calibration_sha256(folder: Path | None) -> str:
-    """Of the pictures that would be calibrated on, before any is prepared.
+    """Returns the sha256 of the pictures on which int8 would be calibrated, not preprocessed.
 
     Raises:
-        CalibrationError: there are none.
+        CalibrationError: the folder has no pictures.
     """
     digest = hashlib.sha256()
-    for path in _chosen(folder).values():
+    for path in _choose(folder).values():
         digest.update(hashlib.sha256(_read(path)).digest())
     return digest.hexdigest()
 
 
-def _chosen(folder: Path | None) -> dict[str, Path]:
-    """At most LIMIT pictures of the folder and the folders in it, by their paths below it, sorted.
+def _choose(folder: Path | None) -> dict[str, Path]:
+    """Returns at most MAX_PICTURES of the folder and its subfolders, by relative path, sorted.
 
-    They are spread evenly over all: data sets lie class by class, and each class shall count.
+    They are spread evenly, because data sets are sorted by class, and each class must count.
     """
     if folder is None:
-        raise CalibrationError(f"int8 is calibrated on pictures: {REMEDY}")
+        raise CalibrationError(f"int8 needs pictures for its calibration: {REMEDY}")
     if not folder.is_dir():
-        raise CalibrationError(f"There is no folder {folder} to calibrate on: {REMEDY}")
-    found = {
+        raise CalibrationError(f"There is no folder {folder} for the calibration: {REMEDY}")
+    pictures = {
         path.relative_to(folder).as_posix(): path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES and path.is_file()
     }
-    if not found:
+    if not pictures:
         raise CalibrationError(f"{folder} has no pictures ({', '.join(SUFFIXES)}): {REMEDY}")
-    names = sorted(found)
-    count = min(len(names), LIMIT)
-    return {name: found[name] for name in (names[n * len(names) // count] for n in range(count))}
+    names = sorted(pictures)
+    count = min(len(names), MAX_PICTURES)
+    return {name: pictures[name] for name in (names[n * len(names) // count] for n in range(count))}
 
 
 def _read(path: Path) -> bytes:

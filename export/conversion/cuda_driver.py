@@ -1,7 +1,8 @@
-"""The GPU, by its driver: what it is, and memory on it.
+"""The GPU through its driver: its properties, and memory on it.
 
-Through ctypes, since the driver is wherever a GPU can be used, and no CUDA package for Python need
-be. Of several GPUs it is the first that the driver shows (CUDA_VISIBLE_DEVICES), as for TensorRT.
+It uses ctypes, since the driver is installed wherever a GPU can be used, and then no CUDA package
+for Python is needed. Of several GPUs it takes the first that the driver shows
+(CUDA_VISIBLE_DEVICES), as TensorRT does.
 """
 
 from __future__ import annotations
@@ -26,56 +27,57 @@ Array = npt.NDArray[Any]
 class Gpu:
     name: str  # "NVIDIA H200"
     compute_capability: str  # "9.0"
-    cuda: str  # the newest that the driver can run: "13.1"
+    cuda: str  # the newest version that the driver supports: "13.1"
 
 
-def this_gpu() -> Gpu:
-    """The GPU that engines are built for and run on.
+def find_gpu() -> Gpu:
+    """Returns the GPU for which engines are built and on which they run.
 
     Raises:
-        EngineError: the driver is not here, or does not answer.
+        EngineError: there is no driver, or it reports an error.
     """
-    ask("cuInit", 0)
+    call_driver("cuInit", 0)
     name = ctypes.create_string_buffer(256)
-    ask("cuDeviceGetName", name, len(name), FIRST)
+    call_driver("cuDeviceGetName", name, len(name), FIRST)
     major, minor = (
-        _number("cuDeviceGetAttribute", attribute, FIRST)
+        _read_int("cuDeviceGetAttribute", attribute, FIRST)
         for attribute in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR)
     )
-    cuda = _number("cuDriverGetVersion")  # 13010 is 13.1
+    cuda = _read_int("cuDriverGetVersion")  # 13010 is 13.1
     return Gpu(name.value.decode(), f"{major}.{minor}", f"{cuda // 1000}.{cuda % 1000 // 10}")
 
 
 @contextlib.contextmanager
 def on_gpu(*arrays: Array) -> Iterator[list[int]]:
-    """The addresses of copies on the GPU; what stands there at the end is copied back.
+    """Copies the arrays to the GPU and yields their addresses there; copies them back at the end.
 
-    In the context that TensorRT uses; work that was begun on the default stream is waited for.
+    It uses the same context as TensorRT, and waits for work on the default stream before it copies
+    back.
     """
     context = ctypes.c_void_p()
-    ask("cuInit", 0)
-    ask("cuDevicePrimaryCtxRetain", ctypes.byref(context), FIRST)
+    call_driver("cuInit", 0)
+    call_driver("cuDevicePrimaryCtxRetain", ctypes.byref(context), FIRST)
     try:
-        ask("cuCtxSetCurrent", context)
+        call_driver("cuCtxSetCurrent", context)
         with contextlib.ExitStack() as memory:
             addresses = [memory.enter_context(_copy(array)) for array in arrays]
             yield [address.value for address in addresses]
-            ask("cuCtxSynchronize")
+            call_driver("cuCtxSynchronize")
             for array, address in zip(arrays, addresses, strict=True):
-                ask("cuMemcpyDtoH_v2", _pointer(array), address, _bytes(array))
+                call_driver("cuMemcpyDtoH_v2", _pointer(array), address, _bytes(array))
     finally:
-        ask("cuDevicePrimaryCtxRelease_v2", FIRST)
+        call_driver("cuDevicePrimaryCtxRelease_v2", FIRST)
 
 
 @contextlib.contextmanager
 def _copy(array: Array) -> Iterator[ctypes.c_uint64]:
     address = ctypes.c_uint64()
-    ask("cuMemAlloc_v2", ctypes.byref(address), _bytes(array))
+    call_driver("cuMemAlloc_v2", ctypes.byref(address), _bytes(array))
     try:
-        ask("cuMemcpyHtoD_v2", address, _pointer(array), _bytes(array))
+        call_driver("cuMemcpyHtoD_v2", address, _pointer(array), _bytes(array))
         yield address
     finally:
-        ask("cuMemFree_v2", address)
+        call_driver("cuMemFree_v2", address)
 
 
 def _pointer(array: Array) -> ctypes.c_void_p:
@@ -86,17 +88,21 @@ def _bytes(array: Array) -> ctypes.c_size_t:
     return ctypes.c_size_t(array.nbytes)
 
 
-def _number(function: str, *arguments: int) -> int:
-    answer = ctypes.c_int()
-    ask(function, ctypes.byref(answer), *arguments)
-    return answer.value
+def _read_int(function: str, *arguments: int) -> int:
+    result = ctypes.c_int()
+    call_driver(function, ctypes.byref(result), *arguments)
+    return result.value
 
 
-def ask(function: str, *arguments: Any) -> None:
-    """Calls the driver; the functions and their arguments are those of cuda.h."""
+def call_driver(function: str, *arguments: Any) -> None:
+    """Calls a function of cuda.h in the driver.
+
+    Raises:
+        EngineError: there is no driver, or it reports an error.
+    """
     try:
         code = ctypes.CDLL("libcuda.so.1")[function](*arguments)
     except OSError as error:
-        raise EngineError(f"There is no driver of an NVIDIA GPU here: {error}.") from error
+        raise EngineError(f"No driver for an NVIDIA GPU was found: {error}.") from error
     if code:
-        raise EngineError(f"The driver of the GPU fails: {function} gives error {code}.")
+        raise EngineError(f"The GPU's driver failed: {function} returned error {code}.")

@@ -1,10 +1,10 @@
-"""What the first bytes of an engine say: which library built it, in which version.
+"""The header of an engine file: the library that built it, and its version.
 
     bytes 0 to 3     ftrt: a plan of TensorRT, which Triton loads; vtrt: an engine of TensorRT-RTX
     bytes 24 to 27   major, minor, patch and build of the library
 
-TensorRT loads only plans of its own version, so a wrong one can be told before a server tries it.
-Nothing but the file is needed for that.
+TensorRT loads only plans of its own version. The header exposes a wrong one before a server tries
+to load it, and without TensorRT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from export.errors import EngineError
 
 Library = Literal["tensorrt", "tensorrt_rtx"]
 
-LIBRARY_OF_MAGIC: dict[bytes, Library] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
+LIBRARIES: dict[bytes, Library] = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 VERSION = slice(24, 28)
 
 
@@ -28,20 +28,20 @@ class EngineHeader:
 
 
 def read_header(path: Path) -> EngineHeader:
-    """What built the engine in the file.
+    """Reads the header of an engine file.
 
     Raises:
-        EngineError: it cannot be read, or has no engine in it.
+        EngineError: the file cannot be read, or is not an engine.
     """
     try:
         with path.open("rb") as file:
             header = file.read(VERSION.stop)
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror}.") from error
-    kind = LIBRARY_OF_MAGIC.get(header[:4])
+    kind = LIBRARIES.get(header[:4])
     if kind is None or len(header) < VERSION.stop:
         raise EngineError(
-            f"{path} is no TensorRT engine: its {len(header)} first bytes are {header[:4]!r}… and "
-            f"not those of a plan (ftrt) or an RTX engine (vtrt); build it again."
+            f"{path} is not a TensorRT engine: its first bytes are {header[:4]!r}…, not those of "
+            f"a plan (ftrt) or an RTX engine (vtrt); build it again."
         )
     return EngineHeader(kind, ".".join(str(number) for number in header[VERSION]))

@@ -2,10 +2,10 @@
 
     x → QuantizeLinear → DequantizeLinear → Conv or Gemm ← DequantizeLinear ← int8 weights
 
-A runtime that knows the pattern computes in integers, any other gives the same answers more slowly.
-Only layers with weights are quantised: cast, normalisation, transpose and softmax stay in fp32, and
-inputs and outputs keep their types. What runtimes want of the pattern differs, so that there is a
-recipe a target, and the manifest names it.
+A runtime that knows the pattern computes in integers; any other returns the same answers more
+slowly. Only layers with weights are quantised: cast, normalisation, transpose and softmax stay in
+fp32, and inputs and outputs keep their types. Runtimes expect different patterns, so there is one
+recipe per target, and the manifest names it.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from typing import Any, Literal
 import onnx
 
 from export.catalog import INPUT
-from export.conversion.to_onnx import check, forget_where_it_was_made
+from export.conversion.to_onnx import check, strip_origin
 from export.errors import OnnxError
 from export.progress import SILENT, Reporter
 from export.samples.images import Pixels
 
 Target = Literal["cpu", "tensorrt"]
 
-BATCH = 4  # images that are calibrated on at once: ResNet-152 takes 3.2 GB, and 5.0 with 8
+BATCH = 4  # images per calibration step: ResNet-152 takes 3.2 GB, and 5.0 GB with 8
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     text: str  # Manifest.precision_recipe
     signed: bool  # activations are int8 around 0, and not uint8 with a zero point
     weights_in_7_bits: bool  # -64 to 64
-    operators: tuple[str, ...]  # whose inputs and outputs are quantised
-    outputs_in_fp32: tuple[str, ...]  # of which operators
+    operators: tuple[str, ...]  # their inputs and outputs are quantised
+    outputs_in_fp32: tuple[str, ...]  # operators whose outputs are not
     bias_in_int32: bool
 
 
-RECIPES: dict[Target, Recipe] = {
-    # ResNet-50 in ONNX Runtime, one thread, next to fp32 (bench/int8.py): 3.1 to 3.3 times as fast
-    # with VNNI and 1.8 to 1.9 times without; with signed activations 1.1 to 1.4 times. A ReLU is
-    # quantised so that it vanishes into the zero point of the layer before. Sums, pools and
-    # concatenations stay in fp32: in integers they round once more and gain nothing. CPUs without
-    # VNNI add two products of uint8 and int8 in 16 bits, which overflow silently (LeNet-5: a score
-    # was wrong by 0.16): with weights of 7 bits they cannot, and every CPU gives the same answer.
-    "cpu": Recipe(
+RECIPES: dict[Target, QuantizationRecipe] = {
+    # ResNet-50 in ONNX Runtime with one thread, compared with fp32 (bench/int8.py): 3.1 to 3.3
+    # times as fast with VNNI and 1.8 to 1.9 times without; with signed activations 1.1 to 1.4
+    # times. A ReLU is quantised so that it merges into the zero point of the layer before. Sums,
+    # pools and concatenations stay in fp32: in integers they round once more and gain nothing. CPUs
+    # without VNNI add two products of uint8 and int8 in 16 bits, which overflow silently (LeNet-5:
+    # a score was wrong by 0.16); weights of 7 bits prevent that, and every CPU returns the same.
+    "cpu": QuantizationRecipe(
         text="int8 for cpu: Q/DQ, uint8 activations, int8 weights of 7 bits a channel, int32 bias, "
         "ranges by MinMax",
         signed=False,
@@ -57,9 +57,9 @@ RECIPES: dict[Target, Recipe] = {
         outputs_in_fp32=("Gemm",),
         bias_in_int32=True,
     ),
-    # TensorRT rejects zero points other than 0 and int32 bias, and fuses a layer with what comes
-    # after it only where no Q/DQ lies between them: inputs alone are quantised.
-    "tensorrt": Recipe(
+    # TensorRT rejects zero points other than 0 and int32 bias, and fuses a layer with the next one
+    # only if there is no Q/DQ between them: only inputs are quantised.
+    "tensorrt": QuantizationRecipe(
         text="int8 for tensorrt: Q/DQ, int8 activations around 0, int8 weights a channel, "
         "fp32 bias, ranges by MinMax",
         signed=True,
@@ -81,7 +81,7 @@ def to_int8(
     """Writes the graph of `fp32_path` in int8 to `path`, with ranges measured on the images.
 
     Raises:
-        OnnxError: it cannot be quantised, or came out as another graph than serving needs.
+        OnnxError: it cannot be quantised, or the result is not the graph that serving needs.
     """
     fp32 = onnx.load(fp32_path)
     with tempfile.TemporaryDirectory(prefix="convoy-int8-") as folder:
@@ -89,15 +89,15 @@ def to_int8(
         try:
             with _quiet():
                 _quantise(fp32, quantised_path, images, RECIPES[target], reporter)
-        # Of no one class: ONNX Runtime's own, ValueError, AssertionError, KeyError and others.
+        # They share no class: ONNX Runtime's own, ValueError, AssertionError, KeyError and others.
         except Exception as error:
             reason = " ".join(str(error).split())
             raise OnnxError(
-                f"{fp32_path.name} cannot be made int8 for {target} ({reason}): build it in fp16 "
+                f"{fp32_path.name} cannot be quantised for {target} ({reason}): build it in fp16 "
                 "or fp32."
             ) from error
         model = onnx.load(quantised_path)
-    forget_where_it_was_made(model)
+    strip_origin(model)
     model.producer_name = fp32.producer_name
     check(model, *_shape_and_classes(fp32))
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -107,7 +107,7 @@ def _quantise(
     fp32: onnx.ModelProto,
     path: Path,
     images: Pixels,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     reporter: Reporter,
 ) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -124,8 +124,8 @@ def _quantise(
         weight_type=QuantType.QInt8,
         reduce_range=recipe.weights_in_7_bits,
         # On the trained digit networks MinMax, Entropy and Percentile agree with fp32 equally well
-        # (for all but 0 or 1 of 360 digits), and MinMax alone keeps two numbers of a tensor instead
-        # of all of it.
+        # (for all but 0 or 1 of 360 digits), and only MinMax keeps two numbers per tensor instead
+        # of the whole tensor.
         calibrate_method=CalibrationMethod.MinMax,
         extra_options={
             "ActivationSymmetric": recipe.signed,
@@ -137,10 +137,10 @@ def _quantise(
 
 
 def _count_no_padding(model: onnx.ModelProto) -> None:
-    """An average pool without padding need not count it, and must not.
+    """Makes average pools without padding exclude it from their count.
 
-    Where its last window hangs over the edge (ceil_mode, in Network in Network), ONNX Runtime 1.32
-    in integers would divide by the whole window, and in fp32 by what lies inside.
+    Where the last window extends beyond the edge (ceil_mode, in Network in Network), ONNX Runtime
+    1.32 would otherwise divide by the whole window in integers, and by the part inside in fp32.
     """
     for node in model.graph.node:
         attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -149,7 +149,7 @@ def _count_no_padding(model: onnx.ModelProto) -> None:
 
 
 class _Reader:
-    """Hands the images to the quantiser, batch by batch, and reports the progress."""
+    """Gives the images to the quantiser, batch by batch, and reports the progress."""
 
     def __init__(self, images: Pixels, reporter: Reporter) -> None:
         self.images, self.reporter = images, reporter
@@ -165,7 +165,7 @@ class _Reader:
 
 
 def _shape_and_classes(model: onnx.ModelProto) -> tuple[tuple[int, int, int], int]:
-    """H×W×C of the input, and K."""
+    """Returns H×W×C of the input, and K."""
     image, probabilities = (
         [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (model.graph.input[0], model.graph.output[0])
@@ -176,7 +176,7 @@ def _shape_and_classes(model: onnx.ModelProto) -> tuple[tuple[int, int, int], in
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser warns on the root logger, which would set logging up for the whole process."""
+    """Silences the quantiser, which warns on the root logger and so would configure logging."""
     root, silent = logging.getLogger(), logging.NullHandler()
     level = root.level
     root.addHandler(silent)

@@ -3,11 +3,11 @@
     image uint8 N×H×W×C → float32 → normalise → N×C×H×W → network → softmax → probabilities N×K
                                                                     and batch_size N×1
 
-Nobody who serves the graph can normalise wrongly, and the wire carries a quarter of the bytes. The
-cast comes before the transpose because TensorRT's parser takes no uint8 transpose. `batch_size` is
-how many images went through the graph together, which no serving runtime tells with an answer.
+So nobody who serves the graph can normalise wrongly, and requests have a quarter of the bytes. The
+cast precedes the transpose because TensorRT's parser accepts no uint8 transpose. `batch_size` is
+the number of images in the batch, which no serving runtime returns with an answer.
 
-fp16 is made here, by halving the network before the export: TensorRT 11 has no builder flag for it.
+For fp16 the network is converted before the export, since TensorRT 11 has no builder flag for it.
 Normalisation and softmax stay in fp32, inputs and outputs keep their types.
 """
 
@@ -35,7 +35,7 @@ Precision = Literal["fp32", "fp16"]
 OPSET = 18
 
 
-class Servable(nn.Module):
+class ServedNetwork(nn.Module):
     """A network as it is served: uint8 pixels in, probabilities out."""
 
     mean: Tensor
@@ -52,8 +52,8 @@ class Servable(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # N×H×W×C, uint8
         x = (image.float() / 255 - self.mean) / self.std
-        # Left channels last, global pooling would be traced as a gather by strides; `contiguous`
-        # would leave a grey image as it is, whose strides can be read either way.
+        # With channels last, global pooling would be traced as a gather by strides. `contiguous`
+        # would not change a grey image, whose strides fit both layouts.
         x = x.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
         x = x.to(self.dtype)  # N×C×H×W
         probabilities = self.network(x).float().softmax(dim=1)  # N×K
@@ -61,14 +61,14 @@ class Servable(nn.Module):
         return probabilities, torch.full((count, 1), count, dtype=torch.int32)
 
 
-def to_onnx(servable: Servable, size: int, classes: int, path: Path) -> None:
-    """Writes the graph, with any batch size, to `path`.
+def to_onnx(servable: ServedNetwork, size: int, classes: int, path: Path) -> None:
+    """Writes the graph, for any batch size, to `path`.
 
     Raises:
-        OnnxError: the graph is not the one above.
+        OnnxError: the graph has other inputs or outputs than serving needs.
     """
     shape = (size, size, len(servable.mean))  # H×W×C
-    # Two images: torch takes an axis of 1 for a constant.
+    # Two images: torch makes an axis of 1 a constant.
     example = torch.zeros((2, *shape), dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
@@ -86,14 +86,14 @@ def to_onnx(servable: Servable, size: int, classes: int, path: Path) -> None:
             "torch.onnx.export returned nothing: use the torch that pyproject.toml pins."
         )
     model = program.model_proto
-    forget_where_it_was_made(model)
+    strip_origin(model)
     check(model, shape, classes)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter reports each step on stdout, and warns of packages that are not needed."""
+    """Silences torch's exporter, which prints each step and warns of unneeded packages."""
     loggers = [logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")]
     levels = [logger.level for logger in loggers]
     try:
@@ -107,8 +107,8 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def forget_where_it_was_made(model: onnx.ModelProto) -> None:
-    """torch notes the source file and line of each operator: paths of the machine that exported."""
+def strip_origin(model: onnx.ModelProto) -> None:
+    """Removes source files and lines of operators, which are paths of the machine that exported."""
     graph = model.graph
     lists: tuple[Iterable[Any], ...] = (
         (model, graph),
@@ -118,24 +118,32 @@ def forget_where_it_was_made(model: onnx.ModelProto) -> None:
     for item in chain.from_iterable(lists):
         item.doc_string = ""
         del item.metadata_props[:]
-    model.producer_version = torch.__version__.partition("+")[0]  # "+cpu" is the machine's too
+    model.producer_version = torch.__version__.partition("+")[
+        0
+    ]  # not "+cpu": that is the machine's
 
 
 def check(model: onnx.ModelProto, shape: tuple[int, int, int], classes: int) -> None:
+    """Checks the graph, for inputs of H×W×C and the number of classes.
+
+    Raises:
+        OnnxError: it has other inputs or outputs than serving needs.
+    """
     onnx.checker.check_model(model, full_check=True)
     expected = {
         INPUT: (onnx.TensorProto.UINT8, ["batch", *shape]),
         PROBABILITIES: (onnx.TensorProto.FLOAT, ["batch", classes]),
         BATCH_SIZE: (onnx.TensorProto.INT32, ["batch", 1]),
     }
-    got = {value.name: _type_of(value) for value in (*model.graph.input, *model.graph.output)}
-    if got != expected:
+    actual = {value.name: _parse_type(value) for value in (*model.graph.input, *model.graph.output)}
+    if actual != expected:
         raise OnnxError(
-            f"The exported graph has the inputs and outputs {got}, serving needs {expected}: look "
-            "for a shape that the architecture fixes, and for labels that do not fit its classes."
+            f"The exported graph has the inputs and outputs {actual}, serving needs {expected}: "
+            "look for a shape that the architecture fixes, and for labels that do not match its "
+            "classes."
         )
 
 
-def _type_of(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
+def _parse_type(value: onnx.ValueInfoProto) -> tuple[int, list[str | int]]:
     tensor = value.type.tensor_type
     return tensor.elem_type, [axis.dim_param or axis.dim_value for axis in tensor.shape.dim]

@@ -1,9 +1,9 @@
-"""From the weights to the file that is served, one rung at a time.
+"""The ladder: from the weights to the file that is served, one rung at a time.
 
     PyTorch fp32 → ONNX fp32 → ONNX in its precision → engine
 
-Each stage makes a file and compares it with the one before; a stage that was made before is taken
-from the cache (build_cache.py), and then not even the weights are loaded.
+Each stage makes a file and compares it with the one before. A stage that was made before comes from
+the cache (build_cache.py); if all do, not even the weights are loaded.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ FP32, FP16 = "float32", "float16; normalisation and softmax in float32"
 
 
 class Ladder:
+    """Builds the file of one version, and proves each stage with the one before."""
+
     def __init__(
         self,
         options: Options,
@@ -54,7 +56,7 @@ class Ladder:
         self._reporter = reporter
 
     def build(self) -> tuple[Stage, pb.Model]:
-        """The last stage, and the facts of all.
+        """Builds all stages; returns the last one, and the facts of all.
 
         Raises:
             ExportError: a stage failed, or two runtimes disagree.
@@ -74,43 +76,43 @@ class Ladder:
     def golden_images(
         self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]
     ) -> list[pb.GoldenImage]:
-        """As the last stage answers them.
+        """Returns golden images with the answers of the last stage.
 
         Raises:
-            ParityError: the gateway's preparation changes what the network reads.
+            ParityError: the gateway's preprocessing changes what the network reads.
         """
         return golden_images(
             self._network,
             model.preprocessing,
             labels,
-            self._answer_of(last),
+            self._answer(last),
             is_random=self._options.is_random,
         )
 
     def served(self, last: Stage, model: pb.Model, folder: Path) -> list[pb.ParityRung]:
-        """The last rung, over the staged folder; none for a plan that no Triton is given for.
+        """Proves the staged folder behind a private gateway; a plan only with a Triton for it.
 
         Raises:
-            ParityError, ServedError: what is served is not what the file answers.
+            ParityError, ServedError: the served answers differ from the file's, or there are none.
         """
         options = self._options
         if options.format == "plan" and not options.triton:
             return []
         version = folder.name.removesuffix(STAGING).rpartition(".v")[2]
-        named = pb.Model(name=options.name, version=version)
-        named.MergeFrom(model)
-        named.manifest_digest = facts_json(model)["manifest_digest"]
+        served = pb.Model(name=options.name, version=version)
+        served.MergeFrom(model)
+        served.manifest_digest = facts_json(model)["manifest_digest"]
         with private_gateway(folder, triton=options.triton) as client:
             rung = served_rung(
                 client,
-                named,
-                self._answer_of(last),
+                served,
+                self._answer(last),
                 "engine" if options.format == "plan" else f"ONNX {options.precision}",
                 max_batch_size=options.max_batch_size,
             )
         return [rung]
 
-    # ------------------------------------------------------------------------ what it compares with
+    # ------------------------------------------------------------------------ weights and answers
 
     @cached_property
     def _loaded(self) -> Loaded:
@@ -131,15 +133,15 @@ class Ladder:
         count = max(self._network.proof_images, self._options.max_batch_size)
         return samples(self._network, count, PROOF_SEED)
 
-    def _answer_of(self, stage: Stage) -> Answer:
+    def _answer(self, stage: Stage) -> Answer:
         if self._options.format != "plan":
             return onnx_answer(stage.path)
-        from export.conversion.to_tensorrt import engine_answer
+        from export.conversion.tensorrt_runtime import engine_answer
 
         return engine_answer(stage.path)
 
     def _compare(
-        self, name: str, reference: Answer, candidate: Answer, rung: str, *, judge: bool = True
+        self, name: str, reference: Answer, candidate: Answer, rung: str, *, is_judged: bool = True
     ) -> pb.ParityRung:
         self._reporter.step(f"Parity: {name}")
         return compare(
@@ -149,7 +151,7 @@ class Ladder:
             self._images,
             max_batch_size=self._options.max_batch_size,
             tolerance=self._network.tolerance(rung, is_random=self._options.is_random),
-            reported_only=not judge,
+            reported_only=not is_judged,
         )
 
     # ------------------------------------------------------------------------ the rungs
@@ -209,12 +211,14 @@ class Ladder:
         )
 
     def _engine(self, onnx: Stage) -> Stage:
-        from export.conversion.to_tensorrt import Profile, build_engine, engine_answer, target_of
+        from export.conversion.tensorrt_library import target_key
+        from export.conversion.tensorrt_runtime import engine_answer
+        from export.conversion.to_tensorrt import Profile, build_engine
 
         options = self._options
         library: Library = "tensorrt" if options.format == "plan" else "tensorrt_rtx"
-        most = options.max_batch_size
-        profile = Profile(1, options.opt_batch or most, most)
+        max_batch = options.max_batch_size
+        profile = Profile(1, options.opt_batch or max_batch, max_batch)
 
         def make(path: Path) -> pb.Model:
             self._reporter.step(f"Engine: {library}")
@@ -228,37 +232,39 @@ class Ladder:
                 reporter=self._reporter,
             )
             facts = pb.Model(manifest=pb.Manifest(engine=engine))
-            if library == "tensorrt":  # an engine that was built ahead of time does not run here
+            if library == "tensorrt":  # one that was built ahead of time does not run here
                 name = f"ONNX {options.precision} → engine"
                 facts.parity.append(
                     self._compare(name, onnx_answer(onnx.path), engine_answer(path), "engine")
                 )
             return facts
 
-        key = self._key(onnx.key, target_of(library), options.opt_batch, options.optimization_level)
+        key = self._key(
+            onnx.key, target_key(library), options.opt_batch, options.optimization_level
+        )
         return self._stages.get_or_make(key, make)
 
-    # ------------------------------------------------------------------------ what they share
+    # ------------------------------------------------------------------------ shared by the rungs
 
     def _key(self, *parts: object) -> str:
         return digest(*parts, self._options.max_batch_size)
 
     def _export(self, precision: Literal["fp32", "fp16"], path: Path) -> None:
-        from export.conversion.to_onnx import Servable, to_onnx
+        from export.conversion.to_onnx import ServedNetwork, to_onnx
 
         network, loaded = self._network, self._loaded
         self._reporter.step(f"Export: ONNX {precision}")
-        servable = Servable(loaded.network, network.mean, network.std, precision)
+        servable = ServedNetwork(loaded.network, network.mean, network.std, precision)
         to_onnx(servable, network.size, self._classes, path)
 
     def _in_precision(self, precision: str, recipe: str, fp32: Stage, path: Path) -> pb.Model:
-        """The rung from fp32; int8 on random weights is reported, since they lose their answers."""
+        """Compares with fp32; int8 is not judged on random weights, whose answers it loses."""
         rung = self._compare(
             f"ONNX fp32 → ONNX {precision}",
             onnx_answer(fp32.path),
             onnx_answer(path),
             precision,
-            judge=precision != "int8" or not self._options.is_random,
+            is_judged=precision != "int8" or not self._options.is_random,
         )
         return pb.Model(
             manifest=pb.Manifest(

@@ -15,7 +15,7 @@ from convoy import Client
 from convoy.errors import NotFound, Unavailable
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import ParityError, ServedError
-from export.samples.gateway_preprocessing import ROOT
+from export.files import ROOT
 
 START_TIMEOUT_S, ANSWER_TIMEOUT_S = 180.0, 120.0
 POLL_INTERVAL_S = 0.05

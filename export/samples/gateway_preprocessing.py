@@ -18,9 +18,8 @@ from google.protobuf import json_format
 
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import ExportError
+from export.files import ROOT
 from export.samples.images import Pixels
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare(pictures: Sequence[bytes], preprocessing: pb.Preprocessing) -> list[Pixels | None]:

@@ -38,7 +38,7 @@ def measure(
 ) -> list[Speed]:
     """One image at a time, and the most that the network is served with; in fp32."""
     from export.checkpoints.load import load
-    from export.conversion.to_onnx import Servable, to_onnx
+    from export.conversion.to_onnx import ServedNetwork, to_onnx
     from export.proof.parity import onnx_answer
     from export.samples.images import PROOF_SEED, samples
 
@@ -47,7 +47,7 @@ def measure(
         reporter.step(f"{network.name}: weights")
         module = load(network, "random").network
         reporter.step(f"{network.name}: export")
-        servable = Servable(module, network.mean, network.std, "fp32")
+        servable = ServedNetwork(module, network.mean, network.std, "fp32")
         to_onnx(servable, network.size, len(network.labels()), path)
         del module, servable  # the large ones would be in memory twice
         reporter.step(f"{network.name}: measuring")

@@ -96,10 +96,10 @@ def test_hash_is_of_the_pictures_and_of_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "folder, reason",
     [
-        (None, "int8 is calibrated on pictures"),
+        (None, "int8 needs pictures"),
         ("nowhere", "There is no folder"),
         ("bare", "has no pictures"),
-        ("broken", "refuses all 1 pictures of .*broken, a.png among them"),
+        ("broken", "rejects all 1 pictures in .*broken, such as a.png"),
     ],
 )
 def test_without_pictures_the_error_says_what_to_give(

@@ -25,12 +25,12 @@ def test_an_rtx_engine_is_told_from_a_plan(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x08\x0a" + bytes(40), b"ftrt" + bytes(23)])
 def test_what_is_no_engine_is_refused(content: bytes, tmp_path: Path) -> None:
     path = written(tmp_path, content)
-    with pytest.raises(EngineError, match=r"model\.plan is no TensorRT engine: .* build it again"):
+    with pytest.raises(EngineError, match=r"model\.plan is not a TensorRT engine: .* build it"):
         read_header(path)
 
 
 def test_an_onnx_file_is_no_engine(shipped_lenet5: Path) -> None:
-    with pytest.raises(EngineError, match=r"model\.onnx is no TensorRT engine"):
+    with pytest.raises(EngineError, match=r"model\.onnx is not a TensorRT engine"):
         read_header(shipped_lenet5 / "1" / "model.onnx")
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from export.catalog import find
 from export.checkpoints.load import load
 from export.conversion.to_int8 import Target, to_int8
-from export.conversion.to_onnx import Servable, to_onnx
+from export.conversion.to_onnx import ServedNetwork, to_onnx
 from export.errors import OnnxError
 from export.samples.digits import clean, data_set, random_fifth
 from export.samples.images import Pixels, samples
@@ -34,7 +34,7 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("fp32")
     for name, weights in NETWORKS.items():
         network = find(name)
-        servable = Servable(load(network, weights).network, network.mean, network.std, "fp32")
+        servable = ServedNetwork(load(network, weights).network, network.mean, network.std, "fp32")
         to_onnx(servable, network.size, len(network.labels()), folder / name)
     return {name: folder / name for name in NETWORKS}
 
@@ -331,6 +331,6 @@ def test_what_cannot_be_quantised_is_named_and_nothing_is_written(
     fp32: dict[str, Path], tmp_path: Path
 ) -> None:
     small = np.zeros((8, 16, 16, 1), dtype=np.uint8)  # lenet5 takes 32×32
-    with pytest.raises(OnnxError, match=r"lenet5 cannot be made int8 for tensorrt \(.*\): build"):
+    with pytest.raises(OnnxError, match=r"lenet5 cannot be quantised for tensorrt \(.*\): build"):
         to_int8(fp32["lenet5"], tmp_path / "model.onnx", small, "tensorrt")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ import pytest
 
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded
-from export.conversion.to_onnx import Precision, Servable, to_onnx
+from export.conversion.to_onnx import Precision, ServedNetwork, to_onnx
 from export.errors import OnnxError
 
 ROOT = Path(__file__).parents[3]
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 def exported(
     network: Network, loaded: Loaded, path: Path, precision: Precision = "fp32"
 ) -> onnx.ModelProto:
-    servable = Servable(loaded.network, network.mean, network.std, precision)
+    servable = ServedNetwork(loaded.network, network.mean, network.std, precision)
     to_onnx(servable, network.size, len(network.labels()), path)
     return onnx.load(path)
 
@@ -91,7 +91,7 @@ def test_labels_that_do_not_fit_the_network_are_refused(
     random_lenet5: Loaded, tmp_path: Path
 ) -> None:
     lenet5 = find("lenet5")
-    servable = Servable(random_lenet5.network, lenet5.mean, lenet5.std, "fp32")
-    with pytest.raises(OnnxError, match="labels that do not fit"):
+    servable = ServedNetwork(random_lenet5.network, lenet5.mean, lenet5.std, "fp32")
+    with pytest.raises(OnnxError, match="labels that do not match"):
         to_onnx(servable, lenet5.size, 11, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()

@@ -22,15 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 from export.catalog import CATALOG, Network, find
 from export.checkpoints.load import load
 from export.conversion.engine_header import EngineHeader, read_header
+from export.conversion.tensorrt_library import explain_missing_plan_support, target_key
+from export.conversion.tensorrt_runtime import engine_answer
 from export.conversion.to_int8 import to_int8
-from export.conversion.to_onnx import Servable, to_onnx
-from export.conversion.to_tensorrt import (
-    Profile,
-    build_engine,
-    engine_answer,
-    target_of,
-    why_no_plan,
-)
+from export.conversion.to_onnx import ServedNetwork, to_onnx
+from export.conversion.to_tensorrt import Profile, build_engine
 from export.errors import EngineError
 from export.proof.parity import onnx_answer
 from export.samples.images import CALIBRATION_SEED, PROOF_SEED, samples
@@ -85,7 +81,7 @@ def exported(network: Network, folder: Path) -> dict[str, Path]:
     paths = {precision: folder / f"{precision}.onnx" for precision in PRECISIONS}
     module, classes = load(network, "random").network, len(network.labels())
     for precision in ("fp32", "fp16"):
-        servable = Servable(module, network.mean, network.std, precision)
+        servable = ServedNetwork(module, network.mean, network.std, precision)
         to_onnx(servable, network.size, classes, paths[precision])
     images = samples(network, 4, CALIBRATION_SEED).pixels
     to_int8(paths["fp32"], paths["int8"], images, "tensorrt")
@@ -113,7 +109,7 @@ def test_an_engine_says_what_it_is(lenet5: Path, path: Path) -> None:
     assert (engine.min_batch, engine.opt_batch, engine.max_batch) == (1, 4, 8)
     # Built ahead of time, for whichever GPU.
     assert (engine.cuda, engine.gpu, engine.compute_capability) == ("", "", "")
-    assert target_of("tensorrt_rtx") == f"tensorrt_rtx {engine.version}"
+    assert target_key("tensorrt_rtx") == f"tensorrt_rtx {engine.version}"
     assert left_in(path) == ["model.engine"]
 
 
@@ -237,7 +233,7 @@ def test_another_name_is_refused(
     for value in (*model.graph.input, *model.graph.output):
         value.name = new if value.name == old else value.name
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(EngineError, match=rf"model\.onnx has .*{new} .* and serving needs image"):
+    with pytest.raises(EngineError, match=rf"model\.onnx has .*{new} .* but serving needs image"):
         build_engine(tmp_path / "model.onnx", path, PROFILE, "tensorrt_rtx")
     assert left_in(path) == []
 
@@ -252,7 +248,7 @@ def test_a_fixed_batch_is_refused(lenet5: Path, tmp_path: Path, path: Path) -> N
 
 @pytest.mark.parametrize("batches", [(2, 1, 8), (1, 9, 8), (0, 1, 8), (4, 4, 2)])
 def test_batches_that_contradict_each_other_are_refused(batches: tuple[int, int, int]) -> None:
-    with pytest.raises(EngineError, match="choose 1 ≤ least ≤ fastest ≤ most"):
+    with pytest.raises(EngineError, match="choose 1 ≤ minimum ≤ optimum ≤ maximum"):
         Profile(*batches)
 
 
@@ -319,11 +315,12 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(lenet5: Path, path: Path) -> Non
 
 def test_nothing_of_tensorrt_is_imported_before_it_is_needed() -> None:
     program = (
-        "import sys, export.to_tensorrt as _; print([m for m in sys.modules if 'tensorrt' in m])"
+        "import sys, export.conversion.tensorrt_runtime, export.conversion.to_tensorrt\n"
+        "print('tensorrt' in sys.modules, 'tensorrt_rtx' in sys.modules)"
     )
     command = [sys.executable, "-c", program]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "['export.conversion.to_tensorrt']"
+    stdout = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert stdout == "False False\n"
 
 
 def tensorrt_is(monkeypatch: pytest.MonkeyPatch, folder: Path, content: str) -> None:
@@ -340,12 +337,12 @@ def test_a_plan_is_refused_in_a_sentence_that_has_the_remedy(
     monkeypatch: pytest.MonkeyPatch, lenet5: Path, tmp_path: Path, path: Path
 ) -> None:
     tensorrt_is(monkeypatch, tmp_path, NO_TENSORRT)
-    assert why_no_plan() == "TensorRT is not installed."
+    assert explain_missing_plan_support() == "TensorRT is not installed."
     remedy = r"TensorRT is not installed\. .* container of the same release .* docs/tensorrt\.md"
     with pytest.raises(EngineError, match=remedy):
         build_engine(lenet5, path, PROFILE, "tensorrt")
     with pytest.raises(EngineError, match=remedy):
-        target_of("tensorrt")
+        target_key("tensorrt")
     assert (ROOT / "docs" / "tensorrt.md").is_file()
     assert left_in(path) == []
 
@@ -374,7 +371,7 @@ def test_no_plan_has_a_reason(
     content: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tensorrt_is(monkeypatch, tmp_path, content)
-    assert why_no_plan() == reason
+    assert explain_missing_plan_support() == reason
 
 
 # ---------------------------------------------------------------- plans, on a GPU
@@ -385,7 +382,7 @@ def test_no_plan_has_a_reason(
 def test_a_plan_answers_as_its_graph_does(precision: str, tmp_path: Path, path: Path) -> None:
     network = find("resnet50")
     onnx_path, cache_path = exported(network, tmp_path)[precision], tmp_path / "timing.cache"
-    assert why_no_plan() is None
+    assert explain_missing_plan_support() is None
     engine = build_engine(onnx_path, path, PROFILE, "tensorrt", timing_cache_path=cache_path)
     assert read_header(path) == EngineHeader("tensorrt", engine.version)
     assert engine.gpu and engine.cuda and re.fullmatch(r"\d+\.\d", engine.compute_capability)

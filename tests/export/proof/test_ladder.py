@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from export.build import run
 from export.catalog import Network, find
 from export.conversion import to_onnx
-from export.conversion.to_onnx import Servable
+from export.conversion.to_onnx import ServedNetwork
 from export.errors import ParityError
 from export.options import Options
 
@@ -27,21 +27,21 @@ def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def wrong_mean(servable: Servable) -> None:
+def wrong_mean(servable: ServedNetwork) -> None:
     servable.mean += 0.02
 
 
-def wrong_std(servable: Servable) -> None:
+def wrong_std(servable: ServedNetwork) -> None:
     servable.std *= 1.02
 
 
-def wrong_eps(servable: Servable) -> None:
+def wrong_eps(servable: ServedNetwork) -> None:
     for module in servable.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-3
 
 
-def swapped_channels(servable: Servable) -> None:
+def swapped_channels(servable: ServedNetwork) -> None:
     servable.network = nn.Sequential(Swapped(), servable.network)
 
 
@@ -61,16 +61,16 @@ class Swapped(nn.Module):
 )
 def test_a_mistake_of_the_export_fails_on_the_first_rung(
     name: str,
-    mistake: Callable[[Servable], None],
+    mistake: Callable[[ServedNetwork], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Mistaken(Servable):
+    class Mistaken(ServedNetwork):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             mistake(self)
 
-    monkeypatch.setattr(to_onnx, "Servable", Mistaken)
+    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
     with pytest.raises(ParityError, match=FIRST_RUNG):
         run(Options(find(name), "fp32", "random", 0, tmp_path / "models"))
     assert not list((tmp_path / "models").glob(f"{name}.*"))
@@ -79,14 +79,14 @@ def test_a_mistake_of_the_export_fails_on_the_first_rung(
 def test_a_mistake_of_the_precision_fails_on_its_rung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Mistaken(Servable):
+    class Mistaken(ServedNetwork):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             if self.dtype == torch.float16:
                 self.network = copy.deepcopy(self.network)
                 next(iter(self.network.parameters())).data.mul_(1.5)
 
-    monkeypatch.setattr(to_onnx, "Servable", Mistaken)
+    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
     with pytest.raises(ParityError, match=r"ONNX fp32 → ONNX fp16: .* 0.02 is allowed"):
         run(Options(find("lenet5"), "fp16", "digits", 0, tmp_path / "models"))
 

@@ -5,7 +5,7 @@ import pytest
 
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded
-from export.conversion.to_onnx import Servable, to_onnx
+from export.conversion.to_onnx import ServedNetwork, to_onnx
 from export.errors import ParityError
 from export.proof.parity import compare, onnx_answer, torch_answer
 from export.samples.images import (
@@ -36,7 +36,7 @@ def reference(lenet5: Network, random_lenet5: Loaded) -> Answer:
 @pytest.fixture(scope="module")
 def graph(lenet5: Network, random_lenet5: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
-    to_onnx(Servable(random_lenet5.network, lenet5.mean, lenet5.std, "fp32"), 32, 10, path)
+    to_onnx(ServedNetwork(random_lenet5.network, lenet5.mean, lenet5.std, "fp32"), 32, 10, path)
     return path
 
 
@@ -53,7 +53,7 @@ def test_two_runtimes_agree(reference: Answer, graph: Path, images: Samples) -> 
 def test_fp16_stays_within_the_catalogs_tolerance(
     resnet18: Network, random_resnet18: Loaded, tmp_path: Path
 ) -> None:
-    servable = Servable(random_resnet18.network, resnet18.mean, resnet18.std, "fp16")
+    servable = ServedNetwork(random_resnet18.network, resnet18.mean, resnet18.std, "fp16")
     to_onnx(servable, resnet18.size, 1000, tmp_path / "half.onnx")
     rung = compare(
         "PyTorch fp32 → ONNX fp16",

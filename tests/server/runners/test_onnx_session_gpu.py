@@ -43,7 +43,7 @@ LARGEST = 16
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """A network's graph in a precision, with random weights."""
     from export.checkpoints.load import load
-    from export.conversion.to_onnx import Servable, to_onnx
+    from export.conversion.to_onnx import ServedNetwork, to_onnx
 
     folder = tmp_path_factory.mktemp("graphs")
     weighted = functools.cache(lambda name: load(find(name), "random").network)
@@ -51,7 +51,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     @functools.cache
     def write(name: str, precision: Precision) -> Path:
         network, path = find(name), folder / f"{name}-{precision}.onnx"
-        servable = Servable(weighted(name), network.mean, network.std, precision)
+        servable = ServedNetwork(weighted(name), network.mean, network.std, precision)
         to_onnx(servable, network.size, len(network.labels()), path)
         return path
 
