@@ -26,7 +26,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
 
 from convoy.v1 import classifier_pb2 as pb
-from server.admin.statusz import statusz_route
 from server.core.admission import Admission, ByteReservation
 from server.core.classifier import Classifier
 from server.core.keys import KeyMiddleware, Keys
@@ -48,7 +47,6 @@ from server.http_api.requests import (
     while_somebody_waits,
 )
 from server.observability import tracing
-from server.observability.metrics import Metrics, metrics_route
 from server.settings import Settings
 from server.versions.pool import Pool
 
@@ -103,23 +101,6 @@ def http_door(
     door.router.redirect_slashes = False
     guarded = KeyMiddleware(door, keys, answer_serving_error) if keys else door
     return Accompanied(guarded)
-
-
-def operator_door(
-    pool: Pool,
-    metrics: Metrics,
-    admission: Admission,
-    settings: Settings,
-    is_ready: Callable[[], bool],
-) -> Starlette:
-    """The application that only the operator sees, on a port of its own."""
-    return Starlette(
-        routes=[
-            metrics_route(metrics),
-            statusz_route(pool, metrics, admission, settings, is_ready),
-            *probes(pool, is_ready),
-        ]
-    )
 
 
 def probes(pool: Pool, is_ready: Callable[[], bool]) -> list[Route]:

@@ -1,11 +1,10 @@
-"""What the gateway counts, for Prometheus. Only names of known models become labels."""
+"""What the gateway counts about requests. Only names of known models become labels."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import version
@@ -20,23 +19,10 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from prometheus_client.core import Metric
 
 from convoy.v1 import classifier_pb2 as pb
-from server.admin.triton_statistics import TritonStatistics
-from server.core.admission import Admission
-from server.observability import logs, tracing
-from server.versions.pool import Pool
+from server.observability import tracing
 
 STAGE_BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005),
@@ -64,20 +50,10 @@ class Summary:
 
 
 class Metrics:
-    def __init__(
-        self,
-        pool: Pool,
-        admission: Admission,
-        is_ready: Callable[[], bool],
-        triton: TritonStatistics,
-    ) -> None:
-        self._triton = triton
+    """Prometheus instruments of the gateway, and what is computed from them."""
+
+    def __init__(self) -> None:
         self._instruments = CollectorRegistry()
-        self._facts: list[Collector] = [
-            GatewayCollector(pool, admission, is_ready),
-            VersionCollector(pool),
-            triton,
-        ]
         self._requests = Counter(
             "convoy_requests",
             "Requests by outcome: OK, or the reason of the error",
@@ -138,13 +114,9 @@ class Metrics:
         self._requests.labels(tracing.door(), model, reason).inc()
         self._image_bytes.labels(tracing.door(), model).inc(image_bytes)
 
-    async def snapshot(self) -> Snapshot:
-        """All that there is to say now."""
-        await self._triton.read()
-        counted = await asyncio.to_thread(lambda: list(self._instruments.collect()))
-        # Afterwards: a request that ends between the two is then missing, and not there twice.
-        facts = [metric for collector in self._facts for metric in collector.collect()]
-        return Snapshot([*counted, *facts])
+    def collect(self) -> list[Metric]:
+        """Everything counted so far. Takes milliseconds: call it in a thread."""
+        return list(self._instruments.collect())
 
     def summaries(self) -> dict[str, Summary]:
         """Of each model that was asked for. Takes milliseconds: to be called in a thread."""
@@ -169,19 +141,6 @@ class Metrics:
         return found
 
 
-def metrics_route(metrics: Metrics) -> Route:
-    """Prometheus's text, or OpenMetrics where the client asks for it."""
-
-    async def show_metrics(request: Request) -> Response:
-        snapshot = await metrics.snapshot()
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        # With 28 models it is 3,000 lines, which would hold up the event loop.
-        text = await asyncio.to_thread(encode, snapshot)
-        return Response(text, headers={"content-type": content_type})
-
-    return Route("/metrics", show_metrics)
-
-
 def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float:
     """As Prometheus's histogram_quantile: observations lie evenly spread within their bucket."""
     rank = share * buckets[-1][1]
@@ -191,96 +150,3 @@ def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float:
             return lower + (upper - lower) * (rank - below) / (count - below)
         lower, below = upper, count
     return buckets[-2][0]
-
-
-class Snapshot(Collector):
-    """What was collected, to be written down in whatever thread."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
-class GatewayCollector(Collector):
-    """The gateway as it is when Prometheus asks."""
-
-    def __init__(self, pool: Pool, admission: Admission, is_ready: Callable[[], bool]) -> None:
-        self._pool = pool
-        self._admission = admission
-        self._is_ready = is_ready
-
-    def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily("convoy_ready", "As /readyz says", float(self._is_ready()))
-        yield from self._runners()
-        yield GaugeMetricFamily(
-            "convoy_in_flight", "Images held now", float(self._admission.in_flight)
-        )
-        yield GaugeMetricFamily(
-            "convoy_in_flight_bytes",
-            "Bytes of the requests held now",
-            float(self._admission.in_flight_bytes),
-        )
-        yield CounterMetricFamily(
-            "convoy_log_lines_lost", "Log lines that could not be written", logs.lost_lines()
-        )
-
-    def _runners(self) -> Iterable[Metric]:
-        up = GaugeMetricFamily(
-            "convoy_runner_up", "1 if the runner can be reached", labels=["runner"]
-        )
-        held = GaugeMetricFamily(
-            "convoy_runner_in_flight", "Images that the runner has now", labels=["runner"]
-        )
-        asked = CounterMetricFamily(
-            "convoy_runner_images",
-            "Images that the runner was given, by outcome; those of proofs are among them",
-            labels=["runner", "outcome"],
-        )
-        for name, manager in self._pool.managers.items():
-            up.add_metric([name], float(not manager.runner_fault))
-            held.add_metric([name], float(manager.runner.in_flight))
-            for outcome, count in manager.runner.outcomes.items():
-                asked.add_metric([name, outcome], float(count))
-        return [up, held, asked]
-
-
-class VersionCollector(Collector):
-    """Each version that the pool knows, as it is when Prometheus asks."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def collect(self) -> Iterable[Metric]:
-        labels = ["model", "version"]
-        ready = GaugeMetricFamily(
-            "convoy_model_ready", "1 if the version is proven and answers", labels=labels
-        )
-        failed = GaugeMetricFamily(
-            "convoy_model_failed",
-            "1 if the version could not be loaded or did not prove itself",
-            labels=labels,
-        )
-        default = GaugeMetricFamily(
-            "convoy_model_default", "1 if the version answers when none is named", labels=labels
-        )
-        info = InfoMetricFamily("convoy_model", "What a loaded version is", labels=labels)
-        for model in self._pool.list():
-            values = [model.name, model.version]
-            ready.add_metric(values, float(model.state == pb.STATE_READY))
-            failed.add_metric(values, float(model.state == pb.STATE_FAILED))
-            default.add_metric(values, float(model.is_default))
-            if model.state == pb.STATE_READY:
-                info.add_metric(values, self._facts(model))
-        return [ready, failed, default, info]
-
-    def _facts(self, model: pb.Model) -> dict[str, str]:
-        loaded = self._pool.resolve(model.name, model.version).loaded
-        return {
-            "precision": model.manifest.precision,
-            "runtime": loaded.runtime,
-            "device": loaded.device,
-            "weights": model.manifest.weights.source,
-            "manifest_digest": model.manifest_digest,
-        }

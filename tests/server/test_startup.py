@@ -1,4 +1,4 @@
-"""What the gateway does for itself before its ports open."""
+"""What the gateway does before it serves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 SOFT = 300
 ASK = f"""
 import logging, resource, sys
-from server.gateway import allow_open_files
+from server.startup import allow_open_files
 logging.basicConfig(format="%(message)s")
 resource.setrlimit(resource.RLIMIT_NOFILE, ({SOFT}, int(sys.argv[1])))
 allow_open_files(int(sys.argv[2]))
@@ -19,9 +19,9 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 
-def open_files(hard: int, needed: int) -> subprocess.CompletedProcess[str]:
+def open_files(hard: int, max_connections: int) -> subprocess.CompletedProcess[str]:
     """In a process of its own: a hard limit is lowered for good."""
-    command = [sys.executable, "-c", ASK, str(hard), str(needed)]
+    command = [sys.executable, "-c", ASK, str(hard), str(max_connections)]
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=root, env=dict(os.environ)
@@ -30,13 +30,13 @@ def open_files(hard: int, needed: int) -> subprocess.CompletedProcess[str]:
 
 def test_as_many_files_are_allowed_as_the_connections_need() -> None:
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 1000
-    enough = open_files(hard=1000, needed=700)
+    enough = open_files(hard=1000, max_connections=300)
     assert (enough.stdout.strip(), enough.stderr) == ("700", "")
 
 
 def test_too_few_files_are_told_with_the_remedy() -> None:
-    too_few = open_files(hard=500, needed=700)
+    too_few = open_files(hard=500, max_connections=300)
     assert too_few.stdout.strip() == "500"
     assert "500 files may be open, and 700 are needed" in too_few.stderr
     assert "--max-connections" in too_few.stderr
-    assert open_files(hard=500, needed=200).stdout.strip() == str(SOFT), "never lowered"
+    assert open_files(hard=500, max_connections=50).stdout.strip() == str(SOFT), "never lowered"

@@ -1,0 +1,138 @@
+"""What /metrics shows: what the gateway has counted, and its state at the moment of the request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from convoy.v1 import classifier_pb2 as pb
+from server.admin.triton_statistics import TritonStatistics
+from server.core.admission import Admission
+from server.observability import logs
+from server.observability.metrics import Metrics
+from server.versions.pool import Pool
+
+
+def metrics_route(
+    metrics: Metrics, pool: Pool, admission: Admission, is_ready: Callable[[], bool]
+) -> Route:
+    """Prometheus's text format, or OpenMetrics if the client asks for it."""
+    triton = TritonStatistics(pool)
+    state = [GatewayCollector(pool, admission, is_ready), VersionCollector(pool), triton]
+
+    async def show_metrics(request: Request) -> Response:
+        await triton.read()
+        counted = await asyncio.to_thread(metrics.collect)
+        # After the counters: a request that ends between the two is missing, and not there twice.
+        shown = [*counted, *(metric for collector in state for metric in collector.collect())]
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        # With 28 models these are 3,000 lines, which would hold up the event loop.
+        text = await asyncio.to_thread(encode, Snapshot(shown))
+        return Response(text, headers={"content-type": content_type})
+
+    return Route("/metrics", show_metrics)
+
+
+class Snapshot(Collector):
+    """Collected metrics, which any thread may write."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+class GatewayCollector(Collector):
+    """The gateway's state."""
+
+    def __init__(self, pool: Pool, admission: Admission, is_ready: Callable[[], bool]) -> None:
+        self._pool = pool
+        self._admission = admission
+        self._is_ready = is_ready
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily("convoy_ready", "As /readyz says", float(self._is_ready()))
+        yield from self._runners()
+        yield GaugeMetricFamily(
+            "convoy_in_flight", "Images held now", float(self._admission.in_flight)
+        )
+        yield GaugeMetricFamily(
+            "convoy_in_flight_bytes",
+            "Bytes of the requests held now",
+            float(self._admission.in_flight_bytes),
+        )
+        yield CounterMetricFamily(
+            "convoy_log_lines_lost", "Log lines that could not be written", logs.lost_lines()
+        )
+
+    def _runners(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily(
+            "convoy_runner_up", "1 if the runner can be reached", labels=["runner"]
+        )
+        held = GaugeMetricFamily(
+            "convoy_runner_in_flight", "Images that the runner has now", labels=["runner"]
+        )
+        asked = CounterMetricFamily(
+            "convoy_runner_images",
+            "Images that the runner was given, by outcome; those of proofs are among them",
+            labels=["runner", "outcome"],
+        )
+        for name, manager in self._pool.managers.items():
+            up.add_metric([name], float(not manager.runner_fault))
+            held.add_metric([name], float(manager.runner.in_flight))
+            for outcome, count in manager.runner.outcomes.items():
+                asked.add_metric([name, outcome], float(count))
+        return [up, held, asked]
+
+
+class VersionCollector(Collector):
+    """The state of each version in the pool."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def collect(self) -> Iterable[Metric]:
+        labels = ["model", "version"]
+        ready = GaugeMetricFamily(
+            "convoy_model_ready", "1 if the version is proven and answers", labels=labels
+        )
+        failed = GaugeMetricFamily(
+            "convoy_model_failed",
+            "1 if the version could not be loaded or did not prove itself",
+            labels=labels,
+        )
+        default = GaugeMetricFamily(
+            "convoy_model_default", "1 if the version answers when none is named", labels=labels
+        )
+        info = InfoMetricFamily("convoy_model", "What a loaded version is", labels=labels)
+        for model in self._pool.list():
+            values = [model.name, model.version]
+            ready.add_metric(values, float(model.state == pb.STATE_READY))
+            failed.add_metric(values, float(model.state == pb.STATE_FAILED))
+            default.add_metric(values, float(model.is_default))
+            if model.state == pb.STATE_READY:
+                info.add_metric(values, self._facts(model))
+        return [ready, failed, default, info]
+
+    def _facts(self, model: pb.Model) -> dict[str, str]:
+        loaded = self._pool.resolve(model.name, model.version).loaded
+        return {
+            "precision": model.manifest.precision,
+            "runtime": loaded.runtime,
+            "device": loaded.device,
+            "weights": model.manifest.weights.source,
+            "manifest_digest": model.manifest_digest,
+        }
