@@ -1,4 +1,4 @@
-"""Everything that can go wrong with a request, in the words of the domain.
+"""Everything that can go wrong with a request, and with the start of the gateway.
 
     ServingError
     ├── MalformedRequest
@@ -10,8 +10,8 @@
     ├── InferenceFailed
     └── InternalError
 
-No class knows a wire. Each carries a reason, which clients may rely on; the two tables below say
-what a reason is called on each wire; a test walks the classes and asserts both columns.
+The classes know nothing of HTTP and gRPC. Each has a reason, which clients may rely on; the tables
+below map reasons to the status codes of both, and a test checks that they are complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from http import HTTPStatus
 
 import grpc
 
-# The domain of ErrorInfo: whose reasons these are.
+# The domain of ErrorInfo, in which the reasons are unique.
 DOMAIN = "convoy.v1"
 
 
@@ -34,14 +34,14 @@ class ServingError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        # Seconds after which the same request may succeed; None where a retry is no use.
+        # Seconds after which the same request may succeed; None: retrying is no use.
         self.retry_after_s = retry_after_s
-        # Facts for programs, such as model="resnet152"; they leave on both wires.
+        # Facts for programs, such as model="resnet152"; clients of both APIs receive them.
         self.metadata = metadata
 
 
 class MalformedRequest(ServingError):
-    """The request does not say what it must, or an option is out of its range."""
+    """A required field is missing, or an option is out of range."""
 
     reason = "MALFORMED_REQUEST"
 
@@ -53,55 +53,55 @@ class ImageDecodeFailed(ServingError):
 
 
 class ImageUnsuitable(ServingError):
-    """A sound picture without what the model reads: no ink, or more than one mark."""
+    """A valid image without what the model reads: no ink, or more than one mark."""
 
     reason = "IMAGE_UNSUITABLE"
 
 
 class ImageFormatUnsupported(ServingError):
-    """Not one of the formats that the gateway reads."""
+    """The image has a format that the gateway does not read."""
 
     reason = "IMAGE_FORMAT_UNSUPPORTED"
 
 
 class ImageTooLarge(ServingError):
-    """More bytes or pixels than the gateway accepts."""
+    """The image has more bytes or pixels than the gateway accepts."""
 
     reason = "IMAGE_TOO_LARGE"
 
 
 class ModelNotFound(ServingError):
-    """No model of that name."""
+    """There is no model of that name."""
 
     reason = "MODEL_NOT_FOUND"
 
 
 class VersionNotFound(ServingError):
-    """The model is there, that version of it is not loaded."""
+    """The model exists, but that version of it is not loaded."""
 
     reason = "VERSION_NOT_FOUND"
 
 
 class AuthRequired(ServingError):
-    """No key, or one that nobody was given."""
+    """The key is missing or unknown."""
 
     reason = "AUTH_REQUIRED"
 
 
 class Forbidden(ServingError):
-    """A sound key, which does not open this."""
+    """A valid key without access to this model."""
 
     reason = "FORBIDDEN"
 
 
 class RateLimited(ServingError):
-    """A client that asks more often than its key allows."""
+    """The client sends requests more often than its key allows."""
 
     reason = "RATE_LIMITED"
 
 
 class Overloaded(ServingError):
-    """More work than the gateway may hold, or than it can do before the client's deadline."""
+    """More work than the gateway may hold, or can finish before the client's deadline."""
 
     reason = "OVERLOADED"
 
@@ -113,19 +113,19 @@ class DeadlineExceeded(ServingError):
 
 
 class ModelNotReady(ServingError):
-    """The model is there, and is loading or has not proven itself."""
+    """The model exists, but is loading or not proven."""
 
     reason = "MODEL_NOT_READY"
 
 
 class RunnerUnavailable(ServingError):
-    """What runs the models is away."""
+    """The runner cannot be reached."""
 
     reason = "RUNNER_UNAVAILABLE"
 
 
 class ShuttingDown(ServingError):
-    """The gateway finishes what it has and takes nothing new."""
+    """The gateway finishes its requests and accepts no new ones."""
 
     reason = "SHUTTING_DOWN"
 

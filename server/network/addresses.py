@@ -1,4 +1,4 @@
-"""Where a door listens: HOST:PORT, or unix:/PATH of a socket."""
+"""Addresses to listen on: HOST:PORT, or unix:/PATH of a socket."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def is_socket(address: str) -> bool:
 def listen(address: str, flag: str) -> socket.socket:
     """
     Raises:
-        StartFailed: most likely because another program listens there.
+        StartFailed: most likely another program listens there.
     """
     host, _, port = address.rpartition(":")
     try:
         if is_socket(address):
             return listen_on_socket(port)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        door = socket.create_server((host.strip("[]"), int(port)), family=family)
-        # Its connections inherit it. Else the second half of each answer waits for the client to
-        # acknowledge the first, 40 ms; asyncio sees to it for sockets of its own alone.
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return door
+        listener = socket.create_server((host.strip("[]"), int(port)), family=family)
+        # Its connections inherit the option. Without it the second half of each answer waits 40 ms
+        # for the client to acknowledge the first; asyncio sets it on its own sockets only.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         raise StartFailed(
-            f"{flag} {address} cannot be listened on ({error.strerror}): stop the program that "
-            "does, or give a free port (0 takes any)"
+            f"{flag} {address} is not available ({error.strerror}): stop the program that "
+            "listens there, or give a free port (0 picks one)"
         ) from error
 
 
@@ -43,16 +43,16 @@ def remove_socket(path: str) -> None:
 
 
 def listen_on_socket(path: str) -> socket.socket:
-    """A gateway that was killed leaves its socket's file, which nobody answers any more."""
+    """Replaces the file that the socket of a killed gateway leaves, on which nobody listens."""
     taken = socket.socket(socket.AF_UNIX)
     with taken, contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
         taken.connect(path)
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     remove_socket(path)
-    door = socket.socket(socket.AF_UNIX)
-    door.bind(path)
-    door.listen()
-    return door
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    return listener
 
 
 def is_local(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""The gateway's certificate on both wires, which can be read anew while connections go on."""
+"""The certificate of both APIs, which can be reloaded while connections go on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Tls:
-    """With client_ca, clients must show a certificate that it has signed (mutual TLS).
+    """With `client_ca`, clients need a certificate signed by it (mutual TLS).
 
     Raises:
-        StartFailed: a file cannot be read, or is not what it should be.
+        StartFailed: a file cannot be read, or is invalid.
     """
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
@@ -30,21 +30,21 @@ class Tls:
     def grpc_credentials(self) -> grpc.ServerCredentials:
         return grpc.dynamic_ssl_server_credentials(
             self._grpc,
-            self._newer,  # type: ignore[arg-type] # the stubs forget that it may be None
+            self._current_if_new,  # type: ignore[arg-type] # the stubs forget that it may be None
             require_client_authentication=self._client_ca is not None,
         )
 
     def reload(self) -> None:
-        """Reads the files anew; where that fails, those read before stay, and the log says why."""
+        """Reads the files again; if that fails, the certificate stays, and the reason is logged."""
         try:
             self.http, self._grpc = self._read()
         except StartFailed as error:
-            logger.error("the certificate stays as it was: %s", error)
+            logger.error("the certificate was not reloaded: %s", error)
         else:
-            logger.info("read %s anew", self._certificate)
+            logger.info("reloaded %s", self._certificate)
 
-    def _newer(self) -> grpc.ServerCertificateConfiguration | None:
-        """gRPC asks before each handshake; None is what it has."""
+    def _current_if_new(self) -> grpc.ServerCertificateConfiguration | None:
+        """gRPC calls this before each handshake; None: what it has is current."""
         if self._grpc is self._grpc_has:
             return None
         self._grpc_has = self._grpc
@@ -53,13 +53,13 @@ class Tls:
     def _read(self) -> tuple[ssl.SSLContext, grpc.ServerCertificateConfiguration]:
         try:
             configuration = self._configuration()
-            # It proves that the files are sound, which gRPC would tell nobody.
+            # This shows that the files are valid, which gRPC would not report.
             return self._context(), configuration
         except ssl.SSLError as error:
             raise StartFailed(
-                f"{self._certificate} and {self._key} are no certificate and its key, or "
-                f"{self._client_ca or 'the CA'} holds none ({error.reason or error}): give PEM "
-                "files, the key without a password"
+                f"{self._certificate} and {self._key} are not a certificate and its key, or "
+                f"{self._client_ca or 'the CA'} holds no certificate ({error.reason or error}): "
+                "give PEM files, and a key without a password"
             ) from error
         except OSError as error:
             raise StartFailed(f"{error.filename} cannot be read ({error.strerror})") from error

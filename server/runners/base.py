@@ -1,7 +1,7 @@
-"""The seam between the gateway and what runs the models: five methods.
+"""The interface between the gateway and what runs the models.
 
-One runner is one place where models run: this process, or one Triton. A name here is a folder of
-the model repository, such as `resnet152.v3`. Every runner passes the same tests
+A runner is one place where models run: this process, or one Triton. Names are folders of the model
+repository, such as `resnet152.v3`. Every runner passes the same tests
 (`tests/server/runners/test_conformance.py`): same pixels in, same probabilities out, same errors.
 """
 
@@ -25,8 +25,8 @@ class LoadFailed(Exception):
     """A version could not be loaded; the message says why, in one sentence."""
 
 
-def facts_of(config: model_config_pb2.ModelConfig) -> pb.Model:
-    """The facts that a build wrote into config.pbtxt; fields of a newer contract are passed over.
+def parse_facts(config: model_config_pb2.ModelConfig) -> pb.Model:
+    """The facts that a build wrote into config.pbtxt; fields of a newer contract are ignored.
 
     Raises:
         LoadFailed: there are none, or they cannot be read.
@@ -53,48 +53,48 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class Inference:
-    """The answer for one batch of images."""
+    """The answer for the images of one request."""
 
     probabilities: npt.NDArray[np.float32]  # N×K
-    batch_size: (
-        int  # how many images went through the network together, those of other requests included
-    )
-    queue_us: int | None = None  # None: the runner does not tell
+    batch_size: int  # images computed together, those of other requests included
+    queue_us: int | None = None  # None: the runner does not report it
     compute_us: int | None = None
 
 
 class Runner(Protocol):
+    """A place where models run."""
+
     async def index(self) -> dict[str, bool]:
         """The names in the repository, each with whether it is loaded here and can answer.
 
         Raises:
-            RunnerUnavailable: the place cannot be reached.
+            RunnerUnavailable: the runner cannot be reached.
         """
 
     async def load(self, name: str) -> LoadedModel:
-        """Load a version that is in the repository; one that is loaded already stays as it is.
+        """Loads a version of the repository, unless it is loaded already.
 
         Raises:
-            LoadFailed: there is no such folder, or its config.pbtxt or its model is broken.
-            RunnerUnavailable: the place cannot be reached.
+            LoadFailed: there is no such folder, or its config.pbtxt or its model is invalid.
+            RunnerUnavailable: the runner cannot be reached.
         """
 
     async def unload(self, name: str) -> None:
-        """Let a version go once its work is finished; one that is not loaded is no error."""
+        """Unloads a version once its work is finished. It need not be loaded."""
 
     async def infer(
         self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
     ) -> Inference:
         """Probabilities of images, N×H×W×C in uint8, N at most the version's max_batch_size.
 
-        Cancelling the task takes images that still wait out of the queue where the runner can.
+        Cancelling the task removes images that are still queued, if the runner can do that.
 
         Raises:
-            ModelNotReady: the version is not loaded here, or was let go a moment ago.
-            RunnerUnavailable: the place cannot be reached, or went away with the images.
+            ModelNotReady: the version is not loaded here, or was unloaded a moment ago.
+            RunnerUnavailable: the runner cannot be reached, or was lost with the images.
             DeadlineExceeded: timeout_s passed.
             InferenceFailed: the runtime failed on these images.
         """
 
     async def close(self) -> None:
-        """Give back everything: processes, threads, memory."""
+        """Releases processes, threads and memory."""

@@ -1,39 +1,34 @@
 """The runner of a laptop: ONNX Runtime in the gateway's own process, from Triton's repository.
 
-It honours what Triton would of `config.pbtxt`: `instance_group` (how many batches are computed at
-once; KIND_CPU keeps a version off the GPU), `max_batch_size`, and `dynamic_batching` as "take what
-waits": an instance that becomes free takes the oldest waiting images, up to the maximum, and never
-waits for more.
+It follows `config.pbtxt` where Triton would: `instance_group` (how many batches are computed at
+once; KIND_CPU keeps a version off the GPU), `max_batch_size`, and `dynamic_batching` (see
+`batcher`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
+from server.errors import DeadlineExceeded, ModelNotReady
 from server.folder_names import FOLDER_NAME
-from server.runners.base import Inference, LoadedModel, LoadFailed, facts_of
+from server.runners.base import Inference, LoadedModel, LoadFailed, parse_facts
+from server.runners.batcher import Batcher
 from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
 
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILE = "1/model.onnx"
-# ONNX Runtime's warnings are of its own choices: that shapes are computed on the CPU, for one.
+# ONNX Runtime's warnings are about its own choices: that shapes are computed on the CPU, for one.
 ERRORS = 3
 
 
 class InProcessRunner:
+    """A `Runner` in this process."""
+
     def __init__(self, repository_path: Path) -> None:
         self._repository_path = repository_path
         self._batchers: dict[str, Batcher] = {}
@@ -48,7 +43,7 @@ class InProcessRunner:
             path = self._repository_path / name
             config, network = await asyncio.to_thread(open_version, path)
             self._batchers[name] = Batcher(network, config)
-            self._loaded[name] = LoadedModel(facts_of(config), "onnxruntime", network.device)
+            self._loaded[name] = LoadedModel(parse_facts(config), "onnxruntime", network.device)
         return self._loaded[name]
 
     async def unload(self, name: str) -> None:
@@ -71,7 +66,7 @@ class InProcessRunner:
 
 
 def list_folders(repository_path: Path) -> list[str]:
-    """Names of the versions in the repository; other folders and files are none of ours."""
+    """The names of the versions in the repository; other folders and files are ignored."""
     if not repository_path.is_dir():
         return []
     return [path.name for path in repository_path.iterdir() if FOLDER_NAME.fullmatch(path.name)]
@@ -111,11 +106,11 @@ def read_config(config_path: Path) -> model_config_pb2.ModelConfig:
     except OSError as error:
         raise LoadFailed(f"{shown} cannot be read: {error.strerror}") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise LoadFailed(f"{shown} is broken: {error}") from error
+        raise LoadFailed(f"{shown} is invalid: {error}") from error
 
 
 def thread_count(config: model_config_pb2.ModelConfig) -> int:
-    """Threads of one computation, a parameter of Triton's onnxruntime backend; 0: one a core."""
+    """Threads per computation, a parameter of Triton's onnxruntime backend; 0: one per core."""
     text = config.parameters["intra_op_thread_count"].string_value or "0"
     if not text.isdecimal():
         raise LoadFailed(
@@ -129,113 +124,11 @@ def check_contract(session: ort.InferenceSession, name: str) -> None:
     outputs = {node.name for node in session.get_outputs()}
     if inputs != {"image": "tensor(uint8)"} or not {"probabilities", "batch_size"} <= outputs:
         raise LoadFailed(
-            f"{name}/{MODEL_FILE} takes {inputs} and gives {sorted(outputs)}; a model of this "
-            "gateway takes a uint8 image and gives probabilities and batch_size"
+            f"{name}/{MODEL_FILE} has inputs {inputs} and outputs {sorted(outputs)}; expected "
+            "the input image, of uint8, and the outputs probabilities and batch_size"
         )
 
 
 def may_use_gpu(config: model_config_pb2.ModelConfig) -> bool:
     kinds = {group.kind for group in config.instance_group}
     return kinds != {model_config_pb2.ModelInstanceGroup.KIND_CPU}
-
-
-@dataclass
-class Waiting:
-    """Images of one request, and where its answer goes."""
-
-    images: Images
-    answer: asyncio.Future[Inference]
-    since_s: float = field(default_factory=time.perf_counter)
-
-
-class Batcher:
-    """Computes the images of one version, those of several requests together."""
-
-    def __init__(self, network: OnnxModel, config: model_config_pb2.ModelConfig) -> None:
-        self._network = network
-        self._max_batch_size = max(1, config.max_batch_size)
-        self._shares_batches = config.HasField("dynamic_batching")
-        self._idle_instances = sum(group.count or 1 for group in config.instance_group) or 1
-        self._threads = ThreadPoolExecutor(self._idle_instances, thread_name_prefix="infer")
-        self._waiting: deque[Waiting] = deque()
-        self._running: set[asyncio.Task[None]] = set()
-
-    async def submit(self, images: Images) -> Inference:
-        if len(images) > self._max_batch_size:
-            raise InferenceFailed(
-                f"{len(images)} images at once, the model takes at most {self._max_batch_size}"
-            )
-        request = Waiting(images, asyncio.get_running_loop().create_future())
-        self._waiting.append(request)
-        # Not at once: what is submitted in the same turn of the event loop goes along.
-        asyncio.get_running_loop().call_soon(self._start_batches)
-        return await request.answer
-
-    async def close(self) -> None:
-        """Finishes what waits and runs; the runner has forgotten the name, so nothing new comes."""
-        while self._running:
-            await asyncio.gather(*self._running)
-        self._threads.shutdown()
-
-    def _start_batches(self) -> None:
-        while self._idle_instances and (batch := self._take()):
-            self._idle_instances -= 1
-            task = asyncio.create_task(self._compute(batch))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-
-    def _take(self) -> list[Waiting]:
-        """The oldest requests that fit in one batch; what nobody awaits any more is dropped."""
-        batch: list[Waiting] = []
-        room = self._max_batch_size
-        while self._waiting and len(self._waiting[0].images) <= room:
-            request = self._waiting.popleft()
-            if request.answer.done():
-                continue
-            batch.append(request)
-            room -= len(request.images)
-            if not self._shares_batches:
-                break
-        return batch
-
-    async def _compute(self, batch: Sequence[Waiting]) -> None:
-        try:
-            await self._answer_each(batch)
-        finally:
-            self._idle_instances += 1
-            self._start_batches()
-
-    async def _answer_each(self, batch: Sequence[Waiting]) -> None:
-        """Where requests fail together, each has its own try: the fault may be one image's."""
-        loop = asyncio.get_running_loop()
-        started_s = time.perf_counter()
-        try:
-            probabilities = await loop.run_in_executor(
-                self._threads, self._run, [request.images for request in batch]
-            )
-        except Exception as error:
-            if len(batch) > 1:
-                for request in batch:
-                    await self._answer_each([request])
-            elif not batch[0].answer.done():
-                batch[0].answer.set_exception(InferenceFailed(f"the model failed: {error}"))
-        else:
-            self._answer(batch, probabilities, started_s)
-
-    def _run(self, images: list[Images]) -> npt.NDArray[np.float32]:
-        together = images[0] if len(images) == 1 else np.concatenate(images)
-        return self._network.probabilities(together)
-
-    def _answer(
-        self, batch: Sequence[Waiting], probabilities: npt.NDArray[np.float32], started_s: float
-    ) -> None:
-        compute_us = int((time.perf_counter() - started_s) * 1e6)
-        first = 0
-        for request in batch:
-            last = first + len(request.images)
-            queue_us = int((started_s - request.since_s) * 1e6)
-            if not request.answer.done():
-                request.answer.set_result(
-                    Inference(probabilities[first:last], len(probabilities), queue_us, compute_us)
-                )
-            first = last

@@ -1,9 +1,9 @@
 """A version's graph in ONNX Runtime: on the GPU where this package can use one, else on the CPU.
 
 It is the first GPU that the driver shows (CUDA_VISIBLE_DEVICES), in the package onnxruntime-gpu.
-On it, every convolution is planned anew whenever the batch has another size than the one before,
+There, cuDNN plans every convolution again whenever the batch has another size than the one before,
 which takes as long as 35 to 170 batches (docs/performance.md). So only two sizes go through a GPU,
-one image and the largest batch, each in a session of its own; a batch between is filled up.
+one image and the largest batch, each in a session of its own; batches in between are padded.
 """
 
 from __future__ import annotations
@@ -34,42 +34,43 @@ FATAL = 4  # ONNX Runtime's level of logging
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """A graph that is open on one device."""
+    """A graph opened on one device."""
 
     device: str  # "cpu" or "gpu"
-    sessions: Mapping[int, ort.InferenceSession]  # by the batch size that each is for, rising
+    sessions: Mapping[int, ort.InferenceSession]  # by batch size, ascending
 
     @property
     def any_session(self) -> ort.InferenceSession:
         return next(iter(self.sessions.values()))
 
     def probabilities(self, images: Images) -> npt.NDArray[np.float32]:
-        """N×K, of at most as many images as the network was opened for."""
+        """N×K; N is at most the batch size that the model was opened with."""
         count = len(images)
         size = next(size for size in self.sessions if size == ANY_SIZE or size >= count)
-        (found,) = self.sessions[size].run(["probabilities"], {"image": filled_up(images, size)})
-        answers: npt.NDArray[np.float32] = found[:count]
-        return answers
+        (outputs,) = self.sessions[size].run(["probabilities"], {"image": pad_batch(images, size)})
+        probabilities: npt.NDArray[np.float32] = outputs[:count]
+        return probabilities
 
 
-def filled_up(images: Images, size: int) -> Images:
+def pad_batch(images: Images, size: int) -> Images:
+    """The images, followed by as many black ones as make `size`."""
     if len(images) >= size:
         return images
-    whole = np.zeros((size, *images.shape[1:]), np.uint8)
-    whole[: len(images)] = images
-    return whole
+    padded = np.zeros((size, *images.shape[1:]), np.uint8)
+    padded[: len(images)] = images
+    return padded
 
 
 def open_onnx_model(
     path: Path, options: ort.SessionOptions, max_batch_size: int, *, may_use_gpu: bool
 ) -> OnnxModel:
-    """Where CUDA fails, the CPU takes its place, and a warning says why.
+    """If CUDA fails, the CPU takes its place, and a warning is logged.
 
-    Of the providers for GPUs CUDA alone is asked. TensorRT's is listed as well: it would compile
+    CUDA is the only provider for GPUs that is used. TensorRT's is listed too, but would compile
     each graph while it is loaded, with libraries that do not come with the package.
 
     Raises:
-        Exception: of ONNX Runtime, whose errors share no base class.
+        Exception: ONNX Runtime's errors share no base class.
     """
     if not may_use_gpu or CUDA not in ort.get_available_providers():
         return on_cpu(path, options)
@@ -79,7 +80,7 @@ def open_onnx_model(
     except Exception as error:
         network = on_cpu(path, options)
         logger.warning(
-            "%s runs on the CPU, since CUDA failed: %s", path, str(error).splitlines()[0]
+            "%s runs on the CPU, because CUDA failed: %s", path, str(error).splitlines()[0]
         )
         return network
 
@@ -89,10 +90,10 @@ def on_cpu(path: Path, options: ort.SessionOptions) -> OnnxModel:
 
 
 def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> OnnxModel:
-    """With the convolutions planned, so that the first request waits for nothing."""
+    """Runs each session once, so that convolutions are planned before the first request."""
     sizes = sorted({1, max_batch_size})
     network = OnnxModel("gpu", {size: cuda_session(path, options) for size in sizes})
-    # It reports as an error each fusion that cuDNN lacks, and goes on without; failures are raised.
+    # It logs an error for each fusion that cuDNN lacks, and goes on; real failures are raised.
     ort.set_default_logger_severity(FATAL)
     for size, session in network.sessions.items():
         network.probabilities(np.zeros((size, *session.get_inputs()[0].shape[1:]), np.uint8))
@@ -100,20 +101,20 @@ def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> Onnx
 
 
 def cuda_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
-    # Unless forbidden, ONNX Runtime falls back to the CPU by itself, and tells stdout alone.
+    # Otherwise ONNX Runtime falls back to the CPU by itself, and reports that on stdout only.
     session = ort.InferenceSession(
         path, options, providers=[(CUDA, CUDA_OPTIONS), CPU], enable_fallback=0
     )
     if CUDA not in session.get_providers():
-        raise RuntimeError("its libraries, the driver or the GPU are missing; stderr says more")
+        raise RuntimeError("its libraries, the driver or the GPU are missing; see stderr")
     return session
 
 
 @functools.cache
 def preload_cuda() -> None:
-    """Loads the CUDA libraries that pip installed, which the system's loader would not find."""
-    said = io.StringIO()  # of what is missing
-    with contextlib.redirect_stdout(said):
+    """Loads the CUDA libraries installed by pip, which the system's loader would not find."""
+    output = io.StringIO()  # lists what is missing
+    with contextlib.redirect_stdout(output):
         ort.preload_dlls()
-    for line in said.getvalue().splitlines():
+    for line in output.getvalue().splitlines():
         logger.warning("%s", line)

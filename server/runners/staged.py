@@ -1,7 +1,7 @@
-"""One version in the making, for the build that asks a private gateway before it publishes.
+"""A single version before it is published, for a build that asks a private gateway first.
 
-`NAME.vN.staging`, which nothing else serves, is `NAME.vN` here, and the only version there is. It
-is let go at the end: on a Triton that others use too, nothing of it stays.
+`NAME.vN.staging`, which nothing else serves, is `NAME.vN` here, and the only version. It is
+unloaded at the end: a Triton that others use too is left as it was.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from server.runners.base import Inference, LoadedModel, Runner
 
 
 class StagedRunner:
+    """A `Runner` of one staging folder."""
+
     def __init__(self, runner: Runner, folder: str) -> None:
         self._runner = runner
         self._folder = folder

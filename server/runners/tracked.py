@@ -1,4 +1,4 @@
-"""A runner that keeps count of what it is asked, so that the idlest of several can be picked."""
+"""A runner that counts its requests, so that the idlest of several can be picked."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from server.runners.base import Inference, LoadedModel, Runner
 
 
 class TrackedRunner:
-    """A `Runner` of one place, by the name of the place."""
+    """A `Runner` with a name and counters."""
 
     def __init__(self, runner: Runner, name: str) -> None:
         self.inner = runner
         self.name = name  # HOST:PORT, or "in-process"
-        self._has_left = False
+        self._is_closed = False
         self.in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self.outcomes: Counter[str] = Counter()  # of finished batches: "OK", or a reason
+        self.outcomes: Counter[str] = Counter()  # of finished requests: "OK", or a reason
 
     async def index(self) -> dict[str, bool]:
         return await self.inner.index()
@@ -36,8 +36,8 @@ class TrackedRunner:
     async def infer(
         self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
     ) -> Inference:
-        if self._has_left:  # since it was picked
-            raise RunnerUnavailable(f"{self.name} has left")
+        if self._is_closed:  # after it was picked
+            raise RunnerUnavailable(f"{self.name} was removed")
         self.in_flight += 1
         self._idle.clear()
         outcome = "CANCELLED"
@@ -59,5 +59,5 @@ class TrackedRunner:
         await self._idle.wait()
 
     async def close(self) -> None:
-        self._has_left = True
+        self._is_closed = True
         await self.inner.close()

@@ -1,8 +1,8 @@
-"""Models run by a Triton that is already there, over gRPC.
+"""Models run by a Triton server that somebody else started, over gRPC.
 
 Batching, placement and instances are Triton's, as config.pbtxt says. Every version is a Triton
 model of its own (`lenet5.v2`) whose numeric version is always 1. Triton should run with
-`--model-control-mode=explicit`; where its control is closed, what it has ready is used.
+`--model-control-mode=explicit`; without it, the models that Triton itself loaded are used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from server.errors import (
 )
 from server.folder_names import FOLDER_NAME
 from server.observability import tracing
-from server.runners.base import POLL_INTERVAL_S, Inference, LoadedModel, LoadFailed, facts_of
+from server.runners.base import POLL_INTERVAL_S, Inference, LoadedModel, LoadFailed, parse_facts
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ _CHANNEL_OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # A cable that was pulled shows within 15 s. More frequent pings Triton takes for an attack,
-    # unless its own keepalive flags say otherwise.
+    # A pulled cable is noticed within 15 s. Triton takes more frequent pings for an attack,
+    # unless its own keepalive flags allow them.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
-    # Without it, a peer that keeps the connection and says nothing is given up after 60 s.
+    # Otherwise a peer that keeps the connection and is silent is given up after 60 s.
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
-    # A proxy for the internet has no business between the gateway and its Triton.
+    # No internet proxy belongs between the gateway and its Triton.
     ("grpc.enable_http_proxy", 0),
 ]
 
@@ -65,15 +65,15 @@ class TritonRunner:
         self.address = address
         self._control_timeout_s = control_timeout_s
         self._load_timeout_s = load_timeout_s
-        # Versions whose python process died. Triton calls them ready still, and to load them
-        # changes nothing: they must be let go first.
+        # Versions whose Python process died. Triton still reports them as ready, and loading them
+        # changes nothing: they must be unloaded first.
         self._dead: set[str] = set()
         self._load_numbers = itertools.count()
         self._loads: dict[str, int] = {}  # the number of each version's last load
 
     @cached_property
     def _client(self) -> InferenceServerClient:
-        """Made when first used: a channel belongs to the event loop in which it is made."""
+        """Created when first used: a channel belongs to the event loop in which it is created."""
         return InferenceServerClient(self.address, channel_args=_CHANNEL_OPTIONS)
 
     async def index(self) -> dict[str, bool]:
@@ -95,7 +95,7 @@ class TritonRunner:
         self._dead.discard(name)
         self._loads[name] = next(self._load_numbers)
         _check_contract(name, config)
-        facts = await asyncio.to_thread(facts_of, config)  # a thousand labels: milliseconds
+        facts = await asyncio.to_thread(parse_facts, config)  # a thousand labels: milliseconds
         return LoadedModel(facts, f"triton {config.backend or config.platform}", _device(config))
 
     async def unload(self, name: str) -> None:
@@ -113,13 +113,13 @@ class TritonRunner:
     ) -> Inference:
         if name in self._dead:
             raise ModelNotReady(
-                f"{name} is being started again: its process died", retry_after_s=POLL_INTERVAL_S
+                f"{name} is restarting: its process died", retry_after_s=POLL_INTERVAL_S
             )
         image = InferInput("image", images.shape, "UINT8")
         image.set_data_from_numpy(images)
         load_number = self._loads.get(name)
         try:
-            # To the microsecond; gRPC's own deadlines are looked at each millisecond or later.
+            # Precise to the microsecond; gRPC checks its own deadlines every millisecond or later.
             async with asyncio.timeout(timeout_s):
                 result = await self._client.infer(
                     name, [image], _TRITON_VERSION, _OUTPUTS, headers=tracing.headers()
@@ -134,7 +134,7 @@ class TritonRunner:
         return Inference(result.as_numpy("probabilities"), int(result.as_numpy("batch_size")[0, 0]))
 
     async def statistics(self) -> list[service_pb2.ModelStatistics]:
-        """What Triton has counted of each loaded version; beyond the seam, for /metrics alone.
+        """What Triton has counted for each loaded version; for /metrics, and not part of `Runner`.
 
         Raises:
             RunnerUnavailable: Triton does not answer within a second.
@@ -173,11 +173,11 @@ class TritonRunner:
     def _load_error(self, name: str, error: InferenceServerException) -> Exception:
         if _control_is_closed(error):
             return LoadFailed(
-                f"{name} is not ready in the Triton at {self.address}, which lets nobody load "
-                "models; start it with --model-control-mode=explicit"
+                f"{name} is not ready in the Triton at {self.address}, which does not allow "
+                "loading models; start it with --model-control-mode=explicit"
             )
         if _not_loaded(error):
-            return LoadFailed(f"{name} was let go while it was being loaded")
+            return LoadFailed(f"{name} was unloaded while it was loading")
         if error.status() == "StatusCode.DEADLINE_EXCEEDED":
             return LoadFailed(f"{name} did not load within {self._load_timeout_s:.0f} s")
         if error.status() == "StatusCode.UNAVAILABLE":
@@ -185,7 +185,7 @@ class TritonRunner:
         if error.message().endswith("failed to poll from model repository"):
             return LoadFailed(
                 f"{name} has no folder in Triton's model repository, or its config.pbtxt is "
-                "missing or broken; Triton's log says which"
+                "missing or invalid; see Triton's log"
             )
         return LoadFailed(f"{name} does not load: {_plain(error)}")
 
@@ -215,13 +215,14 @@ def _check_contract(name: str, config: model_config_pb2.ModelConfig) -> None:
         or not {"probabilities", "batch_size"} <= outputs
     ):
         raise LoadFailed(
-            f"{name} takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}; a "
-            "model of this gateway takes a uint8 image and gives probabilities and batch_size"
+            f"{name} has inputs {', '.join(sorted(inputs))} and outputs "
+            f"{', '.join(sorted(outputs))}; expected the input image, of uint8, and the outputs "
+            "probabilities and batch_size"
         )
 
 
 def _device(config: model_config_pb2.ModelConfig) -> str:
-    """What Triton made of the instance groups: KIND_AUTO is resolved in a loaded version's."""
+    """In the config of a loaded version, Triton has resolved KIND_AUTO."""
     kinds = {group.kind for group in config.instance_group}
     return "gpu" if model_config_pb2.ModelInstanceGroup.KIND_GPU in kinds else "cpu"
 
@@ -239,7 +240,7 @@ def _control_is_closed(error: InferenceServerException) -> bool:
 
 
 def _plain(error: InferenceServerException) -> str:
-    """What Triton says, for people: no folders, no traceback, no preamble, one line."""
+    """Triton's message in one line, without folders, traceback and preamble."""
     text = re.split(r"\n\nAt:| NOTE: ", error.message())[0]
     text = re.sub(r"^\[request id: [^]]*\] |^load failed for model .*? state: Internal: ", "", text)
     text = re.sub(r"(?:/[^\s/:'\"]+)+/", "", text)

@@ -1,9 +1,8 @@
-"""Models run by a Triton of the gateway's own: installed, started, watched and stopped by it.
+"""Models run by a Triton server that the gateway installs, starts, watches and stops.
 
-Linux without Docker, and every integration test. The server and its backends' processes form a
-group of their own on loopback; if the server dies or hangs, the group is killed and a new one takes
-its port, with nothing loaded, as the index then says. When the gateway goes, in whatever way, they
-go too.
+It is for Linux without Docker and for integration tests. The server and its backends are a process
+group of their own and listen on loopback. If the server dies or hangs, the group is killed, and a
+new server with nothing loaded takes its port. When the gateway ends, however it does, they end too.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY_PATH = Path("/dev/shm")
 _INITIAL_BACKOFF_S, _MAX_BACKOFF_S = 0.1, 10.0
-_LIVED_WELL_S = 30.0  # a server that lived longer is restarted without a pause
-# Each process of a backend that dies leaves 36 threads and 1 MB of shared memory in the server.
+_STABLE_S = 30.0  # a server that ran for longer is restarted after the initial pause
+# Each backend process that dies leaves 36 threads and 1 MB of shared memory in the server.
 _MAX_DEATHS = 20
 
-# Becomes the server, which is then told to stop when the gateway dies, however it does.
-# (Setting that between fork and exec in the gateway itself is not safe beside gRPC's threads.)
+# Becomes the server, which the kernel stops when the gateway dies, however it does.
+# (Setting that between fork and exec in the gateway is not safe because of gRPC's threads.)
 _LAUNCHER = """\
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
@@ -76,23 +75,23 @@ class TritonLocalRunner(TritonRunner):
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._hang_timeout_s = hang_timeout_s
-        # When the server is given up unless it answers; None: it answered when it was last asked.
+        # When the server will be killed unless it answers; None: it answered the last request.
         self._given_up_at_s: float | None = None
-        self._deaths = 0  # of backends' processes, in the life of this server
-        # What the names of all that it leaves outside begin with: whose it is can be seen.
+        self._deaths = 0  # of backend processes since this server was started
+        # The prefix of its files outside, which shows whose they are.
         self._own = f"convoy-{os.getpid()}-{secrets.token_hex(4)}-"
         self._resources = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Returns when the server is live; the first time it is installed before (a minute).
+        """Returns when the server is live. The first time it is installed before (a minute).
 
-        What a start that fails has taken, `close` gives back.
+        `close` releases the resources of a start that failed.
 
         Raises:
-            TritonCannotStart: it cannot be had here, or does not come up.
+            TritonCannotStart: it cannot be installed here, or does not start.
         """
         server_path = await asyncio.to_thread(install, self._cache_path)
-        await asyncio.to_thread(_remove_what_the_dead_left)
+        await asyncio.to_thread(_remove_leftovers)
         folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix=self._own))
         backends_path = Path(folder, "backends")
         await asyncio.to_thread(lay_out_backends, server_path, backends_path)
@@ -104,8 +103,8 @@ class TritonLocalRunner(TritonRunner):
         self._resources.push_async_callback(cancel_and_wait, asyncio.create_task(self._watch()))
 
     async def index(self) -> dict[str, bool]:
-        """As in `Runner`. A server that has hung for longer than the timeout is ended here: it is
-        asked each second, and a new one is then started, as for one that died.
+        """As in `Runner`. Kills a server that has hung for longer than the timeout, since this is
+        called every second; a new one is then started, as for a server that died.
         """
         try:
             index = await super().index()
@@ -116,7 +115,7 @@ class TritonLocalRunner(TritonRunner):
         return index
 
     async def load(self, name: str) -> LoadedModel:
-        # What is wrong with a config.pbtxt, Triton tells nobody but its log.
+        # Triton reports what is wrong with a config.pbtxt only in its log.
         await asyncio.to_thread(read_config, self._repository_path / name / CONFIG_FILE)
         if name in self._dead:
             self._end_if_it_leaks()
@@ -143,26 +142,26 @@ class TritonLocalRunner(TritonRunner):
             f"--grpc-port={port}",
             "--pinned-memory-pool-byte-size=0",
             f"--backend-config=python,shm-region-prefix-name={self._own}",
-            # To load a model may take that long on a busy machine.
+            # Loading a model may take that long on a busy machine.
             "--backend-config=python,stub-timeout-seconds=120",
             *self._trace_options(),
         ]
 
     def _trace_options(self) -> list[str]:
-        """It sends its spans, which come under ours, to where ours go."""
+        """Triton sends its spans, children of ours, to the same endpoint."""
         if not self._otlp_endpoint:
             return []
         settings = (
             "mode=opentelemetry",
             "level=TIMESTAMPS",
-            # Nothing but requests of ours that are traced.
+            # Only requests whose caller traces them.
             "rate=0",
             f"opentelemetry,url={self._otlp_endpoint.rstrip('/')}/v1/traces",
         )
         return [f"--trace-config={setting}" for setting in settings]
 
     async def _open_log(self) -> int:
-        """The end of a pipe into which one server after the other writes its log."""
+        """The writing end of a pipe, for the logs of successive servers."""
         read_fd, write_fd = os.pipe()
         self._resources.callback(os.close, write_fd)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -189,7 +188,7 @@ class TritonLocalRunner(TritonRunner):
             if self._process.returncode is not None:
                 raise TritonCannotStart(
                     f"tritonserver ended with code {self._process.returncode} when it was started; "
-                    "its last words stand in the log"
+                    "its last messages are in the log"
                 )
             if time.monotonic() > deadline_s:
                 raise TritonCannotStart(
@@ -198,15 +197,15 @@ class TritonLocalRunner(TritonRunner):
             await asyncio.sleep(0.02)
 
     async def _watch(self) -> None:
-        """Starts the server again when it ends, after a pause that grows while it keeps ending."""
+        """Restarts the server when it ends, after a pause that grows while it keeps ending."""
         pause_s = _INITIAL_BACKOFF_S
         while True:
             started_s = time.monotonic()
             code = await self._process.wait()
             self._clear()
-            if time.monotonic() - started_s > _LIVED_WELL_S:
+            if time.monotonic() - started_s > _STABLE_S:
                 pause_s = _INITIAL_BACKOFF_S
-            logger.error("tritonserver ended with code %s; starting it again", code)
+            logger.error("tritonserver ended with code %s; restarting it", code)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _MAX_BACKOFF_S)
             try:
@@ -217,21 +216,21 @@ class TritonLocalRunner(TritonRunner):
     def _end_if_it_leaks(self) -> None:
         self._deaths += 1
         if self._deaths == _MAX_DEATHS:
-            logger.warning("%d processes of backends died; a new tritonserver", self._deaths)
+            logger.warning("%d backend processes died; restarting tritonserver", self._deaths)
             self._clear()
 
     def _end_if_it_hangs(self) -> None:
-        # Counted from the first silence on: a gateway that was itself stopped for a while finds its
-        # question unanswered, once, and the server well.
+        # Counted from the first unanswered request: a gateway that was itself suspended finds one
+        # request unanswered, although the server is fine.
         now_s = time.monotonic()
         if self._given_up_at_s is None:
             self._given_up_at_s = now_s + self._hang_timeout_s
         elif now_s >= self._given_up_at_s and self._process.returncode is None:
-            logger.error("tritonserver lives and does not answer; ending it")
+            logger.error("tritonserver hangs; killing it")
             self._clear()
 
     async def _stop(self) -> None:
-        """What is in flight may finish, within the stop timeout."""
+        """Requests in flight may finish within the stop timeout."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         with contextlib.suppress(TimeoutError):
@@ -240,7 +239,7 @@ class TritonLocalRunner(TritonRunner):
         await self._process.wait()
 
     def _clear(self) -> None:
-        """Ends what is left of the server's process group, and removes its shared memory."""
+        """Kills what is left of the server's process group, and removes its shared memory."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         for path in _SHARED_MEMORY_PATH.glob(f"{self._own}*"):
@@ -248,7 +247,7 @@ class TritonLocalRunner(TritonRunner):
 
 
 class _LogRelay(asyncio.Protocol):
-    """Triton's log lines become ours; its notices are details to us, its errors warnings."""
+    """Logs Triton's lines, each a level lower: its errors are our warnings."""
 
     _LEVELS: ClassVar = {b"E": logging.WARNING, b"W": logging.INFO}
     # At every start without a GPU.
@@ -271,8 +270,8 @@ def _free_port() -> int:
         return port
 
 
-def _remove_what_the_dead_left() -> None:
-    """Gateways that were killed could not clear their shared memory and temporary folder."""
+def _remove_leftovers() -> None:
+    """Removes shared memory and temporary folders of gateways that were killed."""
     for folder in (_SHARED_MEMORY_PATH, Path(tempfile.gettempdir())):
         for path in folder.glob("convoy-*"):
             owner = re.match(r"convoy-(\d+)-", path.name)

@@ -1,7 +1,7 @@
-"""A tritonserver without Docker: NVIDIA's PyTriton wheel, installed aside and started as it lies.
+"""A tritonserver without Docker: from NVIDIA's PyTriton wheel, in a folder of its own.
 
-The wheel is never imported: its one use is the server inside it, which has only Triton's python
-backend. Our backends (`server/triton_backends`) run on that and answer to the native ones' names.
+The wheel is never imported; only the server inside it is used, which has no backend but Triton's
+python backend. Our backends (`server/triton_backends`) run on that under the native ones' names.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def install(cache_path: Path) -> Path:
     Two gateways that start together install it once. Blocks.
 
     Raises:
-        TritonCannotStart: the wheel does not run on this machine, or cannot be had.
+        TritonCannotStart: the wheel does not run on this machine, or cannot be installed.
     """
     digest = hashlib.sha256(REQUIREMENT_PATH.read_bytes()).hexdigest()[:12]
     folder = cache_path / f"tritonserver-{digest}"
@@ -47,13 +47,13 @@ def install(cache_path: Path) -> Path:
         except OSError as error:
             raise TritonCannotStart(
                 f"tritonserver cannot be installed in {cache_path}: {error.strerror}; "
-                "name a folder that can be written with XDG_CACHE_HOME"
+                "name a writable folder with --cache or XDG_CACHE_HOME"
             ) from error
     return folder / "pytriton" / "tritonserver"
 
 
 def lay_out_backends(server_path: Path, folder: Path) -> None:
-    """Makes of `folder` a backend directory: Triton's python backend, and ours on top of it.
+    """Makes `folder` a backend directory: Triton's python backend, and ours on top of it.
 
     Raises:
         TritonCannotStart: the wheel has no python backend for this Python.
@@ -68,8 +68,8 @@ def lay_out_backends(server_path: Path, folder: Path) -> None:
     shutil.copytree(_BACKENDS_PATH, folder, ignore=shutil.ignore_patterns("__pycache__"))
     python_path = folder / "python"
     python_path.mkdir()
-    # Copies, for Triton refuses a link to the library; a link to the stub, which looks for its own
-    # libraries beside where it really lies.
+    # Copies, since Triton refuses a link to the library. The stub is a link, since it looks for its
+    # own libraries next to the real file.
     for name in ("libtriton_python.so", "triton_python_backend_utils.py"):
         shutil.copy2(server_path / "backends" / "python" / name, python_path)
     (python_path / stub_path.name).symlink_to(stub_path)
@@ -77,13 +77,13 @@ def lay_out_backends(server_path: Path, folder: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """All that the server and its backends get to see; the first python3 on PATH is theirs."""
+    """The whole environment of the server and its backends, which use the first python3 on PATH."""
     libraries = [sysconfig.get_config_var("LIBDIR"), str(Path(sys.base_prefix, "lib"))]
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"]),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
         "LC_ALL": "C.UTF-8",
-        # Our backends compute on the CPU, so "auto" instances must not be placed on a GPU.
+        # Our backends compute on the CPU, so Triton must not place "auto" instances on a GPU.
         "CUDA_VISIBLE_DEVICES": "",
         "ORT_DISABLE_TELEMETRY": "1",
     }
@@ -106,25 +106,25 @@ def _check_platform() -> None:
 
 
 def _publish(folder: Path) -> None:
-    """Installs beside `folder`, and becomes it in one rename: it is there whole or not at all."""
+    """Installs next to `folder`, then renames: the folder is complete or does not exist."""
     staging = folder.with_suffix(".staging")
     shutil.rmtree(staging, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-compile"]
     command += ["--target", str(staging), "--requirement", str(REQUIREMENT_PATH)]
-    # Its progress bar goes to the terminal, where results of ours are not.
+    # The progress bar goes to stderr, since stdout is for results.
     if subprocess.run(command, stdout=2, check=False).returncode:
         shutil.rmtree(staging, ignore_errors=True)
         raise TritonCannotStart(
-            "pip could not install tritonserver, its reasons stand above; it needs a package index "
-            f"this once, then the server stays in {folder.parent}"
+            "pip could not install tritonserver, for the reasons above; it needs a package index "
+            f"once, then the server stays in {folder.parent}"
         )
     staging.rename(folder)
 
 
 def _check_libraries(stub_path: Path) -> None:
-    """A backend whose libraries are missing would let every load hang for ever."""
-    # The dynamic loader lists what it would load, as for ldd, and runs nothing.
+    """If libraries of a backend were missing, every load would hang forever."""
+    # Like ldd: the dynamic loader lists what it would load, and runs nothing.
     listing = subprocess.run(
         [stub_path],
         env={**environment(), "LD_TRACE_LOADED_OBJECTS": "1"},

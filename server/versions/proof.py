@@ -1,6 +1,6 @@
-"""A version is served only when its golden images come back right, through the whole path.
+"""A version is served only if its golden images are answered correctly, through the whole path.
 
-That catches swapped labels or channels, a wrong mean, a stale or damaged model, before a user does.
+That catches swapped labels or channels, a wrong mean, and stale or damaged models before users do.
 """
 
 from __future__ import annotations
@@ -12,24 +12,25 @@ from server.runners.base import LoadedModel, Runner
 
 
 class NotProven(Exception):
-    """A version answered a golden image wrongly; the message says which, and how."""
+    """A version answered a golden image incorrectly; the message says which, and how."""
 
 
 async def prove(pipeline: Pipeline, runner: Runner, folder: str, model: LoadedModel) -> None:
     """Asks the version, on that runner, for each of its golden images.
 
     Raises:
-        NotProven: it has none, or an answer differs by more than its build allows.
+        NotProven: there is none, or an answer differs by more than its build allows.
+        RunnerUnavailable: the runner was lost meanwhile.
     """
     if not model.facts.golden_images:
-        raise NotProven("it carries no golden images: build it again with export/build.py")
+        raise NotProven("it has no golden images: build it again with export/build.py")
     for golden in model.facts.golden_images:
         try:
             outcome = await pipeline.run(runner, folder, model, golden.content)
         except ServingError as error:
             if error.reason == "RUNNER_UNAVAILABLE":
                 raise
-            raise NotProven(f"golden image {golden.name} is refused: {error.message}") from error
+            raise NotProven(f"golden image {golden.name} is rejected: {error.message}") from error
         probabilities = outcome.probabilities
         if len(probabilities) != len(model.facts.labels):
             raise NotProven(
@@ -42,8 +43,8 @@ def compare(golden: pb.GoldenImage, answer: list[pb.Class]) -> None:
     """Every expected class must come back with its label and, within the tolerance, its score."""
     if (answer[0].index, answer[0].label) != (golden.expected[0].index, golden.expected[0].label):
         raise NotProven(
-            f"golden image {golden.name} is answered {shown(answer[0])}, "
-            f"the build answered {shown(golden.expected[0])}"
+            f"golden image {golden.name} is answered {format_class(answer[0])}, "
+            f"the build answered {format_class(golden.expected[0])}"
         )
     by_index = {answered.index: answered for answered in answer}
     for expected in golden.expected:
@@ -53,13 +54,14 @@ def compare(golden: pb.GoldenImage, answer: list[pb.Class]) -> None:
                 f"golden image {golden.name}: class {expected.index} is called "
                 f"{answered.label!r}, the build called it {expected.label!r}"
             )
-        # Written so that a score that is not a number fails too.
+        # Written so that NaN fails too.
         if not abs(answered.score - expected.score) <= golden.tolerance:
             raise NotProven(
-                f"golden image {golden.name} is answered {shown(answered)}, the build answered "
-                f"{shown(expected)}; at most {golden.tolerance:g} is allowed"
+                f"golden image {golden.name} is answered {format_class(answered)}, "
+                f"the build answered {format_class(expected)}; "
+                f"at most {golden.tolerance:g} is allowed"
             )
 
 
-def shown(answer: pb.Class) -> str:
+def format_class(answer: pb.Class) -> str:
     return f"{answer.label!r} {answer.score:.4f}"

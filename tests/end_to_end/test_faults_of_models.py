@@ -26,7 +26,7 @@ from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
 from server.preprocessing import prepare
 from server.preprocessing.decode import decode
-from server.runners.base import facts_of
+from server.runners.base import parse_facts
 from tests.conftest import RUNNERS, RunningGateway, need_runner, serving
 from tests.end_to_end.load import ask, holdings_of, load, nothing_leaks, wait_for
 
@@ -89,7 +89,7 @@ def network_input(version: Path, image: bytes) -> Pixels:
         (version / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
     picture = decode(image, max_bytes=1 << 20, max_pixels=1 << 20).pixels
-    return prepare(picture, facts_of(config).preprocessing)
+    return prepare(picture, parse_facts(config).preprocessing)
 
 
 def make_failing(model_path: Path, poison: Pixels) -> None:

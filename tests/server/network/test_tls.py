@@ -28,7 +28,7 @@ from server.network.tls import Tls
 from server.settings import Settings
 
 WIRES = ("grpc", "http")
-COMPLAINT = "the certificate stays as it was"
+COMPLAINT = "the certificate was not reloaded"
 
 
 @dataclass(frozen=True)
