@@ -76,7 +76,7 @@ class OpenInference:
         self._keys = keys
         self.max_request_bytes = max_request_bytes
         self.max_batch_requests = max_batch_requests
-        self.statistics = Statistics()
+        self.statistics = Statistics(pool)
 
     async def answer(
         self,

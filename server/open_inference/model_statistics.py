@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
 from server.versions.manager import Servable
+from server.versions.pool import Pool
 
 STAGES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 
@@ -64,9 +64,23 @@ class Tally:
         }
 
 
+class Tallies(dict[tuple[str, str], Tally]):
+    """By model and version. Those of versions that are gone are dropped when a new one comes."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self._pool = pool
+
+    def __missing__(self, version: tuple[str, str]) -> Tally:
+        for gone in [known for known in self if not self._pool.has_version(*known)]:
+            del self[gone]
+        tally = self[version] = Tally()
+        return tally
+
+
 class Statistics:
-    def __init__(self) -> None:
-        self._tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
+    def __init__(self, pool: Pool) -> None:
+        self._tallies = Tallies(pool)
 
     def answered(self, answers: Sequence[pb.ClassifyResponse], elapsed_s: float) -> None:
         self._tallies[answers[0].model, answers[0].version].add(answers, elapsed_s)
