@@ -137,7 +137,7 @@ async def test_a_graph_with_another_contract_is_not_loaded(
     graph = onnx.load(path)
     graph.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     onnx.save(graph, path)
-    with pytest.raises(LoadFailed, match="takes a uint8 image"):
+    with pytest.raises(LoadFailed, match="expected the input image, of uint8"):
         await runner.load(NAME)
 
 

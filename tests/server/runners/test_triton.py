@@ -104,7 +104,7 @@ async def test_a_model_of_another_contract_fails_to_load(
     config_path = repository / "tiny.v4" / "config.pbtxt"
     config_path.write_text(config_path.read_text().replace("TYPE_UINT8", "TYPE_FP32"))
     try:
-        with pytest.raises(LoadFailed, match="takes a uint8 image"):
+        with pytest.raises(LoadFailed, match="expected the input image, of uint8"):
             await runner.load("tiny.v4")
         await runner.unload("tiny.v4")
     finally:
