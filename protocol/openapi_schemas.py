@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.classifier import MAX_REQUEST_ID_LENGTH
+from server.core.validation import MAX_REQUEST_ID_LENGTH
 
 Json = dict[str, Any]
 

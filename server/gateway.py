@@ -8,24 +8,19 @@ import logging
 import signal
 import time
 from dataclasses import dataclass
-from functools import partial
 
 from server.admin.app import create_admin_app
-from server.core.admission import Admission
-from server.core.classifier import Classifier
-from server.core.keys import Keys
-from server.grpc_api.server import GrpcDoor
-from server.http_api.app import http_door
+from server.core.service import Service
+from server.grpc_api.server import GrpcServer
+from server.http_api.app import create_app
+from server.http_api.problems import UNREAD
 from server.http_api.server import FLUSH_TIMEOUT_S, HttpServer
 from server.network.addresses import is_socket, listen
 from server.network.exposure import check_exposure
 from server.observability.metrics import Metrics
-from server.open_inference import (
-    OPEN_INFERENCE,
-    OpenInference,
-    add_open_inference,
-    open_inference_routes,
-)
+from server.open_inference.model_statistics import Statistics
+from server.open_inference.rest import RestApi
+from server.open_inference.servicer import OPEN_INFERENCE, GrpcInference
 from server.pipeline import Pipeline
 from server.settings import Settings
 from server.startup import (
@@ -53,7 +48,7 @@ class Servers:
 
     http: HttpServer
     admin: HttpServer
-    grpc: GrpcDoor
+    grpc: GrpcServer
 
     def grpc_address(self, configured: str) -> str:
         """With the port that was picked for port 0."""
@@ -73,11 +68,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         check_exposure(settings)
         self._settings = settings
-        self._is_leaving = False
         self._created_s = time.monotonic()
-        self._metrics = Metrics()
-        note_refusal = partial(self._metrics.refused, "")
-        self._keys = Keys(settings.api_keys, note_refusal) if settings.api_keys else None
+        self._metrics = Metrics(UNREAD)
         self._tls = create_tls(settings)
         self._local = create_local_runner(settings)
         self._pipeline = Pipeline(
@@ -95,15 +87,7 @@ class Gateway:
             else TritonAddresses(settings.triton)
         )
         self._discovery = Discovery(self._pool, source, settings.staged)
-        self._admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
-        self._classifier = Classifier(
-            self._pool,
-            self._pipeline,
-            self._admission,
-            self._metrics,
-            keys=self._keys,
-            max_batch_requests=settings.max_batch_requests,
-        )
+        self.service = Service(settings, self._pool, self._pipeline, self._metrics)
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains.
@@ -138,30 +122,15 @@ class Gateway:
             logger.info("stopped")
 
     def is_ready(self) -> bool:
-        return not self._is_leaving and self._pool.is_ready()
+        return self.service.is_ready()
 
     # ------------------------------------------------------------ its ports
 
     async def _open_ports(self) -> Servers:
         settings = self._settings
-        open_inference = OpenInference(
-            self._classifier,
-            self._pool,
-            self._admission,
-            self.is_ready,
-            keys=self._keys,
-            max_request_bytes=settings.max_request_bytes,
-            max_batch_requests=settings.max_batch_requests,
-        )
-        app = http_door(
-            self._classifier,
-            self._pool,
-            self._admission,
-            self.is_ready,
-            settings,
-            keys=self._keys,
-            more_routes=open_inference_routes(open_inference),
-        )
+        service, statistics = self.service, Statistics(self._pool)
+        open_inference = RestApi(service, settings, statistics)
+        app = create_app(service, settings, open_inference.routes())
         certificate = self._tls.http if self._tls else None
         http = HttpServer(
             app,
@@ -171,21 +140,12 @@ class Gateway:
             certificate,
             self._metrics.not_read,
         )
-        admin_app = create_admin_app(
-            self._pool, self._metrics, self._admission, settings, self.is_ready
-        )
+        admin_app = create_admin_app(service, settings)
         admin = HttpServer(admin_app, settings.metrics_address, "--metrics-address", settings)
         # gRPC opens its port itself, and where it cannot, only standard error says why.
         listen(settings.grpc_address, "--grpc-address").close()
-        grpc = GrpcDoor(
-            self._classifier,
-            self._pool,
-            self._admission,
-            settings,
-            keys=self._keys,
-            tls=self._tls,
-            more_services={OPEN_INFERENCE: partial(add_open_inference, open_inference)},
-        )
+        servicers = {OPEN_INFERENCE: GrpcInference(service, settings, statistics)}
+        grpc = GrpcServer(service, settings, self._tls, servicers)
         await grpc.start()
         return Servers(http, admin, grpc)
 
@@ -211,21 +171,21 @@ class Gateway:
         """Reloads keys and certificates on SIGHUP, and drops no connection."""
         while await reload.wait():
             reload.clear()
-            if self._keys:
-                await asyncio.to_thread(self._keys.reload)
+            if self.service.keys:
+                await asyncio.to_thread(self.service.keys.reload)
             if self._tls:
                 await asyncio.to_thread(self._tls.reload)
                 await servers.http.renew(self._tls.http)
 
     async def _drain(self, servers: Servers) -> None:
         """Not ready first; then what is in flight finishes; then the ports close."""
-        self._is_leaving = True
+        self.service.leave()
         await servers.grpc.show_readiness(False)
         await asyncio.sleep(self._settings.not_ready_s)
-        self._admission.drain()
+        self.service.admission.drain()
         grace_s = self._settings.shutdown_grace_s
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._admission.drained(), grace_s)
+            await asyncio.wait_for(self.service.admission.drained(), grace_s)
         await asyncio.gather(
             servers.grpc.stop(FLUSH_TIMEOUT_S), servers.http.stop(), servers.admin.stop()
         )

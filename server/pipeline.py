@@ -1,4 +1,4 @@
-"""From an image's bytes to a version's probabilities: the way of every request and every proof.
+"""From the bytes of an image to probabilities, for every request and every proof.
 
 bytes → pixels → the network's input → the runner → probabilities
 """
@@ -36,7 +36,7 @@ class Outcome:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """K probabilities: of the one image that was asked for."""
+        """K probabilities, for the one image of the request."""
         first: npt.NDArray[np.float32] = self.inference.probabilities[0]
         return first
 
@@ -48,10 +48,10 @@ class Pipeline:
         self._max_pixels = max_image_pixels
 
     async def run(self, runner: Runner, folder: str, model: LoadedModel, content: bytes) -> Outcome:
-        """Answers one image, however long it takes.
+        """Classifies one image, without a deadline.
 
         Raises:
-            ServingError: the image or the runner is at fault.
+            ServingError: the image is unusable, or the runner failed.
         """
         prepared = await self.prepare(content, model.facts.preprocessing)
         return await self.infer(runner, folder, prepared)
@@ -59,7 +59,7 @@ class Pipeline:
     async def prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
         """
         Raises:
-            ServingError: the image is at fault.
+            ServingError: the image is unusable.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._prepare, content, preprocessing)
@@ -71,10 +71,10 @@ class Pipeline:
         prepared: PreparedImage,
         deadline_s: float | None = None,
     ) -> Outcome:
-        """`deadline_s` is on the clock of time.monotonic().
+        """The deadline is on the clock of time.monotonic().
 
         Raises:
-            ServingError: the runner is at fault, or the deadline passed.
+            ServingError: the runner failed, or the deadline passed.
         """
         started_s = time.monotonic()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - started_s)
@@ -98,7 +98,7 @@ class Pipeline:
 def best_classes(
     probabilities: npt.NDArray[np.float32], labels: Sequence[pb.Label], top_k: int
 ) -> list[pb.Class]:
-    """The top_k classes, best first; equal scores in the order of their index."""
+    """The `top_k` best classes, in descending order; equal scores by index."""
     order = np.argsort(-probabilities, kind="stable")[:top_k]
     return [
         pb.Class(

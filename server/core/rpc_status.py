@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -12,28 +11,31 @@ from google.rpc import error_details_pb2, status_pb2
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import DOMAIN, GRPC_STATUS, ServingError
 
-if TYPE_CHECKING:
-    from server.core.classifier import Item
+
+def to_item_result(
+    request_id: str, result: pb.ClassifyResponse | ServingError | None
+) -> pb.ItemResult:
+    if isinstance(result, ServingError):
+        return pb.ItemResult(request_id=request_id, error=to_status(result))
+    return pb.ItemResult(request_id=request_id, response=result)
 
 
-def result_of(item: Item) -> pb.ItemResult:
-    if isinstance(item.result, ServingError):
-        return pb.ItemResult(request_id=item.request_id, error=status_of(item.result))
-    return pb.ItemResult(request_id=item.request_id, response=item.result)
-
-
-def status_of(error: ServingError) -> status_pb2.Status:
-    """With the details that apply."""
+def to_status(error: ServingError, request_id: str = "") -> status_pb2.Status:
+    """With the details that apply; `request_id` is that of a whole call, which nothing else has."""
     code: tuple[int, str] = GRPC_STATUS[error.reason].value
-    details = []
-    for message in details_of(error):
-        packed = any_pb2.Any()
-        packed.Pack(message)
-        details.append(packed)
-    return status_pb2.Status(code=code[0], message=error.message, details=details)
+    details = list(error_details(error))
+    if request_id:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
+    return status_pb2.Status(code=code[0], message=error.message, details=map(pack, details))
 
 
-def details_of(error: ServingError) -> Iterator[Message]:
+def pack(message: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def error_details(error: ServingError) -> Iterator[Message]:
     yield error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     if error.retry_after_s is not None:
         delay = duration_pb2.Duration()

@@ -1,45 +1,72 @@
-"""What goes wrong around a gRPC method, told in the contract's words.
+"""Around every gRPC method: its `Call`, its accounting, its key, and its errors.
 
-gRPC itself would tell the client the name and the text of any exception, as UNKNOWN.
+gRPC itself would send the client the name and the text of any exception, as UNKNOWN.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from server.core.rpc_status import status_of
-from server.errors import DeadlineExceeded, InternalError, MalformedRequest, ServingError
-
-logger = logging.getLogger(__name__)
+from server.core.call import Call, Unimplemented
+from server.core.rpc_status import pack, to_status
+from server.core.service import Service
+from server.errors import DeadlineExceeded, MalformedRequest, ServingError
+from server.observability import tracing
 
 # From the start of a call to the end of its message: an image of 16 MB at 2.2 Mbit/s.
 MESSAGE_TIMEOUT_S = 60.0
 # Between two messages of a stream, whose client may have nothing to ask for a while.
 PAUSE_TIMEOUT_S = 600.0
+# What needs no key: the probes, and what describes the contract.
+OPEN_METHODS = re.compile(
+    r"/grpc\.health\.v1\.Health/.*|/grpc\.reflection\.v1(alpha)?\.ServerReflection/.*"
+    r"|/inference\.GRPCInferenceService/Server(Live|Ready)"
+)
+# The method has answered with a status of its own.
+ANSWERED = (grpc.aio.BaseError,)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class FaultInterceptor(grpc.aio.ServerInterceptor):
-    """Messages are read inside a method of ours: what cannot be read is answered, and what does not
-    come is not waited for.
+class CallContext:
+    """The context that a method sees: gRPC's own, and the call."""
 
-    gRPC would keep the begun messages of any client as long as its connection lives.
+    def __init__(self, context: Context, call: Call) -> None:
+        self._context = context
+        self.call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+def call_of(context: CallContext) -> Call:
+    return context.call
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Begins a call from the metadata, reads its messages, and answers it if its method fails.
+
+    Methods are registered as streams of raw requests, so that the reading is ours: no message of a
+    stranger is read, one that cannot be parsed is answered, and one that does not come is not
+    waited for. gRPC would keep half-sent messages as long as their connection lives.
     """
 
     def __init__(
         self,
+        service: Service,
         message_timeout_s: float = MESSAGE_TIMEOUT_S,
         pause_timeout_s: float = PAUSE_TIMEOUT_S,
     ) -> None:
+        self._service = service
         self._message_timeout_s = message_timeout_s
         self._pause_timeout_s = pause_timeout_s
 
@@ -48,77 +75,113 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler = await continuation(handler_call_details)
-        # Of a stream of requests, whatever the method is: that leaves the reading to us.
-        if handler and handler.unary_unary:
-            answer = of_one(handler, self._message_timeout_s)
-            return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
-        if handler and handler.stream_stream:
-            answers = of_many(handler, self._pause_timeout_s)
-            return grpc.stream_stream_rpc_method_handler(answers, None, handler.response_serializer)
+        path = handler_call_details.method
+        handler = await continuation(handler_call_details) or NO_SUCH_METHOD
+        if handler.unary_unary:
+            return grpc.stream_unary_rpc_method_handler(
+                self.wrap_unary(handler, path), None, handler.response_serializer
+            )
+        if handler.stream_stream:
+            return grpc.stream_stream_rpc_method_handler(
+                self.wrap_stream(handler, path), None, handler.response_serializer
+            )
         return handler  # health's Watch
 
+    def wrap_unary(
+        self, handler: Handler, path: str
+    ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Any]]:
+        method: Any = handler.unary_unary
 
-def of_one(
-    handler: Any, timeout_s: float
-) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Any]]:
-    async def answer(raw: AsyncIterator[bytes], context: Context) -> Any:
-        async with telling_no_faults(context):
-            request = await next_message(raw, handler.request_deserializer, timeout_s)
-            if request is None:
-                raise MalformedRequest("the call has no message")
-            return await handler.unary_unary(request, context)
+        async def answer(raw: AsyncIterator[bytes], context: Context) -> Any:
+            call = self._service.begin("grpc", path)
+            try:
+                with self._service.receive(call, ANSWERED):
+                    self._read_metadata(call, context)
+                    message = await next_message(raw, handler, self._message_timeout_s)
+                    if message is None:
+                        raise MalformedRequest("the call has no message")
+                    return await method(message, CallContext(context, call))
+            except (ServingError, Unimplemented) as error:
+                await abort_with(context, call, error)
 
-    return answer
+        return answer
+
+    def wrap_stream(
+        self, handler: Handler, path: str
+    ) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
+        method: Any = handler.stream_stream
+
+        async def answer(raw: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+            call = self._service.begin("grpc", path)
+            try:
+                with self._service.receive(call, ANSWERED):
+                    self._read_metadata(call, context)
+                    requests = messages(raw, handler, self._pause_timeout_s)
+                    async for response in method(requests, CallContext(context, call)):
+                        yield response
+            except (ServingError, Unimplemented) as error:
+                await abort_with(context, call, error)
+
+        return answer
+
+    def _read_metadata(self, call: Call, context: Context) -> None:
+        metadata = tuple(context.invocation_metadata() or ())
+        call.trace_id = tracing.begin(dict(metadata))
+        if not OPEN_METHODS.fullmatch(call.path):
+            self._service.authenticate(call, authorization(metadata))
+        call.set_timeout(context.time_remaining())
 
 
-def of_many(
-    handler: Any, timeout_s: float
-) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
-    async def answer(raw: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
-        async def requests() -> AsyncIterator[Message]:
-            deserialize = handler.request_deserializer
-            while (request := await next_message(raw, deserialize, timeout_s)) is not None:
-                yield request
-
-        async with telling_no_faults(context):
-            async for response in handler.stream_stream(requests(), context):
-                yield response
-
-    return answer
+async def messages(
+    raw: AsyncIterator[bytes], handler: Handler, timeout_s: float
+) -> AsyncIterator[Any]:
+    while (message := await next_message(raw, handler, timeout_s)) is not None:
+        yield message
 
 
-async def next_message(
-    raw: AsyncIterator[bytes], deserialize: Callable[[bytes], Message], timeout_s: float
-) -> Message | None:
-    """None: there are no more.
+async def next_message(raw: AsyncIterator[bytes], handler: Handler, timeout_s: float) -> Any | None:
+    """As the handler wants it: our own methods take it raw. None: there are no more.
 
     Raises:
-        DeadlineExceeded, MalformedRequest: it does not come, or is none.
+        DeadlineExceeded, MalformedRequest: it does not come in time, or cannot be parsed.
     """
+    deserialize: Any = handler.request_deserializer or bytes
     try:
         async with asyncio.timeout(timeout_s):
-            return deserialize(await anext(raw))
+            message = await anext(raw)
+        return deserialize(message)
     except StopAsyncIteration:
         return None
     except TimeoutError as error:
         raise DeadlineExceeded(f"no whole message came within {timeout_s:g} s") from error
     except DecodeError as error:
-        raise MalformedRequest("the bytes are no message of this method") from error
+        raise MalformedRequest("the bytes are not a valid message of this method") from error
 
 
-@asynccontextmanager
-async def telling_no_faults(context: Context) -> AsyncIterator[None]:
-    try:
-        yield
-    except grpc.aio.BaseError:
-        raise  # it has been told, or nobody is there any more  # it has been told
-    except ServingError as error:
-        await tell(context, error)
-    except Exception:
-        logger.exception("a fault of the gateway")
-        await tell(context, InternalError("the gateway failed; its log has the reason"))
+def authorization(metadata: tuple[tuple[str, str | bytes], ...]) -> str | None:
+    """The value of the header, if there is exactly one."""
+    values = [value for name, value in metadata if name == "authorization"]
+    if len(values) != 1:
+        return None
+    (value,) = values
+    return value if isinstance(value, str) else value.decode("latin-1")
 
 
-async def tell(context: Context, error: ServingError) -> None:
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+async def abort_with(context: Context, call: Call, error: ServingError | Unimplemented) -> NoReturn:
+    if isinstance(error, Unimplemented):
+        details = [pack(error_details_pb2.RequestInfo(request_id=call.request_id))]
+        code: tuple[int, str] = grpc.StatusCode.UNIMPLEMENTED.value
+        status = status_pb2.Status(code=code[0], message=error.message, details=details)
+    else:
+        status = to_status(error, call.request_id)
+    await context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError  # abort raises
+
+
+async def refuse_method(requests: object, context: CallContext) -> AsyncIterator[Any]:
+    raise Unimplemented(f"there is no method {context.call.path}")
+    yield
+
+
+# A stream both ways, whatever the method is: no message is read for it.
+NO_SUCH_METHOD: Handler = grpc.stream_stream_rpc_method_handler(refuse_method)

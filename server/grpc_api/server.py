@@ -1,145 +1,70 @@
-"""The gRPC door: translates messages and errors, and nothing else.
+"""The gRPC server on its port, and what one client may hold of it.
 
-One port carries convoy.v1.ImageClassifier, grpc.health.v1 and server reflection.
+One port carries convoy.v1.ImageClassifier, the services of other contracts, grpc.health.v1 and
+server reflection.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
 
 from convoy.v1 import classifier_pb2 as pb
-from convoy.v1 import classifier_pb2_grpc
-from server.core.admission import Admission
-from server.core.classifier import Classifier
-from server.core.keys import KeyInterceptor, Keys
-from server.core.rpc_status import result_of, status_of
-from server.errors import ImageTooLarge, ServingError
-from server.grpc_api.grpc_options import grpc_limits
-from server.grpc_api.interceptors import FaultInterceptor
+from server.core.service import Service
+from server.grpc_api.interceptors import ErrorInterceptor
+from server.grpc_api.servicer import ImageClassifier
 from server.network.tls import Tls
-from server.observability import tracing
 from server.settings import Settings
-from server.versions.pool import Pool
 
-SERVICE = pb.DESCRIPTOR.services_by_name["ImageClassifier"].full_name
+IMAGE_CLASSIFIER = pb.DESCRIPTOR.services_by_name["ImageClassifier"]
 # Requests a little over the limit must reach us, so that we answer them and not gRPC.
 SLACK_BYTES = 1 << 20
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-
-class ImageClassifier(classifier_pb2_grpc.ImageClassifierServicer):
-    """The methods have the names that the contract gives them."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        pool: Pool,
-        admission: Admission,
-        max_request_bytes: int,
-    ) -> None:
-        self._classifier = classifier
-        self._pool = pool
-        self._admission = admission
-        self._max_request_bytes = max_request_bytes
-
-    async def Classify(  # noqa: N802
-        self, request: pb.ClassifyRequest, context: Context
-    ) -> pb.ClassifyResponse:
-        async with self._answering(context, [request]):
-            return await self._classifier.classify(request, context.time_remaining())
-        raise AssertionError("unreachable: abort raises")
-
-    async def BatchClassify(  # noqa: N802
-        self, request: pb.BatchClassifyRequest, context: Context
-    ) -> pb.BatchClassifyResponse:
-        async with self._answering(context, request.requests):
-            items = await self._classifier.classify_batch(
-                request.requests, context.time_remaining()
-            )
-            return pb.BatchClassifyResponse(results=[result_of(item) for item in items])
-        raise AssertionError("unreachable: abort raises")
-
-    async def StreamClassify(  # noqa: N802
-        self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
-    ) -> AsyncIterator[pb.ItemResult]:
-        tracing.arrived("grpc", dict(context.invocation_metadata() or ()))
-        items = self._classifier.classify_stream(requests, context.time_remaining())
-        async with contextlib.aclosing(items):
-            async for item in items:
-                yield result_of(item)
-
-    async def ListModels(  # noqa: N802
-        self, request: pb.ListModelsRequest, context: Context
-    ) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=self._pool.list())
-
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
-        async with translating_errors(context):
-            return self._pool.describe(request.model, request.version)
-        raise AssertionError("unreachable: abort raises")
-
-    @asynccontextmanager
-    async def _answering(
-        self, context: Context, requests: Sequence[pb.ClassifyRequest]
-    ) -> AsyncIterator[None]:
-        """Holds the images' bytes until all are answered."""
-        tracing.arrived("grpc", dict(context.invocation_metadata() or ()))
-        async with translating_errors(context):
-            with self._admission.body() as body:
-                with self._classifier.arriving():
-                    # Not the message's ByteSize, for which it would be written out.
-                    n_bytes = sum(len(request.image.content) for request in requests)
-                    check_size(n_bytes, self._max_request_bytes)
-                    body.add(n_bytes)
-                yield
+# A client whose machine went away leaves its connection open, so the server pings it.
+PING_INTERVAL_S = 60.0
+PING_TIMEOUT_S = 20.0
+# A client that pings more often than this is disconnected.
+MIN_PING_INTERVAL_S = 10.0
 
 
-class GrpcDoor:
-    """The server on its port. `serving` follows the gateway's readiness."""
+class GrpcServer:
+    """The server on its port; `servicers` are those of other contracts.
+
+    A servicer's methods take the raw bytes of their messages.
+    """
 
     def __init__(
         self,
-        classifier: Classifier,
-        pool: Pool,
-        admission: Admission,
+        service: Service,
         settings: Settings,
-        *,
-        keys: Keys | None,
         tls: Tls | None,
-        more_services: Mapping[str, Callable[[grpc.aio.Server], None]],
+        servicers: Mapping[ServiceDescriptor, object],
     ) -> None:
-        max_request_bytes = settings.max_request_bytes
         self._server = grpc.aio.server(
-            # Keys first: what a stranger sends is not read.
-            interceptors=[*([KeyInterceptor(keys)] if keys else []), FaultInterceptor()],
+            interceptors=[ErrorInterceptor(service)],
             options=[
-                ("grpc.max_receive_message_length", max_request_bytes + SLACK_BYTES),
+                ("grpc.max_receive_message_length", settings.max_request_bytes + SLACK_BYTES),
                 ("grpc.max_send_message_length", -1),
-                # Two gateways on one port would share its connections in silence.
+                # Two gateways on one port would share its connections unnoticed.
                 ("grpc.so_reuseport", 0),
-                *grpc_limits(settings),
+                *grpc_options(settings),
             ],
         )
-        servicer = ImageClassifier(classifier, pool, admission, max_request_bytes)
-        classifier_pb2_grpc.add_ImageClassifierServicer_to_server(  # type: ignore[no-untyped-call]
-            servicer, self._server
+        servicers = {IMAGE_CLASSIFIER: ImageClassifier(service), **servicers}
+        self._server.add_generic_rpc_handlers(
+            tuple(raw_handlers(contract, servicer) for contract, servicer in servicers.items())
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = [contract.full_name for contract in servicers]
         reflection.enable_server_reflection(
-            (SERVICE, *more_services, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+            (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
-        for add_to in more_services.values():
-            add_to(self._server)
         self.port = (
             self._server.add_secure_port(settings.grpc_address, tls.grpc_credentials())
             if tls
@@ -152,24 +77,48 @@ class GrpcDoor:
 
     async def show_readiness(self, is_ready: bool) -> None:
         status = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE):
+        for name in ("", IMAGE_CLASSIFIER.full_name):
             await self._health.set(name, status.SERVING if is_ready else status.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Takes nothing new, and gives what is in flight `grace_s` to finish."""
+        """Accepts nothing new, and gives what is in flight `grace_s` to finish."""
         await self._server.stop(grace_s)
 
 
-def check_size(n_bytes: int, max_request_bytes: int) -> None:
-    if n_bytes > max_request_bytes:
-        raise ImageTooLarge(
-            f"the request has {n_bytes} bytes, at most {max_request_bytes} are allowed"
+def raw_handlers(contract: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
+    """The methods of a contract; without a deserializer, messages come as their bytes."""
+    handlers = {}
+    for method in contract.methods:
+        to_handler: Any = (
+            grpc.stream_stream_rpc_method_handler
+            if method.client_streaming
+            else grpc.unary_unary_rpc_method_handler
         )
+        handlers[method.name] = to_handler(getattr(servicer, method.name), None, serialize)
+    return grpc.method_handlers_generic_handler(contract.full_name, handlers)
 
 
-@asynccontextmanager
-async def translating_errors(context: Context) -> AsyncIterator[None]:
-    try:
-        yield
-    except ServingError as error:
-        await context.abort_with_status(rpc_status.to_status(status_of(error)))
+def serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def grpc_options(settings: Settings) -> list[tuple[str, int]]:
+    """What one client may hold; interceptors time messages, for which gRPC has no option."""
+    return [
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Without this gRPC resets calls of a client that has more at once, instead of letting it
+        # wait.
+        ("grpc.http.overload_protection", 0),
+        # Between a soft and a hard limit gRPC refuses at random; here they are equal.
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.server_handshake_timeout_ms", to_ms(settings.header_timeout_s)),
+        ("grpc.keepalive_time_ms", to_ms(PING_INTERVAL_S)),
+        ("grpc.keepalive_timeout_ms", to_ms(PING_TIMEOUT_S)),
+        ("grpc.http2.min_ping_interval_without_data_ms", to_ms(MIN_PING_INTERVAL_S)),
+    ]
+
+
+def to_ms(seconds: float) -> int:
+    return max(1, round(seconds * 1e3))

@@ -1,110 +1,111 @@
-"""What a client asks over HTTP: a body in one of three forms, query parameters, headers.
+"""What a client sends over HTTP: a body in one of three forms, and query parameters.
 
-An image comes as the raw body (whatever content type the client puts), as the multipart part
-`image`, or as base64 in JSON; the other fields of a request are query parameters of the same names,
-and in JSON they may stand in the body, which then counts.
+An image is the raw body (with any content type), the multipart part `image`, or base64 in JSON. The
+other fields of a request are query parameters of the same names. In JSON they may also be in the
+body, which then takes precedence.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
-import re
 import sys
-import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import Message
-from starlette.datastructures import Headers, QueryParams, UploadFile
+from starlette.datastructures import QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.admission import ByteReservation
-from server.core.classifier import MAX_REQUEST_ID_LENGTH, check_options, new_id
-from server.errors import ImageTooLarge, MalformedRequest
+from server.core.call import Call, ClientLeft
+from server.core.validation import check_options
+from server.errors import MalformedRequest
+from server.tasks import run_in_thread_if_large
 
-# Parsing JSON above this size would hold the event loop for more than 2 ms.
-LARGE_BODY_BYTES = 256 << 10
 # A body of nothing but brackets would be gigabytes in memory; base64 has none of these characters.
 MAX_JSON_VALUES = 10_000
-# What stands in a request beside the image, and the model, which the path names.
+# The fields of a request but the image, and the model, which the path names.
 OPTIONS = [
     field.name
     for field in pb.ClassifyRequest.DESCRIPTOR.fields
     if field.name not in ("model", "image")
 ]
 BATCH_OPTIONS = [name for name in OPTIONS if name != "request_id"]
-# The fields that protobuf would take a boolean for, by both of their names in JSON.
+# The fields for which protobuf would accept a boolean, by both of their names in JSON.
 FRACTIONS = {
     name
     for field in pb.ClassifyRequest.DESCRIPTOR.fields
     if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT)
     for name in (field.name, field.json_name)
 }
-USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
-
 M = TypeVar("M", bound=Message)
-T = TypeVar("T")
 
 
 # ---------------------------------------------------------------- one request, or several
 
 
-async def read_request(
-    request: Request, body: ByteReservation, max_request_bytes: int
-) -> pb.ClassifyRequest:
+async def read_request(request: Request, call: Call) -> pb.ClassifyRequest:
     """
     Raises:
-        MalformedRequest, ImageTooLarge: what the body or the query parameters are not.
+        MalformedRequest, ImageTooLarge: the body or a query parameter is invalid.
         Overloaded: the gateway cannot hold the body.
-        ClientDisconnect: the body did not come to its end.
+        DeadlineExceeded: the body did not arrive in time.
+        ClientLeft: the body did not come to its end.
     """
-    check_encoding(request)
-    options = parse_query(request.query_params, OPTIONS)
-    pieces = bounded(request, body, max_request_bytes)
-    if media_type(request) == "application/json":
-        message = await parse_json(await joined(pieces), pb.ClassifyRequest)
-    elif media_type(request) == "multipart/form-data":
-        (content,) = await read_images(request.headers, pieces, most=1)
-        message = asking_about(content)
-    else:
-        message = asking_about(await joined(pieces))
-    complete(message, options, request.path_params["model"])
+    options = read_head(request, call, OPTIONS)
+    async with call.within_deadline():
+        if media_type(request) == "multipart/form-data":
+            (content,) = await read_images(request, call, max_images=1)
+            message = request_for(content)
+        elif media_type(request) == "application/json":
+            message = await parse_json(await read_body(request, call), pb.ClassifyRequest)
+        else:
+            message = request_for(await read_body(request, call))
+    merge_options(message, options, call.model)
     return message
 
 
 async def read_batch(
-    request: Request, body: ByteReservation, max_request_bytes: int, max_batch_requests: int
+    request: Request, call: Call, max_batch_requests: int
 ) -> Sequence[pb.ClassifyRequest]:
     """
     Raises:
-        MalformedRequest, ImageTooLarge, Overloaded, ClientDisconnect: as `read_request`.
+        MalformedRequest, ImageTooLarge, Overloaded, DeadlineExceeded, ClientLeft: as
+            `read_request`.
     """
-    check_encoding(request)
-    options = parse_query(request.query_params, BATCH_OPTIONS)
-    pieces = bounded(request, body, max_request_bytes)
+    options = read_head(request, call, BATCH_OPTIONS)
+    check_options(options)  # here they are the batch's, and not one request's
     messages: Sequence[pb.ClassifyRequest]
-    if media_type(request) == "application/json":
-        messages = (await parse_json(await joined(pieces), pb.BatchClassifyRequest)).requests
-    elif media_type(request) == "multipart/form-data":
-        images = await read_images(request.headers, pieces, most=max_batch_requests)
-        messages = [asking_about(content) for content in images]
-    else:
-        raise MalformedRequest(
-            f"the content type is {media_type(request) or 'missing'}; a batch is application/json "
-            "or multipart/form-data"
-        )
+    async with call.within_deadline():
+        if media_type(request) == "application/json":
+            batch = await parse_json(await read_body(request, call), pb.BatchClassifyRequest)
+            messages = batch.requests
+        elif media_type(request) == "multipart/form-data":
+            images = await read_images(request, call, max_images=max_batch_requests)
+            messages = [request_for(content) for content in images]
+        else:
+            raise MalformedRequest(
+                f"the content type is {media_type(request) or 'missing'}; a batch is "
+                "application/json or multipart/form-data"
+            )
     for message in messages:
-        complete(message, options, request.path_params["model"])
+        merge_options(message, options, call.model)
     return messages
 
 
-def asking_about(content: bytes) -> pb.ClassifyRequest:
+def read_head(request: Request, call: Call, allowed: Iterable[str]) -> pb.ClassifyRequest:
+    """What path and query say of a request, before its body is read."""
+    call.model = request.path_params["model"]
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise MalformedRequest(f"the content-encoding is {encoding!r}: send the body as it is")
+    return parse_query(request.query_params, allowed)
+
+
+def request_for(content: bytes) -> pb.ClassifyRequest:
     message = pb.ClassifyRequest()
     message.image.content = content  # copied once; through an Image of its own, twice
     return message
@@ -114,7 +115,7 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def complete(message: pb.ClassifyRequest, options: pb.ClassifyRequest, model: str) -> None:
+def merge_options(message: pb.ClassifyRequest, options: pb.ClassifyRequest, model: str) -> None:
     """
     Raises:
         MalformedRequest: the body names another model than the path.
@@ -126,55 +127,51 @@ def complete(message: pb.ClassifyRequest, options: pb.ClassifyRequest, model: st
             field="model",
         )
     message.model = model
-    said = {field.name for field, _ in message.ListFields()}
+    given = {field.name for field, _ in message.ListFields()}
     for field, value in options.ListFields():
-        if field.name not in said:
+        if field.name not in given:
             setattr(message, field.name, value)
 
 
 # ---------------------------------------------------------------- bodies
 
 
-def check_encoding(request: Request) -> None:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise MalformedRequest(f"the content-encoding is {encoding!r}: send the body as it is")
+async def body_pieces(request: Request, call: Call) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; ends as soon as it is too long, or announces that it will be.
 
-
-async def bounded(
-    request: Request, body: ByteReservation, max_request_bytes: int
-) -> AsyncGenerator[bytes, None]:
-    """The body as it comes; stops reading as soon as it is too long, or says that it will be."""
+    Raises:
+        ImageTooLarge, Overloaded: there is no room for it.
+        ClientLeft: it did not come to its end.
+    """
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_request_bytes:
-        raise body_too_large(announced, max_request_bytes)
-    async for piece in request.stream():
-        if body.n_bytes + len(piece) > max_request_bytes:
-            raise body_too_large(f"{body.n_bytes + len(piece)} or more", max_request_bytes)
-        body.add(len(piece))
-        yield piece
+    if announced.isdecimal():
+        call.reservation.check_size(int(announced))
+    try:
+        async for piece in request.stream():
+            call.reservation.check_size(call.reservation.n_bytes + len(piece))
+            call.reservation.add(len(piece))
+            yield piece
+    except ClientDisconnect as error:
+        raise ClientLeft from error
 
 
-def body_too_large(size: str, max_request_bytes: int) -> ImageTooLarge:
-    return ImageTooLarge(f"the body has {size} bytes, at most {max_request_bytes} are allowed")
-
-
-async def joined(pieces: AsyncGenerator[bytes, None]) -> bytes:
-    return b"".join([piece async for piece in pieces])
+async def read_body(request: Request, call: Call) -> bytes:
+    return b"".join([piece async for piece in body_pieces(request, call)])
 
 
 class InMemoryParser(MultiPartParser):
-    """Starlette's parser, whose parts never go to disk: the body that holds them is bounded."""
+    """Starlette's parser, but parts never go to disk: the body that holds them is bounded."""
 
     spool_max_size = sys.maxsize
 
 
-async def read_images(
-    headers: Headers, pieces: AsyncGenerator[bytes, None], most: int
-) -> list[bytes]:
-    """The parts of a multipart body, at least one, which all have to be files named image."""
+async def read_images(request: Request, call: Call, max_images: int) -> list[bytes]:
+    """The parts of a multipart body: at least one, and all of them files named image."""
+    pieces = body_pieces(request, call)
     try:
-        form = await InMemoryParser(headers, pieces, max_files=most, max_fields=0).parse()
+        form = await InMemoryParser(
+            request.headers, pieces, max_files=max_images, max_fields=0
+        ).parse()
     except MultiPartException as error:
         raise MalformedRequest(f"multipart body: {error.message}", field="image") from error
     parts = [part for name, part in form.multi_items() if name == "image"]
@@ -188,34 +185,32 @@ async def read_images(
 
 
 async def parse_json(body: bytes, kind: type[M]) -> M:
-    if len(body) > LARGE_BODY_BYTES:
-        return await asyncio.to_thread(parse, body, kind)
-    return parse(body, kind)
+    return await run_in_thread_if_large(len(body), parse, body, kind)
 
 
 def parse(body: bytes, kind: type[M]) -> M:
     check_json_values(body)
     try:
-        return json_format.ParseDict(json.loads(body.decode(), object_pairs_hook=members), kind())
-    # Of hostile JSON, ParseDict lets out nearly anything: TypeError, RecursionError, SystemError.
+        return json_format.ParseDict(json.loads(body.decode(), object_pairs_hook=to_object), kind())
+    # For hostile JSON, ParseDict raises nearly anything: TypeError, RecursionError, SystemError.
     except Exception as error:
         name = kind.DESCRIPTOR.name
-        raise MalformedRequest(f"the JSON body is not a {name}: {error}") from error
+        raise MalformedRequest(f"the JSON body is not a valid {name}: {error}") from error
 
 
-def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a JSON object, where protobuf's own parser would take true for the number 1.
+def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; protobuf's own parser would accept true as the number 1.
 
     Raises:
-        ValueError: a name is there twice, or what should be a number is a boolean.
+        ValueError: a name occurs twice, or a number is a boolean.
     """
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice in one object")
-    for name in FRACTIONS & found.keys():
-        if isinstance(found[name], bool):
-            raise ValueError(f"{name} is {json.dumps(found[name])}, must be a number")
-    return found
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    for name in FRACTIONS & members.keys():
+        if isinstance(members[name], bool):
+            raise ValueError(f"{name} is {json.dumps(members[name])}, must be a number")
+    return members
 
 
 def check_json_values(body: bytes) -> None:
@@ -229,90 +224,30 @@ def check_json_values(body: bytes) -> None:
         raise MalformedRequest(f"the JSON has more than {MAX_JSON_VALUES} values")
 
 
-# ---------------------------------------------------------------- query and request id
+# ---------------------------------------------------------------- query
 
 
 def parse_query(query: QueryParams, allowed: Iterable[str]) -> pb.ClassifyRequest:
     """
     Raises:
-        MalformedRequest: a parameter is unknown, twice there, or not what it should be.
+        MalformedRequest: a parameter is unknown, given twice, or of the wrong type.
     """
     check_query(query, allowed)
     try:
-        options = json_format.ParseDict(dict(query), pb.ClassifyRequest())
+        return json_format.ParseDict(dict(query), pb.ClassifyRequest())
     except json_format.ParseError as error:
         raise MalformedRequest(f"query parameters: {error}") from error
-    check_options(options)
-    return options
 
 
 def check_query(query: QueryParams, allowed: Iterable[str]) -> None:
+    """
+    Raises:
+        MalformedRequest: a parameter is unknown, or given twice.
+    """
     names = [name for name, _ in query.multi_items()]
     if unknown := sorted(set(names).difference(allowed)):
         raise MalformedRequest(
-            f"the query parameter {unknown[0]!r} is none of: {', '.join(allowed) or '(none)'}"
+            f"unknown query parameter {unknown[0]!r}; allowed: {', '.join(allowed) or '(none)'}"
         )
     if len(names) > len(set(names)):
         raise MalformedRequest("a query parameter is given twice")
-
-
-def request_id_of(request: Request) -> str:
-    """As the header says, if that can be told apart and written in a log; else a new one."""
-    if not hasattr(request.state, "request_id"):
-        given = request.headers.get("x-request-id", "")
-        request.state.request_id = given if USABLE_REQUEST_ID.fullmatch(given) else new_id()
-    request_id: str = request.state.request_id
-    return request_id
-
-
-# ---------------------------------------------------------------- how long the client waits
-
-
-def timeout_of(headers: Headers) -> float | None:
-    """Seconds that the client waits; None: it does not say.
-
-    Raises:
-        MalformedRequest: it says no time.
-    """
-    text = headers.get("x-request-timeout-ms")
-    if text is None:
-        return None
-    try:
-        timeout_s = float(text) / 1e3
-    except ValueError:
-        timeout_s = math.nan
-    if not 0 < timeout_s < math.inf:
-        raise MalformedRequest(f"X-Request-Timeout-Ms is {text!r}, must be a number above 0")
-    return timeout_s
-
-
-def left_s(request: Request) -> float | None:
-    """Seconds until the client's deadline, which counts from the arrival of the headers."""
-    timeout_s = timeout_of(request.headers)
-    if timeout_s is None:
-        return None
-    since_s = time.monotonic() - float(request.state.arrived_s)
-    return max(0.0, timeout_s - since_s)
-
-
-async def while_somebody_waits(request: Request, answering: Coroutine[Any, Any, T]) -> T:
-    """
-    Raises:
-        ClientDisconnect: the client went away; its answer was given up.
-    """
-    answer = asyncio.create_task(answering)
-    departure = asyncio.create_task(client_leaves(request))
-    try:
-        await asyncio.wait((answer, departure), return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise ClientDisconnect
-        return answer.result()
-    finally:
-        answer.cancel()
-        departure.cancel()
-        await asyncio.gather(answer, departure, return_exceptions=True)
-
-
-async def client_leaves(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

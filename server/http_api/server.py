@@ -1,7 +1,7 @@
-"""An HTTP application on a port, and what its clients may not do.
+"""An HTTP application on a port, with bounds on what a client may hold.
 
-uvicorn speaks HTTP; it has no time-outs for headers and bodies that trickle in, none for answers
-that nobody takes, and no limit of connections. `BoundedProtocol` adds them.
+uvicorn has no time-outs for headers and bodies that trickle in, none for answers that a client does
+not read, and no limit on connections. `BoundedProtocol` adds them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from server.http_api.app import problem
+from server.http_api.problems import UNREAD, problem
 from server.network.addresses import is_socket, listen, remove_socket
 
 if TYPE_CHECKING:
@@ -30,28 +30,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# After the last answer is made, the time in which it may still leave.
+# How long the last answers may take to leave after a shutdown.
 FLUSH_TIMEOUT_S = 5.0
-# A refused client has this long to read why.
+# How long a refused client has to read the reason.
 LINGER_S = 1.0
 # Connections that wait to be accepted while the event loop is busy.
 BACKLOG = 2048
-# In one turn of the event loop. When no file descriptor is left, asyncio logs each one that it
-# would accept in this turn, and not the first alone, each second anew.
+# In one turn of the event loop. When no file descriptor is left, asyncio logs every connection that
+# it would accept in this turn, again each second.
 ACCEPTS_AT_ONCE = 1
-
-# What clients of the contract read where no ServingError has been raised.
-CODES = {
-    HTTPStatus.BAD_REQUEST: ("INVALID_ARGUMENT", "MALFORMED_REQUEST"),
-    HTTPStatus.REQUEST_TIMEOUT: ("DEADLINE_EXCEEDED", ""),
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: ("INVALID_ARGUMENT", ""),
-    HTTPStatus.NOT_IMPLEMENTED: ("UNIMPLEMENTED", ""),
-    HTTPStatus.SERVICE_UNAVAILABLE: ("UNAVAILABLE", ""),
-}
 
 
 class HttpServer:
-    """One application on one port, open from the start. To be made inside the event loop.
+    """One application on one port, open once constructed, inside the event loop.
 
     Raises:
         StartFailed: the address cannot be listened on.
@@ -79,14 +70,14 @@ class HttpServer:
             lifespan="off",
             ws="none",
             server_header=False,
-            proxy_headers=False,  # anybody may write them
+            proxy_headers=False,  # any client can write them
             timeout_graceful_shutdown=int(FLUSH_TIMEOUT_S),
         )
         self._server = UvicornServer(config, self._socket, settings, tls, note_refusal)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def renew(self, tls: ssl.SSLContext) -> None:
-        """New connections see this certificate; those that are open go on with theirs."""
+        """New connections get this certificate; open ones keep theirs."""
         await self._server.renew(tls)
 
     async def stop(self) -> None:
@@ -100,50 +91,50 @@ class UvicornServer(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        door: socket.socket,
+        listener: socket.socket,
         settings: Settings,
         tls: ssl.SSLContext | None,
         note_refusal: Callable[[HTTPStatus], None],
     ) -> None:
         super().__init__(config)
-        self._door = door
+        self._listener = listener
         self._settings = settings
         self._tls = tls
         self._note_refusal = note_refusal
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the gateway's; uvicorn would end on the second one."""
+        """The gateway handles signals; uvicorn would end on the second one."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's own has no way to bound the TLS handshake."""
+        """uvicorn's own cannot bound the TLS handshake."""
         self.servers = [await self._accept(self._tls)]
         self.started = True
 
     async def renew(self, tls: ssl.SSLContext) -> None:
-        # A context of its own, not new files in the old one: that would keep the old client CA,
-        # and let its clients resume their sessions.
+        # A new context instead of new files in the old one, which would keep the old client CA and
+        # let its clients resume their sessions.
         self._tls = tls
         if not self.started:
             return
         after = await self._accept(tls)
         before, self.servers = self.servers, [after]
-        for door in [door for server in before for door in server.sockets]:
-            asyncio.get_running_loop().remove_reader(door.fileno())
-        await asyncio.sleep(0)  # a server that is closed drops what it has accepted just now
+        for listener in [listener for server in before for listener in server.sockets]:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        await asyncio.sleep(0)  # a closed server drops what it has just accepted
         for server in before:
             server.close()
 
     async def _accept(self, tls: ssl.SSLContext | None) -> asyncio.Server:
         server = await asyncio.get_running_loop().create_server(
             self._make_protocol,
-            sock=self._door.dup(),
+            sock=self._listener.dup(),
             ssl=tls,
             ssl_handshake_timeout=self._settings.header_timeout_s if tls else None,
             backlog=ACCEPTS_AT_ONCE,
         )
-        self._door.listen(BACKLOG)
+        self._listener.listen(BACKLOG)
         return server
 
     def _make_protocol(self) -> BoundedProtocol:
@@ -157,7 +148,7 @@ class UvicornServer(uvicorn.Server):
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection, whose client must be done with each step in time."""
+    """One connection, whose client must finish each step in time."""
 
     def __init__(
         self,
@@ -182,7 +173,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         if len(self.connections) > self._settings.max_connections:
             most = self._settings.max_connections
-            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{most} connections are open, no more")
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"too many connections ({most})")
             transport.close()
         else:
             self._wait_for_headers()
@@ -208,47 +199,49 @@ class BoundedProtocol(H11Protocol):
         self.resume_writing()
         super().connection_lost(exc)
 
-    # ------------------------------------------------------------ who takes too long
+    # ------------------------------------------------------------ time-outs
 
     def _is_between_requests(self) -> bool:
-        """Then uvicorn's own timer runs, which ends a connection that stays idle."""
+        """If so, uvicorn's own timer runs, which ends an idle connection."""
         return self.timeout_keep_alive_task is not None and not self.conn.trailing_data[0]
 
     def _wait_for_headers(self) -> None:
-        # Once for a request: a byte now and then buys no time.
+        # Once per request: a byte now and then does not extend it.
         if self._waits_for != "headers":
             self._wait_until(self.loop.time() + self._settings.header_timeout_s, "headers")
 
     def _wait_for_body(self) -> None:
-        """Until the next piece is due, and no longer than a body at the slowest rate takes."""
-        now_s, patience_s = self.loop.time(), self._settings.body_timeout_s
+        """Until the next piece is due, but not longer than a body at the minimum rate takes."""
+        now_s, timeout_s = self.loop.time(), self._settings.body_timeout_s
         if self._waits_for != "body":
             self._body_began_s, self._body_bytes = now_s, 0
         earned_s = self._body_bytes / self._settings.min_body_bytes_per_s
-        self._wait_until(min(now_s, self._body_began_s + earned_s) + patience_s, "body")
+        self._wait_until(min(now_s, self._body_began_s + earned_s) + timeout_s, "body")
 
     def _wait_until(self, due_s: float, what: str) -> None:
         self._stop_waiting()
         self._waits_for = what
-        self._wait = self.loop.call_at(due_s, self._lose_patience)
+        self._wait = self.loop.call_at(due_s, self._time_out)
 
     def _stop_waiting(self) -> None:
         self._waits_for = ""
         if self._wait:
             self._wait.cancel()
 
-    def _lose_patience(self) -> None:
+    def _time_out(self) -> None:
         what, self._waits_for = self._waits_for, ""
         if what == "body" and self.flow.read_paused:
-            self._wait_for_body()  # it is we who do not read
+            self._wait_for_body()  # the reader here is slow, not the client
         else:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the {what} of the request came too slowly")
+            self._refuse(
+                HTTPStatus.REQUEST_TIMEOUT, f"the {what} of the request arrived too slowly"
+            )
 
     def pause_writing(self) -> None:
         super().pause_writing()
         earned_s = self.transport.get_write_buffer_size() / self._settings.min_body_bytes_per_s
-        patience_s = self._settings.body_timeout_s + earned_s
-        self._stall = self.loop.call_later(patience_s, self.transport.abort)
+        timeout_s = self._settings.body_timeout_s + earned_s
+        self._stall = self.loop.call_later(timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -268,7 +261,7 @@ class BoundedProtocol(H11Protocol):
         self._refuse(HTTPStatus(error.error_status_hint), str(error))
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
-        """For the application, the client has gone; the client reads why, and is gone."""
+        """Answers the client, then tells the application that it disconnected."""
         logger.info("refused: %s", detail, extra={"status": int(status)})
         self._stop_waiting()
         self._is_refused = True
@@ -277,7 +270,7 @@ class BoundedProtocol(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.transport.can_write_eof():
-            # To close with bytes unread would reset the connection, and the answer with it.
+            # Closing with unread bytes would reset the connection and lose the answer.
             self.transport.write_eof()
         else:
             self.transport.close()
@@ -286,8 +279,8 @@ class BoundedProtocol(H11Protocol):
     def _answer(self, status: HTTPStatus, detail: str) -> None:
         self._note_refusal(status)
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return  # an answer is on its way already
-        answer = problem(status, *CODES[status], detail, {"connection": "close"})
+            return  # an answer has begun
+        answer = problem(status, *UNREAD[status], detail, {"connection": "close"})
         head = h11.Response(
             status_code=status, headers=answer.raw_headers, reason=status.phrase.encode()
         )
@@ -296,12 +289,12 @@ class BoundedProtocol(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
 
     def _abort_soon(self) -> None:
-        """A client that takes nothing would keep a closing connection for ever."""
+        """A client that reads nothing would keep a closing connection open forever."""
         self.loop.call_later(LINGER_S, self.transport.abort)
 
 
 class StrictConnection(h11.Connection):
-    """h11 bounds headers that are not whole yet; here also those that came in one piece."""
+    """h11 bounds only headers that are still incomplete; this bounds complete ones too."""
 
     def __init__(self, max_header_bytes: int) -> None:
         super().__init__(h11.SERVER, max_header_bytes)
@@ -310,7 +303,7 @@ class StrictConnection(h11.Connection):
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """
         Raises:
-            h11.RemoteProtocolError: what came is no request that can be trusted.
+            h11.RemoteProtocolError: the request is invalid or ambiguous.
         """
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -321,6 +314,6 @@ class StrictConnection(h11.Connection):
                 raise h11.RemoteProtocolError("the headers are too large", error_status_hint=431)
             names = {name for name, _ in event.headers}
             if {b"content-length", b"transfer-encoding"} <= names:
-                # A proxy before us may have believed the other one.
-                raise h11.RemoteProtocolError("content-length and transfer-encoding, both")
+                # A proxy in front may have used the other one.
+                raise h11.RemoteProtocolError("both content-length and transfer-encoding")
         return event

@@ -1,7 +1,7 @@
-"""How log lines look and leave: text for people at a terminal, one JSON object a line elsewhere.
+"""How log lines look and leave: text at a terminal, otherwise one JSON object per line.
 
-A line is made where it is logged, and written by a thread of its own: a standard error that is
-slow, stopped or full loses lines, which are counted, and holds up nothing else.
+A line is formatted where it is logged, and written by a separate thread. If standard error is slow,
+stopped or full, lines are lost and counted, but nothing else waits.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import threading
 import time
 from typing import Any, Literal
 
-# What a record always has; anything else came through `extra` and is part of the message.
+# What every record has; other fields came through `extra` and are part of the message.
 STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-# Ends of lines, escape sequences of terminals, and marks that turn the direction of writing.
+# Line ends, escape sequences of terminals, and marks that change the direction of writing.
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 STANDARD_ERROR = 2
-# With 500 bytes a line, 5 MB wait for a reader that has stopped.
+# At 500 bytes per line, 5 MB wait for a reader that has stopped.
 MAX_WAITING_LINES = 10_000
 FLUSH_TIMEOUT_S = 1.0
 END = b""
@@ -34,24 +34,24 @@ def set_up(log_format: Literal["auto", "text", "json"], level: str) -> None:
     handler = LineHandler(STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if is_json else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # It tells of its own start and end; the gateway tells of its.
+    # It logs its own start and end; the gateway logs those that matter.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # Each batch that a collector does not take is one line, and not one a span.
+    # One line per batch that a collector rejects, instead of one per span.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    # What is wrong with an image is told to the client who sent it.
+    # A client learns from its answer what is wrong with its image.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def lost_lines() -> int:
-    """Lines that could not be written, or found too many others waiting, since the start."""
+    """Lines since the start that could not be written, or met a full queue."""
     handlers = logging.getLogger().handlers
     return sum(handler.lost_lines for handler in handlers if isinstance(handler, LineHandler))
 
 
 class LineHandler(logging.Handler):
-    """Writes whole lines to a file descriptor; never blocks or fails whoever logs.
+    """Writes whole lines to a file descriptor; logging never blocks or fails.
 
-    Not the standard library's QueueListener, whose stop waits for its reader without end.
+    The standard library's QueueListener could wait for its reader forever when it stops.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -66,11 +66,11 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._waiting.put_nowait(f"{self.format(record)}\n".encode(errors="backslashreplace"))
-        except Exception:  # too many wait, or the record's arguments do not fit its message
+        except Exception:  # the queue is full, or the arguments do not fit the message
             self.lost_lines += 1
 
     def close(self) -> None:
-        """Writes what waits, within a second. The logging module calls it when the process ends."""
+        """Writes what waits, within 1 s. The logging module calls it when the process ends."""
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(END)
             self._writer.join(FLUSH_TIMEOUT_S)
@@ -110,7 +110,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A line a record; what clients wrote can neither end it nor move a terminal's cursor."""
+    """One line per record; text from clients can neither end it nor move the cursor."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
@@ -125,4 +125,4 @@ class TextFormatter(logging.Formatter):
 
 
 def escaped(text: str) -> str:
-    return CONTROL_CHARACTERS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return CONTROL_CHARACTERS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import version
@@ -22,7 +22,6 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 
 from convoy.v1 import classifier_pb2 as pb
-from server.observability import tracing
 
 STAGE_BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005),
@@ -32,27 +31,25 @@ STAGE_BUCKETS_S = (
 )
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 STAGES = ("decode", "preprocess", "infer", "total")
-STAGES_WITHIN_INFER = ("queue", "compute")  # not every runner tells
+STAGES_WITHIN_INFER = ("queue", "compute")  # not every runner measures them
 
-UNREAD_STATUSES = (400, 408, 431, 501, 503)  # as http_server.CODES has them
-
-# A second series each, with the time when the first began.
+# These would be a second series each, with the time of creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @dataclass
 class Summary:
-    """Of one model since the start."""
+    """The requests to one model since the start."""
 
     outcomes: Tally[str] = field(default_factory=Tally)  # by reason; "OK" is one of them
-    p50_s: float | None = None  # None: nothing was answered yet
+    p50_s: float | None = None  # None: nothing answered yet
     p99_s: float | None = None
 
 
 class Metrics:
     """Prometheus instruments of the gateway, and what is computed from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, unread_statuses: Iterable[HTTPStatus]) -> None:
         self._instruments = CollectorRegistry()
         self._requests = Counter(
             "convoy_requests",
@@ -86,33 +83,34 @@ class Metrics:
             ["status"],
             registry=self._instruments,
         )
-        for status in UNREAD_STATUSES:
-            self._unread.labels(status)  # 0, and not missing, until there is one
+        for status in unread_statuses:
+            self._unread.labels(int(status))  # 0 until the first one, instead of missing
         Info("convoy_build", "The gateway's version", registry=self._instruments).info(
             {"version": version("convoy-serving")}
         )
         for collector in (ProcessCollector, GCCollector, PlatformCollector):
             collector(registry=self._instruments)
 
-    def answered(self, response: pb.ClassifyResponse, image_bytes: int = 0) -> None:
-        self._count(response.model, "OK", image_bytes)
+    def answered(self, transport: str, response: pb.ClassifyResponse, image_bytes: int) -> None:
+        self._count(transport, response.model, "OK", image_bytes)
         self._batch_size.labels(response.model).observe(response.served.batch_size)
-        told = [stage for stage in STAGES_WITHIN_INFER if response.timing.HasField(f"{stage}_us")]
-        for stage in (*STAGES, *told):
-            seconds = getattr(response.timing, f"{stage}_us") / 1e6
+        timing = response.timing
+        measured = [stage for stage in STAGES_WITHIN_INFER if timing.HasField(f"{stage}_us")]
+        for stage in (*STAGES, *measured):
+            seconds = getattr(timing, f"{stage}_us") / 1e6
             self._stages.labels(response.model, stage).observe(seconds)
 
-    def refused(self, model: str, reason: str, image_bytes: int = 0) -> None:
-        """`model` is empty where the client named one that is not there."""
-        self._count(model, reason, image_bytes)
+    def refused(self, transport: str, model: str, reason: str, image_bytes: int = 0) -> None:
+        """`model` is empty if the client named none, or one that does not exist."""
+        self._count(transport, model, reason, image_bytes)
 
     def not_read(self, status: HTTPStatus) -> None:
-        """A client that was too slow, too many, or sent what is no HTTP."""
+        """A client was too slow, one too many, or did not send HTTP."""
         self._unread.labels(int(status)).inc()
 
-    def _count(self, model: str, reason: str, image_bytes: int) -> None:
-        self._requests.labels(tracing.door(), model, reason).inc()
-        self._image_bytes.labels(tracing.door(), model).inc(image_bytes)
+    def _count(self, transport: str, model: str, reason: str, image_bytes: int) -> None:
+        self._requests.labels(transport, model, reason).inc()
+        self._image_bytes.labels(transport, model).inc(image_bytes)
 
     def collect(self) -> list[Metric]:
         """Everything counted so far. Takes milliseconds: call it in a thread."""

@@ -1,11 +1,12 @@
-"""Where a request comes from: its door and its trace; and OpenTelemetry spans, if they are wanted.
+"""The trace that a request belongs to, and OpenTelemetry spans if they are wanted.
 
     classify                       the request, under the client's span
     ├── prepare
     └── infer                      Triton's own span comes under it
 
-Spans go out by OTLP over HTTP, which Triton speaks too. The packages that make them are imported by
-`set_up` alone: who does not trace does not wait for them.
+A request that fails before its message is read is a span `receive` instead. Spans leave by OTLP
+over HTTP, which Triton speaks too. `set_up` alone imports the packages that make them, so that
+gateways that do not trace do not wait for them.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 TRACEPARENT = re.compile(
     r"[0-9a-f]{2}-(?!0{32})(?P<trace>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})"
 )
-# A collector that does not answer holds up the gateway's end for this long.
+# A collector that does not answer delays the end of the gateway by this long.
 EXPORT_TIMEOUT_S = 2.0
 
-_door: ContextVar[str] = ContextVar("door", default="")
+# Runners send it on, however deep below the call they are.
 _client_headers: ContextVar[Mapping[str, str]] = ContextVar("client_headers", default={})  # noqa: B039
 _tracer: Tracer | None = None
 
@@ -37,47 +38,42 @@ _tracer: Tracer | None = None
 def set_up(endpoint: str) -> None:
     """Sends spans to `endpoint`, such as http://localhost:4318, until the process ends.
 
-    The SDK's own environment variables hold as well: OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ….
+    The SDK's own environment variables apply too: OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, ….
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    global _tracer  # noqa: PLW0603 - there is one a process, as there is one log
-    ours = Resource({"service.name": "convoy", "service.version": version("convoy-serving")})
-    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
+    global _tracer  # noqa: PLW0603 - one per process, like the log
+    resource = Resource({"service.name": "convoy", "service.version": version("convoy-serving")})
+    provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()))
     exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = provider.get_tracer("convoy")
 
 
-def arrived(door: str, headers: Mapping[str, Any]) -> None:
-    """To be told by a door of each request, in the task that serves it."""
-    _door.set(door)
-    if TRACEPARENT.fullmatch(str(headers.get("traceparent", ""))):
-        _client_headers.set(headers)
-
-
-def door() -> str:
-    """The door that the request of this task came through; empty for the gateway's own proofs."""
-    return _door.get()
+def begin(headers: Mapping[str, Any]) -> str:
+    """The trace id of the client, if it sent one. To be called in the task that serves the call."""
+    is_traced = TRACEPARENT.fullmatch(str(headers.get("traceparent", "")))
+    _client_headers.set(headers if is_traced else {})
+    return is_traced["trace"] if is_traced else ""
 
 
 def trace_id() -> str:
-    """32 hexadecimal digits, or nothing where neither the client nor the gateway traces."""
-    found = TRACEPARENT.fullmatch(_traceparent())
-    return found["trace"] if found else ""
+    """32 hexadecimal digits; empty if neither the client nor the gateway traces."""
+    parts = TRACEPARENT.fullmatch(_traceparent())
+    return parts["trace"] if parts else ""
 
 
 def headers() -> dict[str, str]:
-    """What puts Triton's spans under ours, or under the client's where we do not trace.
+    """The headers that put Triton's spans under ours, or under the client's where we do not trace.
 
-    Triton traces whatever has such a header, sampled or not: so what is not sampled has none.
+    Triton traces every request with such a header, sampled or not: unsampled ones get none.
     """
-    found = TRACEPARENT.fullmatch(_traceparent())
-    is_sampled = found and int(found["flags"], 16) & 1
-    return {"traceparent": found[0]} if found and is_sampled else {}
+    parts = TRACEPARENT.fullmatch(_traceparent())
+    is_sampled = parts and int(parts["flags"], 16) & 1
+    return {"traceparent": parts[0]} if parts and is_sampled else {}
 
 
 def _traceparent() -> str:
@@ -91,7 +87,7 @@ def _traceparent() -> str:
 
 
 class Span:
-    """What can be said of a step while it lasts; costs nothing where nobody traces."""
+    """A step while it lasts; costs nothing where nobody traces."""
 
     def __init__(self, recording: Any = None) -> None:
         self._recording = recording
@@ -99,6 +95,13 @@ class Span:
     def note(self, **facts: str | int) -> None:
         if self._recording:
             self._recording.set_attributes({f"convoy.{name}": fact for name, fact in facts.items()})
+
+    def fail(self, reason: str) -> None:
+        if self._recording:
+            from opentelemetry.trace import StatusCode
+
+            self.note(reason=reason)
+            self._recording.set_status(StatusCode.ERROR)
 
 
 NO_SPAN = Span()

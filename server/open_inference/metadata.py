@@ -1,6 +1,6 @@
-"""What a server and its models say of themselves, as the JSON of this protocol.
+"""Metadata of the server and its models, as the JSON of this protocol.
 
-The gRPC messages have the same fields, so that door parses them from here.
+The gRPC messages have the same fields, so that the servicer parses them from here.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ JSON = dict[str, Any]
 
 PLATFORM = "convoy"
 STATES = {pb.STATE_READY: "READY", pb.STATE_LOADING: "LOADING"}
-NO_CONTROL = "models are published in the repository, and neither loaded nor unloaded by clients"
+NO_CONTROL = "models are published in the repository, neither loaded nor unloaded by clients"
 NO_SHARED_MEMORY = "shared memory is not supported: send the images in the request"
-NO_SETTINGS = "traces and logs are the operator's, and not set by clients"
+NO_SETTINGS = "traces and logs are the operator's, not set by clients"
 CONFIG_TYPES = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT32": "TYPE_INT32"}
 
 
@@ -82,7 +82,7 @@ def model_config(pool: Pool, model: str, version: str, max_batch_size: int) -> J
 def model_statistics(
     pool: Pool, statistics: Statistics, model: str = "", version: str = ""
 ) -> JSON:
-    """Of one model, or of all that are ready.
+    """The counts of one model, or of all that are ready.
 
     Raises:
         ServingError: there is no such model or version, or it is not ready.
@@ -90,13 +90,13 @@ def model_statistics(
     if model:
         pool.resolve(model, version)
     ready = [
-        (each.name, each.version)
-        for each in pool.list()
-        if each.state == pb.STATE_READY
-        and model in ("", each.name)
-        and version in ("", each.version)
+        (described.name, described.version)
+        for described in pool.list()
+        if described.state == pb.STATE_READY
+        and model in ("", described.name)
+        and version in ("", described.version)
     ]
-    return {"model_stats": [statistics.of(*each) for each in ready]}
+    return {"model_stats": [statistics.of(name, number) for name, number in ready]}
 
 
 def repository_index(pool: Pool, *, only_ready: bool) -> list[JSON]:
@@ -114,5 +114,7 @@ def repository_index(pool: Pool, *, only_ready: bool) -> list[JSON]:
 
 def ready_versions(pool: Pool, model: str) -> list[str]:
     return [
-        each.version for each in pool.list() if each.name == model and each.state == pb.STATE_READY
+        described.version
+        for described in pool.list()
+        if described.name == model and described.state == pb.STATE_READY
     ]

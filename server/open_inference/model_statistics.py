@@ -1,13 +1,15 @@
-"""What came through these doors, counted as Triton counts it, for its clients."""
+"""Requests of this protocol, counted as Triton counts them, for its clients."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
+from server.errors import ServingError
 from server.versions.manager import Servable
 from server.versions.pool import Pool
 
@@ -26,11 +28,11 @@ class Duration:
 
 @dataclass
 class Tally:
-    """Of one version of a model."""
+    """The counts of one version of a model."""
 
     last_inference_ms: int = 0
     images: int = 0
-    executions: float = 0.0  # an image that went through with three others is a quarter of one
+    executions: float = 0.0  # an image batched with three others is a quarter of one
     stages: dict[str, Duration] = field(
         default_factory=lambda: {name: Duration() for name in STAGES}
     )
@@ -42,9 +44,9 @@ class Tally:
         timings = [answer.timing for answer in answers]
         spent_us = {
             "success": elapsed_s * 1e6,
-            "queue": max(each.queue_us for each in timings),
-            "compute_input": max(each.decode_us + each.preprocess_us for each in timings),
-            "compute_infer": max(each.infer_us - each.queue_us for each in timings),
+            "queue": max(timing.queue_us for timing in timings),
+            "compute_input": max(timing.decode_us + timing.preprocess_us for timing in timings),
+            "compute_infer": max(timing.infer_us - timing.queue_us for timing in timings),
             "compute_output": 0,
         }
         for name, us in spent_us.items():
@@ -82,11 +84,36 @@ class Statistics:
     def __init__(self, pool: Pool) -> None:
         self._tallies = Tallies(pool)
 
-    def answered(self, answers: Sequence[pb.ClassifyResponse], elapsed_s: float) -> None:
-        self._tallies[answers[0].model, answers[0].version].add(answers, elapsed_s)
-
-    def failed(self, servable: Servable, elapsed_s: float) -> None:
-        self._tallies[servable.model, servable.version].stages["fail"].add(elapsed_s * 1e6)
-
     def of(self, model: str, version: str) -> dict[str, Any]:
         return self._tallies[model, version].as_json(model, version)
+
+    def counting(self, servable: Servable | None) -> Counting:
+        """Around one request to a version; None, if nothing serves it, is not counted."""
+        return Counting(self._tallies, servable)
+
+
+class Counting:
+    """One request: counted as a success with its responses, or as a failure."""
+
+    def __init__(self, tallies: dict[tuple[str, str], Tally], servable: Servable | None) -> None:
+        self._tallies = tallies
+        self._servable = servable
+        self._began_s = time.monotonic()
+        self.responses: Sequence[pb.ClassifyResponse] = ()
+
+    def __enter__(self) -> Counting:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        elapsed_s = time.monotonic() - self._began_s
+        if self.responses:
+            first = self.responses[0]
+            self._tallies[first.model, first.version].add(self.responses, elapsed_s)
+        elif self._servable and isinstance(error, ServingError):
+            tally = self._tallies[self._servable.model, self._servable.version]
+            tally.stages["fail"].add(elapsed_s * 1e6)

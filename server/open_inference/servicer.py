@@ -1,118 +1,123 @@
-"""The gRPC door of the Open Inference Protocol: inference.GRPCInferenceService."""
+"""The Open Inference Protocol over gRPC: inference.GRPCInferenceService."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import grpc
 from google.protobuf import json_format
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
-from server.errors import ImageTooLarge, ServingError
-from server.grpc_api.server import Context, translating_errors
-from server.observability import tracing
+from server.core.call import Call, Unimplemented
+from server.core.service import Service
+from server.errors import ServingError
+from server.grpc_api.interceptors import CallContext, call_of
 from server.open_inference import metadata
-from server.open_inference.inference import Answer, OpenInference
+from server.open_inference.inference import (
+    Answer,
+    find_servable,
+    require_responses,
+    to_answer,
+    to_requests,
+)
+from server.open_inference.model_statistics import Statistics
+from server.settings import Settings
 
-OPEN_INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-
-
-def add_open_inference(service: OpenInference, server: grpc.aio.Server) -> None:
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcInference(service), server)
+OPEN_INFERENCE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
 def refusing(reason: str) -> Callable[..., Awaitable[None]]:
-    async def refuse(self: GrpcInference, request: object, context: Context) -> None:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, reason)
+    async def refuse(self: GrpcInference, raw: bytes, context: CallContext) -> None:
+        raise Unimplemented(reason)
 
     return refuse
 
 
-class GrpcInference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """The methods have the names that the protocol gives them."""
+class GrpcInference:
+    """Methods are named as in the protocol, and take the raw bytes of their messages."""
 
-    def __init__(self, service: OpenInference) -> None:
+    def __init__(self, service: Service, settings: Settings, statistics: Statistics) -> None:
         self._service = service
+        self._settings = settings
+        self._statistics = statistics
 
     # ------------------------------------------------------------ inference
 
-    async def ModelInfer(self, request: Any, context: Context) -> Any:  # noqa: N802
-        async with translating_errors(context):
-            return message_of(request.id, await self._answer(request, context))
+    async def ModelInfer(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
+        return await self._infer(call_of(context), raw)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[Any], context: Context
+        self, messages: AsyncIterator[bytes], context: CallContext
     ) -> AsyncIterator[Any]:
         """One request after the other; one that fails leaves the stream open."""
-        async for request in requests:
+        async for raw in messages:
+            call = self._service.next_message(call_of(context))
             try:
-                self._service.charge()
-                answer = await self._answer(request, context)
+                with self._service.receive(call):
+                    self._service.charge(call)
+                    response = await self._infer(call, raw)
             except ServingError as error:
-                # Beside the message goes the identifier, or nobody knows which request it was.
+                # Without the id, the client could not tell which request failed.
                 yield service_pb2.ModelStreamInferResponse(
                     error_message=error.message,
-                    infer_response=service_pb2.ModelInferResponse(id=request.id),
+                    infer_response=service_pb2.ModelInferResponse(id=call.request_id),
                 )
             else:
-                yield service_pb2.ModelStreamInferResponse(
-                    infer_response=message_of(request.id, answer)
-                )
+                yield service_pb2.ModelStreamInferResponse(infer_response=response)
 
-    async def _answer(self, request: Any, context: Context) -> Answer:
-        """Holds the request's images until it is answered."""
-        tracing.arrived("grpc", dict(context.invocation_metadata() or ()))
-        n_bytes = content_bytes(request)
-        with self._service.admission.body() as body:
-            with self._service.classifier.arriving(request.model_name):
-                check_size(n_bytes, self._service.max_request_bytes)
-                body.add(n_bytes)
-            return await self._service.answer(request, n_bytes, context.time_remaining())
+    async def _infer(self, call: Call, raw: bytes) -> Any:
+        message = call.read(raw, service_pb2.ModelInferRequest)
+        servable = find_servable(self._service.pool, message)
+        with self._statistics.counting(servable) as counting:
+            size = self._settings.max_batch_requests
+            requests = await to_requests(call, message, servable, size)
+            images = await self._service.classify_batch(call, requests)
+            counting.responses = require_responses(images)
+        return to_message(message.id, await to_answer(counting.responses, message))
 
-    # ------------------------------------------------------------ health and facts
+    # ------------------------------------------------------------ health and metadata
 
-    async def ServerLive(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ServerLive(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
         return service_pb2.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ServerReady(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
         return service_pb2.ServerReadyResponse(ready=self._service.is_ready())
 
-    async def ModelReady(self, request: Any, context: Context) -> Any:  # noqa: N802
-        ready = metadata.is_model_ready(self._service.pool, request.name, request.version)
+    async def ModelReady(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
+        message = call_of(context).read(raw, service_pb2.ModelReadyRequest)
+        ready = metadata.is_model_ready(self._service.pool, message.name, message.version)
         return service_pb2.ModelReadyResponse(ready=ready)
 
-    async def ServerMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
+    async def ServerMetadata(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
         return json_format.ParseDict(
             metadata.server_metadata(), service_pb2.ServerMetadataResponse()
         )
 
-    async def ModelMetadata(self, request: Any, context: Context) -> Any:  # noqa: N802
-        async with translating_errors(context):
-            found = metadata.model_metadata(self._service.pool, request.name, request.version)
-            return json_format.ParseDict(found, service_pb2.ModelMetadataResponse())
+    async def ModelMetadata(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
+        message = call_of(context).read(raw, service_pb2.ModelMetadataRequest)
+        facts = metadata.model_metadata(self._service.pool, message.name, message.version)
+        return json_format.ParseDict(facts, service_pb2.ModelMetadataResponse())
 
-    async def ModelConfig(self, request: Any, context: Context) -> Any:  # noqa: N802
-        service = self._service
-        async with translating_errors(context):
-            config = metadata.model_config(
-                service.pool, request.name, request.version, service.max_batch_requests
-            )
-            return json_format.ParseDict({"config": config}, service_pb2.ModelConfigResponse())
+    async def ModelConfig(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
+        message = call_of(context).read(raw, service_pb2.ModelConfigRequest)
+        config = metadata.model_config(
+            self._service.pool, message.name, message.version, self._settings.max_batch_requests
+        )
+        return json_format.ParseDict({"config": config}, service_pb2.ModelConfigResponse())
 
-    async def ModelStatistics(self, request: Any, context: Context) -> Any:  # noqa: N802
-        service = self._service
-        async with translating_errors(context):
-            found = metadata.model_statistics(
-                service.pool, service.statistics, request.name, request.version
-            )
-            return json_format.ParseDict(found, service_pb2.ModelStatisticsResponse())
+    async def ModelStatistics(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
+        message = call_of(context).read(raw, service_pb2.ModelStatisticsRequest)
+        facts = metadata.model_statistics(
+            self._service.pool, self._statistics, message.name, message.version
+        )
+        return json_format.ParseDict(facts, service_pb2.ModelStatisticsResponse())
 
-    async def RepositoryIndex(self, request: Any, context: Context) -> Any:  # noqa: N802
-        index = metadata.repository_index(self._service.pool, only_ready=request.ready)
+    async def RepositoryIndex(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
+        message = call_of(context).read(raw, service_pb2.RepositoryIndexRequest)
+        index = metadata.repository_index(self._service.pool, only_ready=message.ready)
         return json_format.ParseDict({"models": index}, service_pb2.RepositoryIndexResponse())
 
-    # ------------------------------------------------------------ what nobody may from here
+    # ------------------------------------------------------------ what clients may not do here
 
     RepositoryModelLoad = RepositoryModelUnload = refusing(metadata.NO_CONTROL)
     SystemSharedMemoryStatus = SystemSharedMemoryRegister = refusing(metadata.NO_SHARED_MEMORY)
@@ -121,22 +126,7 @@ class GrpcInference(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ign
     TraceSetting = LogSettings = refusing(metadata.NO_SETTINGS)
 
 
-def check_size(n_bytes: int, max_request_bytes: int) -> None:
-    if n_bytes > max_request_bytes:
-        raise ImageTooLarge(
-            f"the request has {n_bytes} bytes of images, at most {max_request_bytes} are allowed"
-        )
-
-
-def content_bytes(request: Any) -> int:
-    """Of its images. The size of the whole message would be had by writing it: 160 ms for 16 MB."""
-    raw = sum(len(tensor) for tensor in request.raw_input_contents)
-    return raw + sum(
-        len(image) for tensor in request.inputs for image in tensor.contents.bytes_contents
-    )
-
-
-def message_of(request_id: str, answer: Answer) -> Any:
+def to_message(request_id: str, answer: Answer) -> Any:
     message = service_pb2.ModelInferResponse(
         model_name=answer.model,
         model_version=answer.version,

@@ -26,14 +26,14 @@ LENGTH = struct.Struct("<I")  # before each element of a BYTES tensor in its bin
 # ---------------------------------------------------------------- in
 
 
-def images_of(request: service_pb2.ModelInferRequest, most: int) -> list[bytes]:
+def read_images(request: service_pb2.ModelInferRequest, max_images: int) -> list[bytes]:
     """The encoded images of a request.
 
     Raises:
-        MalformedRequest: it has another input, or not as many images as its shape says.
+        MalformedRequest: it has another input, or its shape has another number of images.
     """
-    tensor = the_input(request)
-    count = count_of(tensor.shape, most)
+    tensor = find_input(request)
+    count = parse_count(tensor.shape, max_images)
     if request.raw_input_contents:
         elements = split(request.raw_input_contents[0], count)
     elif len(tensor.contents.bytes_contents) == count:
@@ -46,11 +46,11 @@ def images_of(request: service_pb2.ModelInferRequest, most: int) -> list[bytes]:
     return elements
 
 
-def the_input(request: service_pb2.ModelInferRequest) -> Any:
-    found = [f"{tensor.name} {tensor.datatype}" for tensor in request.inputs]
-    if found != [f"{INPUT} BYTES"] or len(request.raw_input_contents) > 1:
+def find_input(request: service_pb2.ModelInferRequest) -> Any:
+    inputs = [f"{tensor.name} {tensor.datatype}" for tensor in request.inputs]
+    if inputs != [f"{INPUT} BYTES"] or len(request.raw_input_contents) > 1:
         raise MalformedRequest(
-            f"the inputs are {', '.join(found) or 'none'}; there must be one, {INPUT}, of the "
+            f"the inputs are {', '.join(inputs) or 'none'}; there must be one, {INPUT}, of the "
             "type BYTES: encoded images",
             field="inputs",
         )
@@ -63,15 +63,19 @@ def the_input(request: service_pb2.ModelInferRequest) -> Any:
 
 
 def check_content_type(content_type: object) -> None:
-    """MLServer's word for what the elements of a tensor are."""
+    """MLServer declares so what the elements of a tensor are."""
     if content_type != "base64":
         raise wrong_input(f"has the content_type {content_type!r}, must be base64")
 
 
-def count_of(shape: Sequence[int], most: int) -> int:
-    if len(shape) not in (1, 2) or list(shape[1:]) not in ([], [1]) or not 1 <= shape[0] <= most:
+def parse_count(shape: Sequence[int], max_images: int) -> int:
+    if (
+        len(shape) not in (1, 2)
+        or list(shape[1:]) not in ([], [1])
+        or not 1 <= shape[0] <= max_images
+    ):
         raise wrong_input(
-            f"has the shape {list(shape)}, must be [N] or [N, 1], where N is 1 to {most}"
+            f"has the shape {list(shape)}, must be [N] or [N, 1], where N is 1 to {max_images}"
         )
     return shape[0]
 
@@ -108,7 +112,7 @@ def wrong_input(what: str) -> MalformedRequest:
 def check_parameters(parameters: Mapping[str, Any], known: Collection[str], where: str) -> None:
     """
     Raises:
-        MalformedRequest: there are others; one that is passed over would be obeyed by nobody.
+        MalformedRequest: there is an unknown one; to ignore it would mislead the client.
     """
     if any(name.startswith("shared_memory") for name in parameters):
         raise MalformedRequest(
@@ -117,14 +121,14 @@ def check_parameters(parameters: Mapping[str, Any], known: Collection[str], wher
     if "classification" in parameters:
         raise MalformedRequest(
             "classification is not supported: label, score and index are the best classes already; "
-            "the request's parameter top_k says how many",
+            "the request's parameter top_k sets how many",
             field="classification",
         )
     for name in parameters:
         if name not in known:
-            allowed = f"there may be {', '.join(sorted(known))}" if known else "there may be none"
+            allowed = ", ".join(sorted(known)) or "(none)"
             raise MalformedRequest(
-                f"{where} has the parameter {name!r}, which nothing reads; {allowed}", field=name
+                f"{where} has the unknown parameter {name!r}; allowed: {allowed}", field=name
             )
 
 
@@ -152,20 +156,20 @@ class Tensor:
         return struct.pack(f"<{len(self.values)}{kind}", *self.values)
 
 
-def tensors_of(answers: Sequence[pb.ClassifyResponse], names: Sequence[str]) -> list[Tensor]:
+def to_tensors(answers: Sequence[pb.ClassifyResponse], names: Sequence[str]) -> list[Tensor]:
     """The outputs of a batch, in the order of their names; all of them have the same k."""
     shape = (len(answers), len(answers[0].classes))
     return [
-        Tensor(name, shape, [getattr(each, name) for answer in answers for each in answer.classes])
+        Tensor(name, shape, [getattr(best, name) for answer in answers for best in answer.classes])
         for name in names
     ]
 
 
-def names_of(request: service_pb2.ModelInferRequest) -> list[str]:
-    """The outputs that a request asks for; all, if it names none.
+def output_names(request: service_pb2.ModelInferRequest) -> list[str]:
+    """The outputs that a request asks for; all of them if it names none.
 
     Raises:
-        MalformedRequest: there is no such output, or it is wanted in a way that there is not.
+        MalformedRequest: there is no such output, or it has an unknown parameter.
     """
     for output in request.outputs:
         if output.name not in OUTPUTS:

@@ -114,20 +114,21 @@ async def test_a_batch_takes_a_place_for_each_image_or_none() -> None:
 async def test_more_bytes_than_the_maximum_are_refused_while_they_arrive(
     admission: Admission,
 ) -> None:
-    with admission.body() as first, admission.body() as second:
-        first.add(600)
-        second.add(400)
-        with pytest.raises(Overloaded, match="1000 bytes"):
-            second.add(1)
+    first, second = admission.reserve(1000), admission.reserve(1000)
+    first.add(600)
+    second.add(400)
+    with pytest.raises(Overloaded, match="1000 bytes"):
+        second.add(1)
+    first.release()
+    second.release()
     assert admission.in_flight_bytes == 0
 
 
 async def test_a_failed_request_gives_its_place_back() -> None:
     admission = Admission(max_in_flight=1, max_in_flight_bytes=1000)
-    with pytest.raises(ZeroDivisionError), admission.request(ONE), admission.body() as body:
-        body.add(10)
+    with pytest.raises(ZeroDivisionError), admission.request(ONE):
         raise ZeroDivisionError
-    assert (admission.in_flight, admission.in_flight_bytes) == (0, 0)
+    assert admission.in_flight == 0
 
 
 def test_the_delay_is_how_long_what_is_in_flight_will_take(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
+import hashlib
 import json
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,8 @@ import grpc
 import httpx
 import pytest
 from google.protobuf import json_format
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
@@ -132,6 +137,12 @@ def spans_of(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[S
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
+    with running_collector() as collector:
+        yield collector
+
+
+@contextlib.contextmanager
+def running_collector() -> Iterator[Collector]:
     collector = Collector()
     thread = threading.Thread(target=collector.server.serve_forever)
     thread.start()
@@ -185,7 +196,8 @@ def test_a_request_is_a_span_under_its_clients_with_its_steps_under_it(
         spans = collector.spans_of_trace(trace, 3)
         whole, prepare, infer = spans["classify"], spans["prepare"], spans["infer"]
         assert (whole.parent, whole.kind, whole.service) == (CLIENT_SPAN, SERVER, "convoy")
-        assert whole.facts == {"convoy.model": "lenet5"} and not whole.failed
+        assert whole.facts.pop("convoy.request_id") and not whole.failed
+        assert whole.facts == {"convoy.model": "lenet5"}
         assert prepare.parent == infer.parent == whole.id
         assert infer.facts == {
             "convoy.model": "lenet5",
@@ -212,6 +224,90 @@ def test_a_request_is_a_span_under_its_clients_with_its_steps_under_it(
     known = {http, over_grpc, refused, batch}
     (own,) = {span.trace for span in collector.spans} - known
     assert own in gateway.log()
+
+
+KEY = "convoy_secret"
+BEARER = {"authorization": f"Bearer {KEY}"}
+TOO_LARGE = bytes(200_000)
+
+
+@pytest.fixture(scope="module")
+def traced(
+    serve_together: Callable[..., Gateway],
+    shipped_lenet5: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Gateway, Collector]]:
+    """A gateway with a key, which accepts 100,000 bytes, and its collector."""
+    keys_path = tmp_path_factory.mktemp("keys") / "keys.toml"
+    keys_path.write_text(f'[alice]\nsha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n')
+    with running_collector() as collector:
+        gateway = serve_together(
+            f"--repository={shipped_lenet5.parent}",
+            "--models=lenet5",
+            f"--api-keys={keys_path}",
+            "--max-request-bytes=100000",
+            "--max-image-bytes=100000",
+            f"--otlp-endpoint={collector.address}",
+            environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
+        )
+        gateway.wait_until_ready()
+        yield gateway, collector
+
+
+def answer_id_over_http(gateway: Gateway, path: str, headers: dict[str, str], body: bytes) -> str:
+    answer = httpx.post(gateway.http + path, headers=headers, content=body)
+    request_id: str = answer.json()["request_id"]
+    assert answer.headers["x-request-id"] == request_id
+    return request_id
+
+
+def answer_id_over_grpc(gateway: Gateway, path: str, headers: dict[str, str], body: bytes) -> str:
+    with grpc.insecure_channel(gateway.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
+        channel.unary_unary(path)(body, metadata=list(headers.items()))
+    info = error_details_pb2.RequestInfo()
+    assert rpc_status.from_call(failure.value).details[-1].Unpack(info)
+    return str(info.request_id)
+
+
+CLASSIFY = "/v1/models/lenet5:classify"
+GRPC_CLASSIFY = "/convoy.v1.ImageClassifier/Classify"
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("answer_id", "path", "headers", "body", "outcome"),
+    [
+        (answer_id_over_http, CLASSIFY, {**BEARER, **JSON}, b"{", "MALFORMED_REQUEST"),
+        (answer_id_over_http, CLASSIFY, {}, b"", "AUTH_REQUIRED"),
+        (answer_id_over_http, "/v9", BEARER, b"", "UNIMPLEMENTED"),
+        (answer_id_over_http, CLASSIFY, BEARER, TOO_LARGE, "IMAGE_TOO_LARGE"),
+        (answer_id_over_grpc, GRPC_CLASSIFY, BEARER, b"\xff" * 9, "MALFORMED_REQUEST"),
+        (answer_id_over_grpc, GRPC_CLASSIFY, {}, b"", "AUTH_REQUIRED"),
+        (answer_id_over_grpc, "/no.Service/Method", BEARER, b"", "UNIMPLEMENTED"),
+        (answer_id_over_grpc, GRPC_CLASSIFY, BEARER, TOO_LARGE, "IMAGE_TOO_LARGE"),
+    ],
+    ids=[
+        *("HTTP body", "HTTP key", "HTTP route", "HTTP size"),
+        *("gRPC body", "gRPC key", "gRPC method", "gRPC size"),
+    ],
+)
+def test_what_fails_early_has_one_id_in_answer_log_and_trace(
+    traced: tuple[Gateway, Collector],
+    answer_id: Callable[[Gateway, str, dict[str, str], bytes], str],
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    outcome: str,
+) -> None:
+    gateway, collector = traced
+    trace = uuid.uuid4().hex
+    request_id = answer_id(gateway, path, {**headers, **traceparent(trace)}, body)
+    span = collector.spans_of_trace(trace, 1)["receive"]
+    assert (span.parent, span.kind, span.failed) == (CLIENT_SPAN, SERVER, True)
+    assert span.facts == {"convoy.request_id": request_id, "convoy.reason": outcome}
+    lines = [json.loads(line) for line in gateway.log().splitlines()]
+    (line,) = [line for line in lines if line.get("request_id") == request_id]
+    assert (line["trace_id"], line["outcome"], line["path"]) == (trace, outcome, path)
 
 
 def test_a_collector_that_does_not_answer_costs_traces_and_nothing_else(

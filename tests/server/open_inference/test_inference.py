@@ -142,4 +142,4 @@ def test_refusals_are_counted_and_logged(lenet_gateway: Gateway, client: Any, di
     with pytest.raises(InferenceServerException):
         client.infer("lenet5", image_input(client, digit), parameters={"topk": 3})
     assert counted() == before + 1
-    assert "the request has the parameter 'topk'" in lenet_gateway.log()
+    assert "the request has the unknown parameter 'topk'" in lenet_gateway.log()

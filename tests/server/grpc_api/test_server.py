@@ -1,4 +1,4 @@
-"""What a client may hold of the gRPC door, over the wire."""
+"""What a client may hold of the gRPC server, over the wire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from server.grpc_api.grpc_options import grpc_limits
+from server.grpc_api.server import grpc_options
 from server.settings import Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,7 +24,7 @@ CHECK = health_pb2.HealthCheckRequest()
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def address() -> AsyncIterator[str]:
-    server = grpc.aio.server(options=grpc_limits(SETTINGS))
+    server = grpc.aio.server(options=grpc_options(SETTINGS))
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,154 @@
+"""One request as an object: what its headers say, what its message says, and how it ended.
+
+A transport begins a `Call` from the headers alone. `Call.read` adds the message. The images that
+the message holds become `Classification`s, one each, and `Service.receive` accounts for them all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from convoy.v1 import classifier_pb2 as pb
+from server.core.admission import ByteReservation
+from server.core.validation import is_request_id
+from server.errors import DeadlineExceeded, MalformedRequest, ServingError
+from server.observability import tracing
+from server.pipeline import PreparedImage
+from server.versions.manager import Servable
+
+M = TypeVar("M", bound=Message)
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+class ClientLeft(Exception):
+    """The client disconnected before it was answered."""
+
+
+class Unimplemented(Exception):
+    """There is no such method, or it is not for clients. The contract has no reason for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+@dataclass
+class Call:
+    """One call of a method, or one message of a stream."""
+
+    transport: str  # "grpc" or "http"
+    path: str  # as the wire has it: /v1/models/lenet5:classify, /convoy.v1.ImageClassifier/Classify
+    reservation: ByteReservation
+    # The gateway's own, until the headers or the message give one.
+    request_id: str = field(default_factory=new_id)
+    arrived_s: float = field(default_factory=time.monotonic)
+    deadline_s: float | None = None  # on the clock of time.monotonic()
+    client: str = ""  # the name of its key; empty where none is required
+    trace_id: str = ""
+    is_traced: bool = False  # a span of its own has begun
+    model: str = ""
+    classifications: list[Classification] = field(default_factory=list)
+    has_messages: bool = False  # of a stream, each of which is a call by itself
+
+    def set_timeout(self, timeout_s: float | None) -> None:
+        """Counts from the arrival of the headers; where there are several, the shortest holds."""
+        if timeout_s is not None:
+            deadline_s = self.arrived_s + timeout_s
+            self.deadline_s = min(deadline_s, self.deadline_s or deadline_s)
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline, at least 0; None without a deadline."""
+        return None if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
+
+    @contextlib.asynccontextmanager
+    async def within_deadline(self) -> AsyncIterator[None]:
+        """
+        Raises:
+            DeadlineExceeded: the block did not end in time.
+        """
+        try:
+            async with asyncio.timeout(self.remaining_s()):
+                yield
+        except TimeoutError as error:
+            if self.deadline_s is None:  # a time-out of the block's own
+                raise
+            timeout_s = self.deadline_s - self.arrived_s
+            raise DeadlineExceeded(f"no answer within {timeout_s:.3f} s") from error
+
+    def read(self, raw: bytes, kind: type[M]) -> M:
+        """Reserves the bytes of a message, all of them, checks its size, and parses it.
+
+        Raises:
+            ImageTooLarge, Overloaded: it is too large, or the gateway holds too much already.
+            MalformedRequest: the bytes are no message of this kind.
+        """
+        self.reservation.check_size(len(raw))
+        self.reservation.add(len(raw))
+        try:
+            return kind.FromString(raw)
+        except DecodeError as error:
+            raise MalformedRequest("the bytes are not a valid message of this method") from error
+
+    def identify(self, model: str, request_id: str) -> None:
+        """Takes over what the message says; an invalid id is reported under the gateway's own."""
+        self.model = model
+        if is_request_id(request_id):
+            self.request_id = request_id
+
+    @contextlib.contextmanager
+    def traced(self, name: str, **facts: str | int) -> Iterator[tracing.Span]:
+        """The span of this call, under that of the client."""
+        with tracing.span(name, request_id=self.request_id, **facts) as span:
+            self.is_traced = True
+            self.trace_id = tracing.trace_id()
+            yield span
+
+    def next_message(self, reservation: ByteReservation) -> Call:
+        """One message of this stream."""
+        self.has_messages = True
+        return Call(
+            self.transport,
+            self.path,
+            reservation,
+            deadline_s=self.deadline_s,
+            client=self.client,
+            trace_id=self.trace_id,
+        )
+
+    def add(self, request: pb.ClassifyRequest, fallback_id: str) -> Classification:
+        classification = Classification(
+            request,
+            request.request_id if is_request_id(request.request_id) else fallback_id,
+            request.image.content,
+        )
+        self.classifications.append(classification)
+        return classification
+
+
+@dataclass
+class Classification:
+    """One image of a call, and how far it has come."""
+
+    request: pb.ClassifyRequest
+    request_id: str
+    content: bytes  # of the image, read once: each reading copies it
+    began_s: float = field(default_factory=time.monotonic)
+    servable: Servable | None = None
+    prepared: PreparedImage | None = None
+    result: pb.ClassifyResponse | ServingError | None = None
+    ended_s: float = 0.0
+
+    def end(self, result: pb.ClassifyResponse | ServingError) -> None:
+        self.result = result
+        self.ended_s = time.monotonic()

@@ -1,0 +1,73 @@
+"""The methods of the contract over HTTP: JSON is its messages in snake_case."""
+
+from __future__ import annotations
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from convoy.v1 import classifier_pb2 as pb
+from server.core.rpc_status import to_item_result
+from server.core.service import Service
+from server.http_api.middleware import call_of, cancel_on_disconnect
+from server.http_api.requests import check_query, read_batch, read_request
+from server.settings import Settings
+from server.tasks import run_in_thread_if_large
+
+# Writing more as JSON would hold the event loop for more than 2 ms.
+LARGE_ANSWER_BYTES = 2 << 10
+
+
+class Endpoints:
+    def __init__(self, service: Service, settings: Settings) -> None:
+        self._service = service
+        self._settings = settings
+
+    def routes(self) -> list[Route]:
+        model = "/v1/models/{model:model}"
+        return [
+            Route("/v1/models", self.list_models),
+            Route(f"{model}:classify", self.classify, methods=["POST"]),
+            Route(f"{model}:batchClassify", self.batch_classify, methods=["POST"]),
+            Route(model, self.get_model),
+        ]
+
+    async def classify(self, request: Request) -> Response:
+        call = call_of(request)
+        message = await read_request(request, call)
+        answer = await cancel_on_disconnect(request, self._service.classify(call, message))
+        return await json_response(answer)
+
+    async def batch_classify(self, request: Request) -> Response:
+        call = call_of(request)
+        messages = await read_batch(request, call, self._settings.max_batch_requests)
+        answering = self._service.classify_batch(call, messages)
+        images = await cancel_on_disconnect(request, answering)
+        results = [to_item_result(image.request_id, image.result) for image in images]
+        return await json_response(pb.BatchClassifyResponse(results=results))
+
+    async def list_models(self, request: Request) -> Response:
+        check_query(request.query_params, [])
+        return await json_response(pb.ListModelsResponse(models=self._service.pool.list()))
+
+    async def get_model(self, request: Request) -> Response:
+        call = call_of(request)
+        call.model = request.path_params["model"]
+        check_query(request.query_params, ["version"])
+        version = request.query_params.get("version", "")
+        return await json_response(self._service.pool.describe(call.model, version))
+
+
+async def json_response(message: Message) -> Response:
+    size = message.ByteSize()
+    return await run_in_thread_if_large(size, to_json, message, limit_bytes=LARGE_ANSWER_BYTES)
+
+
+def to_json(message: Message) -> Response:
+    return JSONResponse(
+        json_format.MessageToDict(
+            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+    )

@@ -1,0 +1,152 @@
+"""Around every HTTP request: its `Call`, its accounting, and what every answer carries."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from convoy.v1 import classifier_pb2 as pb
+from server.core.call import Call, ClientLeft, Unimplemented
+from server.core.service import Service
+from server.core.validation import MAX_REQUEST_ID_LENGTH
+from server.errors import MalformedRequest, ServingError
+from server.http_api.problems import to_response
+from server.observability import tracing
+from server.tasks import cancel_and_wait
+
+# What needs no key: the probes, and what describes the contract.
+OPEN_PATHS = re.compile(r"/livez|/readyz|/v2/health/(live|ready)|/openapi\.json|/docs(/[\w.-]+)?")
+USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
+
+T = TypeVar("T")
+
+
+def call_of(request: Request) -> Call:
+    call: Call = request.scope["call"]
+    return call
+
+
+class CallMiddleware:
+    """Begins a call from the headers, and answers it if the application fails.
+
+    A stranger's body is not read: keys are checked first.
+    """
+
+    def __init__(self, application: ASGIApp, service: Service) -> None:
+        self._application = application
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        # As it was sent: decoded, it could break a line of the log.
+        call = self._service.begin("http", scope["raw_path"].decode("latin-1"))
+        scope["call"] = call
+        if USABLE_REQUEST_ID.fullmatch(request_id := headers.get("x-request-id", "")):
+            call.request_id = request_id
+        call.trace_id = tracing.begin(headers)
+        answer = Answer(call, send)
+        try:
+            with self._service.receive(call):
+                if not OPEN_PATHS.fullmatch(scope["path"]):
+                    self._service.authenticate(call, authorization(headers))
+                call.set_timeout(parse_timeout(headers))
+                await self._application(scope, receive, answer.send)
+        except (ServingError, Unimplemented, ClientLeft) as error:
+            if answer.has_begun:
+                raise
+            await to_response(call, error)(scope, receive, answer.send)
+
+
+class Answer:
+    """Sends an answer with the id of its request, and with how long it took."""
+
+    def __init__(self, call: Call, send: Send) -> None:
+        self._call = call
+        self._send = send
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = to_header(self._call.request_id)
+            headers["server-timing"] = server_timing(self._call)
+        await self._send(message)
+
+
+def to_header(request_id: str) -> str:
+    """An id from a body may have characters that no header can carry, or that would end it."""
+    return re.sub(r"[^!-~]", "?", request_id)
+
+
+def server_timing(call: Call) -> str:
+    """Milliseconds of each stage that was measured, and in all."""
+    durations_ms = {}
+    if len(call.classifications) == 1:
+        result = call.classifications[0].result
+        if isinstance(result, pb.ClassifyResponse):
+            durations_ms = stage_durations_ms(result.timing)
+    durations_ms["total"] = (time.monotonic() - call.arrived_s) * 1e3
+    return ", ".join(f"{name};dur={ms:.3f}" for name, ms in durations_ms.items())
+
+
+def stage_durations_ms(timing: pb.Timing) -> dict[str, float]:
+    """Without the total, which is that of the whole answer here."""
+    return {
+        field.name.removesuffix("_us"): microseconds / 1e3
+        for field, microseconds in timing.ListFields()
+        if field.name != "total_us"
+    }
+
+
+def authorization(headers: Headers) -> str | None:
+    """The value of the header, if there is exactly one."""
+    values = headers.getlist("authorization")
+    return values[0] if len(values) == 1 else None
+
+
+def parse_timeout(headers: Headers) -> float | None:
+    """Seconds that the client waits; None if it does not say.
+
+    Raises:
+        MalformedRequest: the header is not a positive number.
+    """
+    text = headers.get("x-request-timeout-ms")
+    if text is None:
+        return None
+    try:
+        timeout_s = float(text) / 1e3
+    except ValueError:
+        timeout_s = math.nan
+    if not 0 < timeout_s < math.inf:
+        raise MalformedRequest(f"X-Request-Timeout-Ms is {text!r}, must be a number above 0")
+    return timeout_s
+
+
+async def cancel_on_disconnect(request: Request, answering: Coroutine[Any, Any, T]) -> T:
+    """
+    Raises:
+        ClientLeft: the client disconnected; its answer was given up.
+    """
+    answer = asyncio.create_task(answering)
+    departure = asyncio.create_task(wait_for_disconnect(request))
+    try:
+        await asyncio.wait((answer, departure), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientLeft
+        return answer.result()
+    finally:
+        await cancel_and_wait(answer, departure)
+
+
+async def wait_for_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
