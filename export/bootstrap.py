@@ -1,4 +1,4 @@
-"""What lets `python export/build.py …` work from a bare checkout, in any folder, with any Python.
+"""Makes `python export/build.py …` work from a bare checkout, in any folder, with any Python.
 
 A script begins with
 
@@ -8,8 +8,8 @@ A script begins with
 
         continue_in_venv()
 
-and goes on in the checkout's `.venv` where the Python that runs it lacks something. This file, and
-whatever a script has above these lines, must run on Python 3.8 with the standard library alone.
+and continues in the checkout's `.venv` if the Python that runs it lacks a package. This file, and
+what a script has above these lines, must run on Python 3.8 with the standard library alone.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _FOR_WORK = (
     "sklearn",
     "skimage",
 )
-# Given to the Python that a script continues in, `-X continued`, so that it never continues again.
+# `-X continued` marks the Python that a script continues in, so that it never continues again.
 _CONTINUED = "continued"
 
 
 def continue_in_venv() -> None:
-    """Go on here if all is installed; else in `.venv`; else leave with the command that helps."""
+    """Continue here if all packages are installed, else in `.venv`; else exit with the remedy."""
     help_is_enough = "--help" in sys.argv
     missing = _missing(_FOR_HELP if help_is_enough else _FOR_HELP + _FOR_WORK)
     if not missing:
@@ -45,22 +45,22 @@ def continue_in_venv() -> None:
     python = ROOT / ".venv" / "bin" / "python"
     if _CONTINUED not in sys._xoptions and python.exists():
         os.execv(python, [str(python), "-X", _CONTINUED, *sys.argv])
-    _leave(missing)
+    _exit(missing)
 
 
 def require_packages() -> None:
-    """For `convoy build` and its like: leave with the command that helps unless all is there."""
+    """For `convoy build` and the like: exit with the remedy unless all packages are installed."""
     missing = _missing(_FOR_HELP + _FOR_WORK)
     if missing:
-        _leave(missing)
+        _exit(missing)
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:
-    old = [] if sys.version_info >= (3, 11) else ["Python 3.11"]
-    return old + [name for name in packages if find_spec(name) is None]
+    python = [] if sys.version_info >= (3, 11) else ["Python 3.11"]
+    return python + [name for name in packages if find_spec(name) is None]
 
 
-def _leave(missing: list[str]) -> NoReturn:
+def _exit(missing: list[str]) -> NoReturn:
     """Exit with status 1 and one sentence."""
     checkout = (ROOT / "pyproject.toml").exists()
     setup = f"make setup-export` in {ROOT}" if checkout else "pip install 'convoy-serving[export]'`"

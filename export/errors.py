@@ -1,17 +1,17 @@
-"""Everything that ends a build, each in one sentence: what happened, the value, the remedy.
+"""What can end a build. Each message is one sentence: what happened, the value, the remedy.
 
 ExportError
-├── UnknownNetwork        no such row in the catalog
-├── BadName               a model cannot be called so
+├── UnknownNetwork        the catalog has no network of that name
+├── BadName               not a valid name for the model
 ├── LabelsError           the file of labels cannot be used
-├── CheckpointError       the weights cannot be had, or do not fit the network
-│   └── DownloadError     a published file cannot be fetched, or is not what its name says
-├── CalibrationError      int8 has no images to be calibrated on, or they cannot be used
-├── OnnxError             the graph that came out is not the one that serving needs
-├── EngineError           TensorRT is not here, or cannot build the engine
-├── ParityError           two runtimes disagree: nothing is published
-├── ServedError           no gateway answered the images of the ladder
-└── RepositoryError       the model repository cannot be read or written, or has no such version
+├── CheckpointError       the weights are not available, or do not fit the network
+│   └── DownloadError     a published file cannot be downloaded, or is not the right one
+├── CalibrationError      there are no usable images to calibrate int8 on
+├── OnnxError             the exported graph is not the one that serving needs
+├── EngineError           TensorRT is not installed, or cannot build the engine
+├── ParityError           two runtimes disagree; nothing is published
+├── ServedError           no gateway answered the ladder's images
+└── RepositoryError       the model repository cannot be read or written, or lacks the version
 """
 
 
@@ -24,7 +24,7 @@ class UnknownNetwork(ExportError):
 
 
 class BadName(ExportError):
-    """A model cannot be called so."""
+    """Not a valid name for the model."""
 
 
 class LabelsError(ExportError):
@@ -32,15 +32,15 @@ class LabelsError(ExportError):
 
 
 class CheckpointError(ExportError):
-    """The weights cannot be had, or do not fit the network."""
+    """The weights are not available, or do not fit the network."""
 
 
 class DownloadError(CheckpointError):
-    """A published file cannot be fetched, or is not what its name says."""
+    """A published file cannot be downloaded, or is not the right one."""
 
 
 class CalibrationError(ExportError):
-    """There are no images to calibrate int8 on, or they cannot be used."""
+    """There are no usable images to calibrate int8 on."""
 
 
 class OnnxError(ExportError):
@@ -48,7 +48,7 @@ class OnnxError(ExportError):
 
 
 class EngineError(ExportError):
-    """TensorRT is not here, or cannot build the engine; the message has its reason."""
+    """TensorRT is not installed, or cannot build the engine; the message has its reason."""
 
 
 class ParityError(ExportError):
@@ -56,8 +56,8 @@ class ParityError(ExportError):
 
 
 class ServedError(ExportError):
-    """No gateway answered the images of the ladder."""
+    """No gateway answered the ladder's images."""
 
 
 class RepositoryError(ExportError):
-    """The model repository cannot be read or written, or has no such version."""
+    """The model repository cannot be read or written, or lacks the version."""

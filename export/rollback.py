@@ -1,10 +1,4 @@
-"""`convoy rollback` and `convoy restore`: one rename each, and the gateways follow.
-
-    NAME.vN  ── rollback ──▶  NAME.vN.withdrawn  ── restore ──▶  NAME.vN
-
-No file says which version is served: the highest that has proven itself is. So the highest steps
-aside, under a name that nothing serves, and its number is never used for another one.
-"""
+"""`convoy rollback` and `convoy restore`: the commands around repository/withdrawal.py."""
 
 from __future__ import annotations
 
@@ -25,9 +19,9 @@ def rollback(
     name: Annotated[str, typer.Argument(help="The model, such as lenet5.", show_default=False)],
     repository: Repository = None,
 ) -> None:
-    """Withdraw the highest version of a model, so that the one below answers again.
+    """Withdraw the highest version of a model, so that the one below it is served again.
 
-    It is renamed to NAME.vN.withdrawn, and nothing is deleted; `convoy restore` takes it back.
+    It is renamed to NAME.vN.withdrawn; nothing is deleted, and `convoy restore` undoes it.
 
     Examples:
 
@@ -40,7 +34,7 @@ def rollback(
     except RepositoryError as error:
         _fail(error)
     print(f"{withdrawn} is withdrawn, and {highest} is now the highest version. {FOLLOW}")
-    print(f"convoy restore {withdrawn} takes it back.")
+    print(f"Undo: convoy restore {withdrawn}")
 
 
 def restore(
@@ -49,7 +43,7 @@ def restore(
     ],
     repository: Repository = None,
 ) -> None:
-    """Take back what `convoy rollback` withdrew.
+    """Restore a version that `convoy rollback` withdrew.
 
     Examples:
 

@@ -1,7 +1,7 @@
-"""`convoy verify`: the last rung of the ladder again, on the gateway that serves.
+"""`convoy verify`: the last rung of the ladder, on a gateway that serves.
 
-What the build proved on its own machine is asked of a live gateway: its golden images, and where
-the repository is at hand, the version's ONNX file beside what is served of it.
+A live gateway must answer what the build proved on its own machine: the golden images, and if the
+repository is available, what the version's ONNX file answers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
+from export.cli_options import Repository
 from export.errors import ExportError, ParityError, RepositoryError, ServedError
 
 if TYPE_CHECKING:
@@ -21,29 +22,22 @@ if TYPE_CHECKING:
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="As the gateway knows it.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name on the gateway.")],
     version: Annotated[
-        str, typer.Option(metavar="N", help="Of the model.", show_default="the default version")
+        str,
+        typer.Option(metavar="N", help="The model's version.", show_default="the default version"),
     ] = "",
     server: Annotated[
         str,
         typer.Option(
             envvar="CONVOY_SERVER",
             metavar="HOST:PORT|URL",
-            help="The gateway: gRPC, or an address that begins with http://.",
+            help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP.",
         ),
     ] = "localhost:8081",
-    repository: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CONVOY_REPOSITORY",
-            file_okay=False,
-            help="The model repository that it serves from.",
-            show_default="the checkout's model_repository, else ./model_repository",
-        ),
-    ] = None,
+    repository: Repository = None,
 ) -> None:
-    """Compare what a running gateway answers with what the build proved; exit code 1 if it differs.
+    """Compare a running gateway's answers with what the build proved; exit code 1 if they differ.
 
     Examples:
 
@@ -60,8 +54,8 @@ def verify(
     try:
         with Client(server, timeout_s=120) as client:
             model = client.model(name, version)
-            rungs = [golden_rung(client, model)]
-            rungs += file_rung(client, model, repository or default_repository())
+            rungs = [compare_golden_images(client, model)]
+            rungs += compare_with_file(client, model, repository or default_repository())
     except (ConvoyError, ExportError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(1) from error
@@ -69,25 +63,26 @@ def verify(
     print_rungs(rungs)
 
 
-def golden_rung(client: Client, model: pb.Model) -> pb.ParityRung:
-    """
+def compare_golden_images(client: Client, model: pb.Model) -> pb.ParityRung:
+    """The rung of the golden images.
+
     Raises:
-        ParityError: a golden image is answered otherwise than the build answered it.
+        ParityError: the gateway's answer for a golden image differs from the build's.
     """
     rung = pb.ParityRung(name="build → served, golden images", top1_agreement=1, top5_agreement=1)
     for golden in model.golden_images:
         answer = client.classify(
             golden.content, model=model.name, version=model.version, top_k=len(model.labels)
         )
-        found = {one.index: one for one in answer.classes}
+        classes = {served.index: served for served in answer.classes}
         for expected in golden.expected:
-            one = found[expected.index]
-            difference = abs(one.score - expected.score)
-            if one.label != expected.label or not difference <= golden.tolerance:
+            served = classes[expected.index]
+            difference = abs(served.score - expected.score)
+            if served.label != expected.label or not difference <= golden.tolerance:
                 raise ParityError(
                     f"Golden image {golden.name} of {model.name} version {model.version}: the "
                     f"build answered {expected.label!r} {expected.score:.4f}, the gateway answers "
-                    f"{one.label!r} {one.score:.4f}; {golden.tolerance:g} is allowed."
+                    f"{served.label!r} {served.score:.4f}; {golden.tolerance:g} is allowed."
                 )
             if difference >= rung.largest_difference:
                 rung.largest_difference, rung.worst_image = difference, golden.name
@@ -97,12 +92,12 @@ def golden_rung(client: Client, model: pb.Model) -> pb.ParityRung:
     return rung
 
 
-def file_rung(client: Client, model: pb.Model, repository: Path) -> list[pb.ParityRung]:
-    """The version's own ONNX file against the gateway; none for a plan, which needs its GPU.
+def compare_with_file(client: Client, model: pb.Model, repository: Path) -> list[pb.ParityRung]:
+    """The rung from the version's ONNX file to the gateway; none for a plan, which needs its GPU.
 
     Raises:
         RepositoryError: the repository does not hold that version.
-        ParityError, ServedError: it is not what is served.
+        ParityError, ServedError: the gateway serves another file, or answers otherwise.
     """
     from export.files import file_sha256
     from export.proof.parity import onnx_answer
@@ -122,7 +117,7 @@ def file_rung(client: Client, model: pb.Model, repository: Path) -> list[pb.Pari
     if file_sha256(path) != model.manifest.onnx_sha256:
         raise ServedError(
             f"{path} is not the file of manifest {model.manifest_digest[:12]}, which the gateway "
-            "serves: `convoy doctor` says more."
+            "serves: see `convoy doctor`."
         )
     rung = served_rung(
         client,

@@ -1,12 +1,13 @@
-"""Published checkpoints, fetched once and kept: each by its name, which ends in its sha256's first
-8 digits. No file without that sha256 is ever used.
+"""Published checkpoints, downloaded once and kept.
 
-    NAME.pth.partial   what has arrived; the next attempt, or the next build, goes on from there
+A file's name ends with the first 8 digits of its sha256, and no other file is ever used.
+
+    NAME.pth.partial   what has arrived; the next attempt, or the next build, resumes there
     NAME.pth           the whole file, checked: the partial one, renamed
-    NAME.pth.lock      held by the build that downloads; others wait for it, and find the file
+    NAME.pth.lock      held by the build that downloads; others wait for it, and use its file
 
-A download that goes on sends no If-Range: the name says what the content must be, and where the
-parts are of two different files the sha256 tells, and all of it is fetched anew.
+A resumed download sends no If-Range: the name says what the content must be, and if the parts come
+from two different files, the sha256 differs and the whole file is downloaded again.
 """
 
 from __future__ import annotations
@@ -27,8 +28,13 @@ from export.progress import SILENT, Reporter
 
 PYTORCH_URL = "https://download.pytorch.org/models/"
 TIMEOUT = httpx.Timeout(30, connect=10)  # seconds without a byte, and until there is a connection
-# There is no way to the server, and waiting a little will not make one.
-NO_WAY = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+# The server cannot be reached, and waiting does not help.
+UNREACHABLE = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 
 def is_published(weights: str) -> bool:
@@ -45,15 +51,15 @@ class Downloads:
     pauses_s: tuple[float, ...] = (1, 2, 4, 8)  # before another attempt, after a dropped connection
     reporter: Reporter = SILENT
 
-    def url_of(self, checkpoint: Checkpoint) -> str:
+    def to_url(self, checkpoint: Checkpoint) -> str:
         return f"{self.url.rstrip('/')}/{checkpoint.file}"
 
 
 def fetch(checkpoint: Checkpoint, downloads: Downloads) -> Path:
-    """The checkpoint's file in the cache; downloaded if it is not there.
+    """The checkpoint's file in the cache; downloaded if it is missing.
 
     Raises:
-        DownloadError: it cannot be had, or is not the published one.
+        DownloadError: it cannot be downloaded or kept, or is not the published one.
     """
     path = downloads.folder / checkpoint.file
     try:
@@ -73,12 +79,12 @@ def fetch(checkpoint: Checkpoint, downloads: Downloads) -> Path:
 
 
 def _download(checkpoint: Checkpoint, downloads: Downloads, path: Path) -> None:
-    """Called with the lock held; publishes by one rename."""
+    """Call with the lock held; ends with one rename."""
     partial = path.with_name(f"{path.name}.partial")
-    begun_before = partial.exists()
-    if not (begun_before and _is_published(partial, checkpoint)):
+    resumed = partial.exists()
+    if not (resumed and _is_published(partial, checkpoint)):
         _receive(checkpoint, downloads, partial)
-        if begun_before and not _is_published(partial, checkpoint):
+        if resumed and not _is_published(partial, checkpoint):
             partial.unlink()  # what an earlier build left was not the beginning of this file
             _receive(checkpoint, downloads, partial)
     _check(partial, checkpoint)
@@ -90,7 +96,7 @@ def _check(path: Path, checkpoint: Checkpoint) -> None:
         path.unlink()
         raise DownloadError(
             f"{path} was not the published file: its sha256 does not begin with "
-            f"{checkpoint.sha256_prefix}. It has been deleted: build again to download it anew, or "
+            f"{checkpoint.sha256_prefix}. It has been deleted: build again to download it, or "
             "give --weights FILE."
         )
 
@@ -103,12 +109,12 @@ def _is_published(path: Path, checkpoint: Checkpoint) -> bool:
 
 
 def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> None:
-    """Adds to the partial file until all is there; after a dropped connection, tries again."""
-    url = downloads.url_of(checkpoint)
+    """Appends to the partial file until it is complete; retries after dropped connections."""
+    url = downloads.to_url(checkpoint)
     reached = False
     for pause_s in (*downloads.pauses_s, None):
-        there = partial.stat().st_size if partial.exists() else 0
-        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={there}-"} if there else {})
+        size = partial.stat().st_size if partial.exists() else 0
+        headers = {"accept-encoding": "identity"} | ({"range": f"bytes={size}-"} if size else {})
         try:
             with httpx.stream(
                 "GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True
@@ -120,40 +126,42 @@ def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> Non
             if pause_s is None or not _may_pass(error, reached):
                 raise DownloadError(
                     f"Cannot download {url} ({_reason(error)}): give --weights FILE with a copy of "
-                    "it, or --weights random for seeded weights that mean nothing, or put the file "
-                    f"into {downloads.folder}."
+                    "it, or --weights random for seeded weights (meaningless answers), or put the "
+                    f"file into {downloads.folder}."
                 ) from error
             time.sleep(pause_s)
 
 
 def _append(response: httpx.Response, partial: Path, reporter: Reporter, file: str) -> None:
     if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        partial.unlink()  # as long as the file, or longer, and not the file
+        partial.unlink()  # at least as long as the file, but not the file
     response.raise_for_status()
-    # A server that does not know ranges answers 200, and sends all of it.
-    goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT
-    with partial.open("ab" if goes_on else "wb") as content:
-        there = content.tell()
+    # A server that does not support ranges answers 200, and sends the whole file.
+    is_rest = response.status_code == HTTPStatus.PARTIAL_CONTENT
+    with partial.open("ab" if is_rest else "wb") as content:
+        received = content.tell()
         length = response.headers.get("content-length")
-        total = there + int(length) if length else None
+        total = received + int(length) if length else None
         for chunk in response.iter_raw():
             content.write(chunk)
-            there += len(chunk)
-            reporter.progress(file, there, total, unit="bytes")
+            received += len(chunk)
+            reporter.progress(file, received, total, unit="bytes")
 
 
 def _may_pass(error: Exception, reached: bool) -> bool:
-    """Whether another attempt can do better; `reached`: the server has been heard of."""
+    """Whether another attempt may succeed; `reached`: the server has answered before."""
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (
             HTTPStatus.TOO_MANY_REQUESTS,
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
         )
-    return isinstance(error, httpx.TransportError) and (reached or not isinstance(error, NO_WAY))
+    return isinstance(error, httpx.TransportError) and (
+        reached or not isinstance(error, UNREACHABLE)
+    )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
-        return f"the server says {error.response.status_code} {error.response.reason_phrase}"
+        return f"the server answers {error.response.status_code} {error.response.reason_phrase}"
     return str(error) or type(error).__name__

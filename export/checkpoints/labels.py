@@ -3,7 +3,7 @@
     daisy
     dandelion<TAB>n11939491
 
-After a tab stands what may identify the class elsewhere, such as an ImageNet synset.
+After a tab, optionally, what identifies the class elsewhere, such as an ImageNet synset.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ def read_labels(path: Path) -> list[pb.Label]:
     """The labels of the file.
 
     Raises:
-        LabelsError: it cannot be read, or a line is blank, says too much, or was there before.
+        LabelsError: it cannot be read, or a line is blank, has several tabs, or repeats another.
     """
     labels: list[pb.Label] = []
-    lines: dict[str, int] = {}  # of each name, counted from 1
+    lines: dict[str, int] = {}  # the number of each name's line, from 1
     for number, line in enumerate(_lines(path), start=1):
         name, *ids = (part.strip() for part in line.split("\t"))
         if not name:
-            raise LabelsError(f"{path} has no label on line {number}: it must have one on each.")
+            raise LabelsError(f"{path} has no label on line {number}: each line must have one.")
         if len(ids) > 1:
             raise LabelsError(
                 f"{path} has {len(ids)} tabs on line {number}: "
@@ -34,7 +34,7 @@ def read_labels(path: Path) -> list[pb.Label]:
         if name in lines:
             raise LabelsError(
                 f"{path} has {name!r} on line {lines[name]} and on line {number}: "
-                "make each label another."
+                "labels must differ."
             )
         lines[name] = number
         labels.append(pb.Label(name=name, id="".join(ids)))
@@ -42,7 +42,7 @@ def read_labels(path: Path) -> list[pb.Label]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Without the mark that some editors put before UTF-8, and whatever ends their lines."""
+    """Without a byte order mark, and with any line ending."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:

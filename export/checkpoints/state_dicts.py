@@ -1,9 +1,9 @@
-"""Files of weights: read without running what is in them, and fitted to a network whole.
+"""Files of weights: read without running code in them, and fitted to a network as a whole.
 
-Read are .safetensors, and what torch.save wrote, as a zip or in its older form, with
-`weights_only=True`. Around the tensors may be what training scripts put there; the auxiliary heads,
-which only training uses, are left out. The rest must be the network's own, each name and shape; the
-number of classes is the file's.
+Two formats are read: .safetensors, and what torch.save wrote, as a zip or in its older form, with
+`weights_only=True`. What training scripts wrap around the tensors is removed, and so are auxiliary
+heads, which only training uses. All other names and shapes must be the network's own; the file
+decides the number of classes.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ StateDict = dict[str, Tensor]
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 DATA_PARALLEL = "module."  # before each name of a network that was trained on several GPUs
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")  # of the published GoogLeNet and Inception v3
-BATCHES = "num_batches_tracked"  # of a batch norm; old files lack it, and only training reads it
-# A number of classes that is no layer's width in the catalog: what has it belongs to the head.
+BATCHES = "num_batches_tracked"  # of a batch norm; old files lack it, only training reads it
+# A number of classes that is no layer's width in the catalog: a tensor of this width is the head's.
 MANY_CLASSES = 7919
 
 
 # ------------------------------------------------------------------------------------------- read
 
 
-def read(path: Path) -> StateDict:
-    """The tensors in a file, by the names that the architectures give them.
+def read_state_dict(path: Path) -> StateDict:
+    """The tensors in a file, under the names that the architectures give them.
 
     Raises:
-        CheckpointError: it is damaged, would run code, or holds something else.
+        CheckpointError: the file is damaged, would run code, or holds something else.
     """
     content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for wrapper in WRAPPERS:
@@ -78,7 +78,7 @@ def _torch(path: Path) -> Any:
                 f"{path} holds more than tensors, and would run {code[1]} when read: refused; save "
                 "network.state_dict(), and nothing else, with torch.save or as .safetensors."
             ) from error
-        raise CheckpointError(_not_read(path, "no file that torch.save wrote")) from error
+        raise CheckpointError(_not_read(path, "torch.save did not write it")) from error
     except Exception as error:  # damaged files end in whatever their bytes lead to
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise CheckpointError(_not_read(path, reason)) from error
@@ -94,28 +94,28 @@ def _not_read(path: Path, reason: str) -> str:
 # -------------------------------------------------------------------------------------------- fit
 
 
-def fitted(network: Network, state: StateDict, path: Path, classes: int) -> nn.Module:
-    """The network with these weights, all of them and nothing less.
+def fit(network: Network, state: StateDict, path: Path, classes: int) -> nn.Module:
+    """The network with these weights, all of them.
 
     Raises:
-        CheckpointError: names or shapes differ (the message names the first of them, and the
-            networks whose weights these are), or the classes are not as many.
+        CheckpointError: names or shapes differ (the message names the first ones, and the networks
+            that they fit), or the number of classes differs from the labels.
     """
-    found = _classes(network, state)
-    module = architecture(network, found)
+    file_classes = _count_classes(network, state)
+    module = architecture(network, file_classes)
     if differences := _differences(module.state_dict(), state):
         raise CheckpointError(f"{path} does not fit {network.name}: {differences}.")
-    if found != classes:
+    if file_classes != classes:
         raise CheckpointError(
-            f"{path} answers {found} classes, and there are {classes} labels: give --labels FILE "
-            f"with {found} of them, one a line, in the order of the network's outputs."
+            f"{path} has {file_classes} classes, and there are {classes} labels: give --labels "
+            f"FILE with {file_classes} labels, one per line, in the order of the network's outputs."
         )
     module.load_state_dict(state)
     return module
 
 
 def architecture(network: Network, classes: int) -> nn.Module:
-    """The network with a head for so many classes, where its builder lets them be chosen."""
+    """The network with a head for so many classes, if its builder has a choice."""
     module, _, name = network.architecture.partition(":")
     builder = getattr(import_module(f"export.architectures.{module}"), name)
     if "classes" not in inspect.signature(builder).parameters:
@@ -125,7 +125,7 @@ def architecture(network: Network, classes: int) -> nn.Module:
 
 
 def shapes(network: Network, classes: int) -> dict[str, torch.Size]:
-    """Of all that a file must have; no memory is taken for it."""
+    """The names and shapes that a file must have; takes no memory."""
     with torch.device("meta"):
         return _without_batches(architecture(network, classes).state_dict())
 
@@ -134,8 +134,8 @@ def _without_batches(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items() if not name.endswith(BATCHES)}
 
 
-def _classes(network: Network, state: StateDict) -> int:
-    """Rows of the network's last layer in the file; the network's own number if it is not there."""
+def _count_classes(network: Network, state: StateDict) -> int:
+    """Rows of the network's last layer in the file; the network's own number if it is missing."""
     for name, shape in shapes(network, MANY_CLASSES).items():
         if shape[:1] == (MANY_CLASSES,) and name in state and state[name].shape[:1] > (0,):
             return len(state[name])
@@ -143,10 +143,10 @@ def _classes(network: Network, state: StateDict) -> int:
 
 
 def _differences(own: Mapping[str, Tensor], state: StateDict) -> str:
-    """In words, with the networks whose weights these are; nothing where there are none."""
+    """In words, with the networks that the weights fit; empty if nothing differs."""
     faults = {
         "lacks": [name for name in own if name not in state and not name.endswith(BATCHES)],
-        "has besides": [name for name in state if name not in own],
+        "also has": [name for name in state if name not in own],
         "has another shape for": [
             f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
             for name in own
@@ -154,25 +154,25 @@ def _differences(own: Mapping[str, Tensor], state: StateDict) -> str:
         ],
     }
     if any(faults.values()):
-        faults["fits"] = fitting(state) or ["no network of the catalog"]
+        faults["fits"] = find_fitting(state) or ["no network of the catalog"]
     else:
         faults["has numbers that are not finite in"] = [
             name for name, tensor in state.items() if not torch.isfinite(tensor).all()
         ]
-    return "; ".join(f"it {what} {_some(names)}" for what, names in faults.items() if names)
+    return "; ".join(f"it {what} {_render_names(names)}" for what, names in faults.items() if names)
 
 
-def fitting(state: StateDict) -> list[str]:
-    """Names of the networks whose weights these are, for other classes or their own."""
-    found = []
+def find_fitting(state: StateDict) -> list[str]:
+    """Names of the networks that these weights fit, for their own or other classes."""
+    names = []
     for network in NETWORKS:
-        classes = _classes(network, state)
+        classes = _count_classes(network, state)
         if shapes(network, classes) == _without_batches(state):
             own = classes == len(network.labels())
-            found.append(network.name if own else f"{network.name} with {classes} classes")
-    return found
+            names.append(network.name if own else f"{network.name} with {classes} classes")
+    return names
 
 
-def _some(names: list[str]) -> str:
+def _render_names(names: list[str]) -> str:
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + rest

@@ -22,10 +22,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from export import cli_options
 
 if TYPE_CHECKING:
     from export.doctor.folder import Finding, Repository, Version
@@ -40,15 +41,7 @@ def doctor(
             show_default="all, and what lies beside them",
         ),
     ] = None,
-    path: Annotated[
-        Path | None,
-        typer.Option(
-            "--repository",
-            envvar="CONVOY_REPOSITORY",
-            help="The model repository to examine.",
-            show_default="the checkout's model_repository, else ./model_repository",
-        ),
-    ] = None,
+    path: cli_options.Repository = None,
     triton: Annotated[
         str | None,
         typer.Option(

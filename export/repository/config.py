@@ -1,4 +1,4 @@
-"""config.pbtxt: what Triton must know of a version, and all other facts in one of its parameters.
+"""config.pbtxt: what Triton must know about a version, and all other facts in one parameter.
 
 parameters["convoy.v1.Model"]    the message, as JSON
 """
@@ -25,14 +25,14 @@ BACKENDS = {"onnx": "onnxruntime", "plan": "tensorrt"}  # Triton's, by the manif
 
 
 def facts_json(model: pb.Model) -> dict[str, Any]:
-    """The facts as they stand in config.pbtxt, with the digest of the manifest filled in."""
+    """The facts as config.pbtxt has them, with the manifest's digest filled in."""
     facts: dict[str, Any] = json_format.MessageToDict(model, preserving_proto_field_name=True)
     facts["manifest_digest"] = manifest_digest(facts["manifest"])
     return facts
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
-    """sha256 of the manifest's JSON: keys sorted, no spaces, all characters as they are, UTF-8."""
+    """sha256 of the manifest's JSON: sorted keys, no spaces, no escaped characters, UTF-8."""
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -42,11 +42,11 @@ def labels_text(labels: Sequence[pb.Label]) -> str:
 
 
 def to_triton_config(model: pb.Model, max_batch_size: int) -> ModelConfig:
-    """Without a name, so that the folder's counts; without queue policies, which stall Triton's
-    batcher, and without preferred batch sizes, which give surprising batches."""
+    """Without a name, so that the folder's name counts; without queue policies, which stall
+    Triton's batcher; without preferred batch sizes, which give surprising batches."""
     from tritonclient.grpc import model_config_pb2 as triton
 
-    taken = model.input
+    image = model.input
     facts = json.dumps(facts_json(model), ensure_ascii=False, sort_keys=True)  # maps have no order
     return triton.ModelConfig(
         backend=BACKENDS[model.manifest.format or "onnx"],
@@ -55,7 +55,7 @@ def to_triton_config(model: pb.Model, max_batch_size: int) -> ModelConfig:
             triton.ModelInput(
                 name="image",
                 data_type=triton.TYPE_UINT8,
-                dims=[taken.height, taken.width, taken.channels],
+                dims=[image.height, image.width, image.channels],
             )
         ],
         output=[
@@ -74,7 +74,7 @@ def to_triton_config(model: pb.Model, max_batch_size: int) -> ModelConfig:
 
 
 def write_config(folder: Path, model: pb.Model, max_batch_size: int) -> None:
-    """config.pbtxt and labels.txt, beside the model's file, whose format the manifest names."""
+    """Writes config.pbtxt and labels.txt into the version's folder."""
     text = text_format.MessageToString(to_triton_config(model, max_batch_size), as_utf8=True)
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
     (folder / LABELS_FILE).write_text(labels_text(model.labels), encoding="utf-8")
@@ -83,7 +83,7 @@ def write_config(folder: Path, model: pb.Model, max_batch_size: int) -> None:
 def read_config(folder: Path) -> ModelConfig:
     """
     Raises:
-        RepositoryError: config.pbtxt is not there, or is broken.
+        RepositoryError: config.pbtxt is missing or broken.
     """
     from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -97,13 +97,13 @@ def read_config(folder: Path) -> ModelConfig:
 def max_batch_size(folder: Path) -> int:
     """
     Raises:
-        RepositoryError: as read_config.
+        RepositoryError: config.pbtxt is missing or broken.
     """
     return int(read_config(folder).max_batch_size)
 
 
 def read_facts(folder: Path) -> pb.Model | None:
-    """What a build wrote of a version; None where that cannot be read."""
+    """The facts that a build wrote; None if they cannot be read."""
     try:
         facts = read_config(folder).parameters[FACTS_KEY].string_value
         return json_format.Parse(facts, pb.Model(), ignore_unknown_fields=True)

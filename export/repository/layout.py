@@ -1,18 +1,18 @@
-"""The model repository: what a version's folder holds, and how it comes to be there.
+"""The model repository: its folders, their names, and the locks that protect them.
 
-    NAME.vN/   config.pbtxt   what Triton must know; parameters["convoy.v1.Model"]: all other facts
-               labels.txt     one a line, for Triton's own classification extension
+    NAME.vN/   config.pbtxt   for Triton; parameters["convoy.v1.Model"] has all other facts
+               labels.txt     one per line, for Triton's own classification extension
                1/model.onnx   or 1/model.plan
 
-A build makes the whole folder as `NAME.vN.staging`, which nothing serves, and publishes it by one
-rename to `NAME.vN`, a number that was never used before. A published folder never changes; it can
-be withdrawn, which is a rename to `NAME.vN.withdrawn`, or deleted once it is old.
+A build makes the whole folder as `NAME.vN.staging`, which nothing serves, and publishes it with one
+rename to `NAME.vN`, whose number was never used before. A published folder never changes; it can
+be withdrawn, by a rename to `NAME.vN.withdrawn`, or deleted once it is old.
 
-Beside the folders lie files that nothing serves either:
+Beside the folders are files that nothing serves:
 
     .NAME.lock      held while a number is chosen, and while anything is renamed or deleted
-    .NAME.vN.lock   held by the build that makes NAME.vN as long as it lives, so that the next one
-                    tells the folder of a build at work from one that a killed build left
+    .NAME.vN.lock   held by the build that makes NAME.vN while it runs, so that the next build can
+                    tell a running build's folder from one that a killed build left
     .NAME.highest   the highest number ever published
 """
 
@@ -35,7 +35,7 @@ CONFIG_FILE, LABELS_FILE = "config.pbtxt", "labels.txt"
 # By the format that the manifest names.
 MODEL_FILES = {"onnx": Path("1", "model.onnx"), "plan": Path("1", "model.plan")}
 
-# What a folder is, by what its name has after NAME.vN. Only the first is served.
+# The state of a folder, by the suffix after NAME.vN. Only the first is served.
 PUBLISHED, WITHDRAWN, STAGING, REPLACED, DELETED = (
     "",
     ".withdrawn",
@@ -64,31 +64,33 @@ def version_path(repository: Path, name: str, number: int, suffix: str = PUBLISH
 
 
 def version_numbers(repository: Path, name: str, suffix: str = PUBLISHED) -> list[int]:
-    """Of the versions that are there in this form, ascending."""
+    """The numbers of all versions in this state, ascending."""
     return [number for number, form in list_forms(repository, name) if form == suffix]
 
 
 def highest_published(repository: Path, name: str) -> Path | None:
-    """The folder that gateways try first; None where there is none."""
+    """The folder of the highest version, which gateways try first; None if there is none."""
     published = version_numbers(repository, name) if repository.is_dir() else []
     return version_path(repository, name, published[-1]) if published else None
 
 
 def highest_number(repository: Path, name: str) -> int:
-    """The highest number ever given: withdrawn, in the making, deleted by hand; 0 where there is
-    none. A gateway would take a folder of a number that it has loaded for what it has loaded."""
+    """The highest number ever used: published, withdrawn, staged, or deleted by hand; 0 if none.
+
+    Numbers are not used again: a gateway would mistake a new folder for the version it has loaded.
+    """
     given = [number for number, _ in list_forms(repository, name)]
     return max(_remembered(repository, name), *given, 0)
 
 
 def model_names(repository: Path) -> set[str]:
-    """Of the models that have a version here, withdrawn or not."""
+    """The names of the models that have a version here, withdrawn or not."""
     matches = [VERSION.fullmatch(path.name) for path in repository.iterdir()]
     return {match["name"] for match in matches if match and match["suffix"] in ("", WITHDRAWN)}
 
 
 def list_forms(repository: Path, name: str) -> list[tuple[int, str]]:
-    """Number and suffix of all that is there of this name's versions, locks included; ascending."""
+    """Number and suffix of all folders and locks of this name's versions, ascending."""
     matches = [VERSION.fullmatch(path.name) for path in repository.iterdir()]
     return sorted(
         (int(match["number"]), match["suffix"])
@@ -108,11 +110,10 @@ def model_file(folder: Path) -> Path | None:
 
 @contextlib.contextmanager
 def lock_versions(repository: Path, name: str) -> Iterator[None]:
-    """The versions of this name are one's own to rename and delete, for a moment; what killed
-    builds have left is cleared before.
+    """Locks the versions of this name, and first clears what killed builds have left.
 
     Raises:
-        RepositoryError: the repository cannot be written, or somebody does not let the lock go.
+        RepositoryError: the repository cannot be written, or another command keeps the lock.
     """
     lock = FileLock(repository / f".{name}{LOCK}", timeout=LOCK_TIMEOUT_S)
     try:
@@ -128,7 +129,11 @@ def lock_versions(repository: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors(what: str, only: Sequence[int] = ()) -> Iterator[None]:
-    """An error of the disk in one sentence: any, or those of these numbers."""
+    """Turns errors of the disk, all or those of these numbers, into one sentence.
+
+    Raises:
+        RepositoryError: the disk reported one.
+    """
     try:
         yield
     except Timeout:
@@ -137,7 +142,7 @@ def disk_errors(what: str, only: Sequence[int] = ()) -> Iterator[None]:
         if only and error.errno not in only:
             raise
         raise RepositoryError(
-            f"{what}: {error.strerror or error}; mend that, or name another repository with "
+            f"{what}: {error.strerror or error}; fix that, or name another repository with "
             "--repository or CONVOY_REPOSITORY."
         ) from error
 
@@ -147,15 +152,15 @@ def build_lock(repository: Path, name: str, number: int) -> BaseFileLock:
 
 
 def _clear(repository: Path, name: str) -> None:
-    """Deletes what nobody is at work on; called with the name's lock held."""
-    left = {
+    """Deletes what no running build owns; call with the name's lock held."""
+    numbers = {
         number
         for number, form in list_forms(repository, name)
         if form not in (PUBLISHED, WITHDRAWN)
     }
-    for number in left:
+    for number in numbers:
         lock = build_lock(repository, name, number)
-        with contextlib.suppress(Timeout), lock:  # held: by a build at work
+        with contextlib.suppress(Timeout), lock:  # held by a running build
             published, replaced, *others = (
                 version_path(repository, name, number, form)
                 for form in (PUBLISHED, REPLACED, STAGING, DELETED)
@@ -170,13 +175,13 @@ def _clear(repository: Path, name: str) -> None:
 
 def remember_number(repository: Path, name: str, number: int) -> None:
     path = repository / f".{name}.highest"
-    beside = path.with_suffix(".new")
-    beside.write_text(str(max(number, _remembered(repository, name))))
-    beside.replace(path)
+    new_path = path.with_suffix(".new")
+    new_path.write_text(str(max(number, _remembered(repository, name))))
+    new_path.replace(path)
 
 
 def _remembered(repository: Path, name: str) -> int:
-    """0 where nothing was published yet, as in a fresh clone."""
+    """0 if nothing was published yet, as in a fresh clone."""
     try:
         return int((repository / f".{name}.highest").read_text())
     except (FileNotFoundError, ValueError):

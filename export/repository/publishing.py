@@ -1,4 +1,4 @@
-"""Making a version aside, publishing it by one rename, and deleting the old ones."""
+"""Staging a version, publishing it with one rename, and deleting old versions."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from export.repository.layout import (
 
 @dataclass
 class Staging:
-    """A version in the making."""
+    """A version that is being built."""
 
     folder: Path  # NAME.vN.staging
-    published: Path  # NAME.vN, where it will be
-    replace: bool  # whether that is there already, to be rebuilt
+    published: Path  # NAME.vN, its later name
+    replace: bool  # whether that exists and is rebuilt
 
     def publish(self) -> None:
-        """One rename; one that is rebuilt steps aside just before.
+        """Renames the folder; a version that is rebuilt is moved away just before.
 
         Raises:
-            RepositoryError: the repository cannot be written, or the version is there already.
+            RepositoryError: the repository cannot be written, or the version exists already.
         """
         repository, (name, _, number) = self.published.parent, self.published.name.rpartition(".v")
         with lock_versions(repository, name):
             if self.published.exists() and not self.replace:
-                raise RepositoryError(f"{self.published} is there already: build once more.")
+                raise RepositoryError(f"{self.published} exists already: build again.")
             remember_number(repository, name, int(number))
             aside = version_path(repository, name, int(number), REPLACED)
             if self.published.exists():
@@ -57,10 +57,10 @@ class Staging:
 
 @contextlib.contextmanager
 def staging(repository: Path, name: str, *, replace: bool = False) -> Iterator[Staging]:
-    """A fresh staging folder for the next version, or for the highest one anew (`replace`).
+    """A fresh staging folder for the next version, or (`replace`) for the highest one.
 
-    What is not published when the block ends is deleted. Builds of one model at once get a number
-    each.
+    It is deleted unless it was published when the block ends. Concurrent builds of one model get
+    different numbers.
 
     Raises:
         RepositoryError: the repository cannot be written or is full, or another build replaces the
@@ -73,50 +73,52 @@ def staging(repository: Path, name: str, *, replace: bool = False) -> Iterator[S
     try:
         with disk_errors(f"Cannot write to the model repository {repository}"):
             (staged.folder / "1").mkdir(parents=True)
-        with disk_errors(f"Cannot make {staged.folder}, or what it is made of", only=DISK_FULL):
+        with disk_errors(f"Cannot write {staged.folder} or a stage in the cache", only=DISK_FULL):
             yield staged
     finally:
         shutil.rmtree(staged.folder, ignore_errors=True)
-        # While its file is there nobody takes the number, so the file goes after the folder.
+        # The lock's file reserves the number, so it is deleted after the folder.
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
 
 
 def _begin(repository: Path, name: str, *, replace: bool) -> tuple[Staging, BaseFileLock]:
-    """A number, and its lock before there is a folder: nobody sees one of a build at work unlocked.
-    To be called with the name's lock held."""
+    """Chooses a number and takes its lock before the folder exists: no other command ever sees a
+    running build's folder unlocked. Call with the name's lock held."""
     published = version_numbers(repository, name)
-    is_there = replace and bool(published)
-    number = published[-1] if is_there else highest_number(repository, name) + 1
+    is_rebuild = replace and bool(published)
+    number = published[-1] if is_rebuild else highest_number(repository, name) + 1
     lock = build_lock(repository, name, number)
     try:
         lock.acquire()
     except Timeout as error:
         raise RepositoryError(
-            f"Another build of {name}.v{number} is at work in {repository}: wait until it is done."
+            f"Another build of {name}.v{number} is running in {repository}: wait until it is done."
         ) from error
     folder = version_path(repository, name, number, STAGING)
-    return Staging(folder, version_path(repository, name, number), is_there), lock
+    return Staging(folder, version_path(repository, name, number), is_rebuild), lock
 
 
 def prune(repository: Path, name: str, keep: int) -> list[str]:
-    """Deletes what is older than the `keep` highest published versions; the names of what went.
+    """Deletes versions below the `keep` highest published ones, and returns their names.
 
-    Withdrawn versions do not count, and go when they are older than all that stay.
+    Withdrawn versions do not count; they are deleted if they are lower than all that stay.
 
     Raises:
         RepositoryError: fewer than two would stay, or the repository cannot be written.
     """
     if keep < 2:
-        raise RepositoryError(f"At least 2 versions stay, to have one to go back to; got {keep}.")
+        raise RepositoryError(
+            f"At least 2 versions must be kept, so that a rollback is possible; got {keep}."
+        )
     deleted = []
     with lock_versions(repository, name):
         kept = version_numbers(repository, name)[-keep:]
         for number, suffix in list_forms(repository, name):
             if suffix in (PUBLISHED, WITHDRAWN) and len(kept) == keep and number < kept[0]:
                 folder = version_path(repository, name, number, suffix)
-                # First a name that nothing serves: a kill on the way leaves no half version.
+                # First a name that nothing serves: a kill leaves no partial version.
                 shutil.rmtree(folder.rename(version_path(repository, name, number, DELETED)))
                 deleted.append(folder.name)
     return deleted

@@ -24,10 +24,10 @@ from export.repository.layout import (
 
 
 def withdraw(repository: Path, name: str) -> tuple[str, str]:
-    """The version that went, and the one that is the highest now.
+    """Withdraws the highest version; returns its name, and the name of the highest one now.
 
     Raises:
-        RepositoryError: there is none to withdraw, or none would be left.
+        RepositoryError: there is no version to withdraw, or none would be left.
     """
     _require(repository, name)
     with lock_versions(repository, name):
@@ -45,49 +45,51 @@ def withdraw(repository: Path, name: str) -> tuple[str, str]:
 
 
 def restore(repository: Path, version: str) -> tuple[str, str]:
-    """The version that came back, and the one that is the highest now.
+    """Restores a version; returns its name, and the name of the highest one now.
 
     Raises:
-        RepositoryError: it is not there, or is not withdrawn.
+        RepositoryError: it does not exist, or is not withdrawn.
     """
     match = VERSION.fullmatch(version.removesuffix(WITHDRAWN))
     if not match or match["suffix"]:
-        raise RepositoryError(f"{version!r} is no version: name one as NAME.vN, such as lenet5.v2.")
+        raise RepositoryError(
+            f"{version!r} is not a version: name one as NAME.vN, such as lenet5.v2."
+        )
     name, number = match["name"], int(match["number"])
     _require(repository, name)
     with lock_versions(repository, name):
         withdrawn = version_numbers(repository, name, WITHDRAWN)
         if number not in withdrawn:
-            there = ", ".join(f"{name}.v{each}" for each in withdrawn) or "none"
-            served = number in version_numbers(repository, name)
+            choices = ", ".join(f"{name}.v{choice}" for choice in withdrawn) or "none"
+            is_published = number in version_numbers(repository, name)
             raise RepositoryError(
                 f"{name}.v{number} is not withdrawn, it is published."
-                if served
-                else f"There is no {name}.v{number} in {repository}; withdrawn: {there}."
+                if is_published
+                else f"There is no {name}.v{number} in {repository}; withdrawn: {choices}."
             )
         _rename(repository, name, number, WITHDRAWN, PUBLISHED)
         return f"{name}.v{number}", f"{name}.v{version_numbers(repository, name)[-1]}"
 
 
 def _rename(repository: Path, name: str, number: int, old: str, new: str) -> None:
-    to = version_path(repository, name, number, new)
-    if to.exists():
-        raise RepositoryError(f"{to} is there already: delete the one of the two that is wrong.")
-    version_path(repository, name, number, old).rename(to)
+    target = version_path(repository, name, number, new)
+    if target.exists():
+        raise RepositoryError(f"{target} exists already: delete the wrong one of the two.")
+    version_path(repository, name, number, old).rename(target)
 
 
 def _require(repository: Path, name: str) -> None:
-    """Before there is a lock: nothing is left behind for a name that nobody has."""
+    """Checked before the lock is taken, which would leave a file for a name that does not exist."""
     if not repository.is_dir():
         raise RepositoryError(
             f"There is no model repository at {repository}: name one with --repository or "
             "CONVOY_REPOSITORY."
         )
-    here = model_names(repository)
-    if name in here:
+    known = model_names(repository)
+    if name in known:
         return
-    nearest = difflib.get_close_matches(name, here, n=3, cutoff=0.5)
-    known = f"{'nearest' if nearest else 'there are'}: {', '.join(nearest or sorted(here))}"
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"{'nearest' if nearest else 'there are'}: {', '.join(nearest or sorted(known))}"
     raise RepositoryError(
-        f"{repository} has no model {name!r}; {known if here else 'it is empty'}."
+        f"{repository} has no model {name!r}; {hint if known else 'it is empty'}."
     )

@@ -79,9 +79,9 @@ def test_a_lower_version_comes_back_below_the_highest(repository: Path) -> None:
         (("rollback", "nett"), "has no model 'nett'; nearest: net"),
         (("rollback", "zzz"), "there are: net, other"),
         (("restore", "nett.v1"), "has no model 'nett'; nearest: net"),
-        (("restore", "net"), "'net' is no version: name one as NAME.vN"),
-        (("restore", "../net.v1"), "is no version"),
-        (("restore", "net.v1.staging"), "is no version"),
+        (("restore", "net"), "'net' is not a version: name one as NAME.vN"),
+        (("restore", "../net.v1"), "is not a version"),
+        (("restore", "net.v1.staging"), "is not a version"),
         (("restore", "net.v2"), "net.v2 is not withdrawn, it is published"),
         (("restore", "net.v7"), "There is no net.v7 in"),
     ],
@@ -105,7 +105,7 @@ def test_all_withdrawn_is_said_and_restored_from(repository: Path) -> None:
 
 def test_two_folders_of_one_version_are_not_put_over_each_other(repository: Path) -> None:
     (repository / "net.v10.withdrawn").mkdir()
-    assert "net.v10.withdrawn is there already" in refused(repository, "rollback", "net")
+    assert "net.v10.withdrawn exists already" in refused(repository, "rollback", "net")
     assert "net.v10" in folders(repository)
 
 

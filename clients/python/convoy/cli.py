@@ -1,8 +1,8 @@
-"""The `convoy` command: what a client needs is here; what else is installed adds its own commands.
+"""The `convoy` command: the client's commands, and those of other installed distributions.
 
-A distribution adds its own by entry points of the group `convoy.commands`: a function that Typer
-can read, or a Typer app with several commands. Results go to stdout, everything else to stderr;
-exit codes: 0 done, 1 failed, 2 wrong usage.
+A distribution adds its own with entry points of the group `convoy.commands`: a function, which is
+the command of that name, or a Typer app with several commands. Results go to stdout, everything
+else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ Server = Annotated[
     typer.Option(
         envvar="CONVOY_SERVER",
         help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP; grpcs:// and https:// "
-        "for the same over TLS, trusting the file that CONVOY_CA names. CONVOY_API_KEY is the key.",
+        "for the same over TLS, with the authorities in the file CONVOY_CA. CONVOY_API_KEY is the "
+        "API key.",
     ),
 ]
-TimeoutS = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait.")]
+TimeoutS = Annotated[
+    float, typer.Option("--timeout", min=0.001, help="Seconds to wait for an answer.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
@@ -47,13 +50,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Annotated[str, typer.Option(help="Name of the model; `convoy models` lists them.")],
-    version: Annotated[str, typer.Option(help="Its version; unset: the default one.")] = "",
-    top_k: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    version: Annotated[str, typer.Option(help="Its version; unless given, the default one.")] = "",
+    top_k: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
     server: Server = DEFAULT_SERVER,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a running gateway what is in an image.
+    """Classify images with a running gateway.
 
     Examples:
 
@@ -65,7 +68,7 @@ def classify(
     try:
         client = Client(server, timeout_s=timeout_s)
     except ConvoyError as error:
-        complain(f"{server}: {error}")
+        print_error(f"{server}: {error}")
         raise typer.Exit(1) from error
     with client:
         for path in images:
@@ -73,7 +76,7 @@ def classify(
                 answer = client.classify(path, model=model, version=version, top_k=top_k)
             except ConvoyError as error:
                 failed = True
-                complain(f"{path}: {error}")
+                print_error(f"{path}: {error}")
             else:
                 show(path, answer, as_json)
     raise typer.Exit(1 if failed else 0)
@@ -88,18 +91,18 @@ def models(
     """List what a running gateway serves."""
     try:
         with Client(server, timeout_s=timeout_s) as client:
-            found = client.models()
+            served = client.models()
     except ConvoyError as error:
-        complain(f"{server}: {error}")
+        print_error(f"{server}: {error}")
         raise typer.Exit(1) from error
     if as_json:
         print(
             json_format.MessageToJson(
-                pb.ListModelsResponse(models=found), preserving_proto_field_name=True
+                pb.ListModelsResponse(models=served), preserving_proto_field_name=True
             )
         )
     else:
-        Console().print(table_of(found))
+        Console().print(render_table(served))
 
 
 def show(path: Path, answer: Classification, as_json: bool) -> None:
@@ -107,15 +110,15 @@ def show(path: Path, answer: Classification, as_json: bool) -> None:
         print(json.dumps({"image": str(path), **asdict(answer)}))
         return
     print(f"{path}: {answer.model} v{answer.version}, {answer.precision}, weights {answer.weights}")
-    for found in answer.classes:
-        print(f"  {found.score:7.2%}  {found.label}")
+    for class_ in answer.classes:
+        print(f"  {class_.score:7.2%}  {class_.label}")
     if answer.weights == "random":
-        complain("the weights are random: the answer means nothing")
+        print_error("the weights are random: the answer is meaningless")
 
 
-def table_of(found: list[pb.Model]) -> Table:
+def render_table(models: list[pb.Model]) -> Table:
     table = Table("model", "version", "state", "precision", "weights", "parameters", "manifest")
-    for model in found:
+    for model in models:
         state = pb.State.Name(model.state).removeprefix("STATE_").lower()
         table.add_row(
             model.name,
@@ -129,17 +132,17 @@ def table_of(found: list[pb.Model]) -> Table:
     return table
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     print(f"convoy: {message}", file=sys.stderr)
 
 
 def main() -> None:
-    for command in sorted(entry_points(group="convoy.commands"), key=lambda found: found.name):
-        commands = command.load()
-        if isinstance(commands, typer.Typer):
-            app.add_typer(commands)
+    for entry in sorted(entry_points(group="convoy.commands"), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command)
         else:
-            app.command(command.name)(commands)
+            app.command(entry.name)(command)
     app()
 
 

@@ -1,4 +1,4 @@
-"""One facade over both wires.
+"""One client for both transports.
 
 from convoy import Client
 
@@ -42,7 +42,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Classification:
-    """The best classes of one image, and where they come from."""
+    """The best classes of one image, and what answered."""
 
     classes: tuple[Class, ...]  # best first
     model: str
@@ -50,7 +50,7 @@ class Classification:
     runtime: str
     precision: str  # "fp32", "fp16" or "int8"
     device: str  # "cpu" or "gpu"
-    weights: str  # "random" means that the answer means nothing
+    weights: str  # "random": the answer is meaningless
     manifest_digest: str
     batch_size: int  # images that went through the network together
     total_ms: float  # in the gateway
@@ -60,22 +60,22 @@ class Classification:
     def best(self) -> Class:
         """
         Raises:
-            IndexError: every class scored below the min_score that was asked for.
+            IndexError: every class scored below the requested min_score.
         """
         return self.classes[0]
 
 
 class Client:
-    """A connection to a gateway; usable from several threads, to be closed at the end.
+    """A connection to a gateway, for use from any thread; close it at the end.
 
-    ca: PEM file of the authorities to trust; unset: CONVOY_CA, then those that are built in.
-    certificate, key: PEM files, where the gateway asks for a certificate (mutual TLS).
-    api_key: unset: CONVOY_API_KEY, then none.
+    ca: PEM file of the authorities to trust; default: CONVOY_CA, then the built-in ones.
+    certificate, key: PEM files, if the gateway requires a client certificate (mutual TLS).
+    api_key: default: CONVOY_API_KEY, then none.
 
-    Every method raises a ConvoyError (`convoy.errors`), the same over both wires.
+    Every method raises ConvoyErrors (`convoy.errors`), the same over both transports.
 
     Raises:
-        InvalidRequest: a file cannot be read, or is given where there is no TLS.
+        InvalidRequest: a file cannot be read, or is given without TLS.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class Client:
         is_http = server.startswith(("http://", "https://"))
         is_tls = server.startswith(("https://", "grpcs://"))
         if (ca or certificate or key) and not is_tls:
-            raise InvalidRequest(f"{server} is no TLS: say https:// or grpcs:// before it")
+            raise InvalidRequest(
+                f"{server} does not use TLS: start the address with https:// or grpcs://"
+            )
         tls = Tls(ca or os.environ.get("CONVOY_CA"), certificate, key) if is_tls else None
         secret = os.environ.get("CONVOY_API_KEY", "") if api_key is None else api_key
         transport = HttpTransport if is_http else GrpcTransport
@@ -128,11 +130,11 @@ class Client:
         top_k: int | None = None,
         min_score: float | None = None,
     ) -> list[Classification | ConvoyError]:
-        """Several images in one call; of each, in their order, its classification or its error.
+        """Classifies images in one call: for each, in order, its classification or its error.
 
         Raises:
-            ConvoyError: the batch as a whole is refused: there are more than the gateway takes at
-                once, say, or it cannot be reached.
+            ConvoyError: the whole batch failed: it has too many images, for instance, or the
+                gateway cannot be reached.
         """
         options = {"version": version, "top_k": top_k, "min_score": min_score}
         requests = [to_request(image, model=model, **options) for image in images]
@@ -147,11 +149,11 @@ class Client:
         ]
 
     def models(self) -> list[pb.Model]:
-        """Every version that the gateway knows, without labels, golden images and reports."""
+        """All versions on the gateway, without labels, golden images and parity reports."""
         return list(self._transport.list_models(self._timeout_s).models)
 
     def model(self, name: str, version: str = "") -> pb.Model:
-        """Everything known of one version; the default one unless told."""
+        """All facts about one version, by default the model's default version."""
         request = pb.GetModelRequest(model=name, version=version)
         return self._transport.get_model(request, self._timeout_s)
 
@@ -173,7 +175,7 @@ class Client:
 def to_request(image: bytes | PathLike, **fields: Any) -> pb.ClassifyRequest:
     """
     Raises:
-        BadImage: there is no such file.
+        BadImage: the file cannot be read.
     """
     content = image if isinstance(image, bytes) else read_image(Path(image))
     return pb.ClassifyRequest(image=pb.Image(content=content), **fields)
@@ -189,7 +191,7 @@ def read_image(path: Path) -> bytes:
 def to_classification(response: pb.ClassifyResponse) -> Classification:
     return Classification(
         classes=tuple(
-            Class(found.label, found.score, found.index, found.id) for found in response.classes
+            Class(entry.label, entry.score, entry.index, entry.id) for entry in response.classes
         ),
         model=response.model,
         version=response.version,

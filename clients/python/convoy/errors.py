@@ -1,13 +1,13 @@
-"""What can go wrong with a call, the same over both wires.
+"""The errors of a call, the same over both transports.
 
 ConvoyError
 ├── InvalidRequest       an option or a field is wrong
-├── BadImage             empty, corrupt, unsupported, too large, or without what the model reads
-├── NotFound             no such model or version
-├── Overloaded           more work than the gateway may hold: retry_after_s says when
+├── BadImage             empty, corrupt, unsupported, too large, or without a digit to read
+├── NotFound             the gateway has no such model or version
+├── Overloaded           the gateway is at its limit: retry after retry_after_s
 ├── DeadlineExceeded     no answer in time
-├── Unavailable          not reachable, not ready, or shutting down: try again later
-├── NotAllowed           no credentials, or not enough
+├── Unavailable          not reachable, not ready, or shutting down: retry later
+├── NotAllowed           credentials are missing or insufficient
 └── ServerFault          the model or the gateway failed
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class ConvoyError(Exception):
-    """`reason` is the gateway's word for it, such as IMAGE_DECODE_FAILED; it may be empty."""
+    """`reason` is the gateway's code, such as IMAGE_DECODE_FAILED; it may be empty."""
 
     def __init__(self, message: str, reason: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ _BY_CODE: dict[str, type[ConvoyError]] = {
     "RESOURCE_EXHAUSTED": Overloaded,
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "UNAVAILABLE": Unavailable,
-    # This client never cancels: it is a server on its way out, which has not taken the call.
+    # This client never cancels: a server that shuts down has not accepted the call.
     "CANCELLED": Unavailable,
     "UNAUTHENTICATED": NotAllowed,
     "PERMISSION_DENIED": NotAllowed,
@@ -72,6 +72,6 @@ _BY_CODE: dict[str, type[ConvoyError]] = {
 def from_code(
     code: str, message: str, reason: str, retry_after_s: float | None = None
 ) -> ConvoyError:
-    """The error for a canonical gRPC code (both wires carry it) and the gateway's reason."""
+    """The error for a canonical gRPC code (both transports carry it) and the gateway's reason."""
     kind = BadImage if reason.startswith("IMAGE_") else _BY_CODE.get(code, ServerFault)
     return kind(message, reason, retry_after_s)

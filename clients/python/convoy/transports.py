@@ -1,4 +1,4 @@
-"""The two wires. Each turns a message of the contract into a message, or raises a ConvoyError."""
+"""The two transports, gRPC and HTTP. A call sends a message of the contract and returns another."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ Answer = TypeVar("Answer", bound=Message)
 PathLike: TypeAlias = str | os.PathLike[str]
 
 GRPC_OPTIONS = [
-    # A model's facts, labels and golden images included; gRPC's own limit is 4 MiB.
+    # For a model's facts with labels and golden images; gRPC's own limit is 4 MiB.
     ("grpc.max_receive_message_length", 64 << 20),
-    # The gateway knows how large an image may be.
+    # The gateway limits the size of images.
     ("grpc.max_send_message_length", -1),
-    # Back within two seconds of a gateway's return; gRPC itself would wait for up to two minutes.
+    # Reconnect within two seconds of a gateway's return; gRPC itself would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
-# The gateway answers DEADLINE_EXCEEDED itself; this much later the client stops listening.
-HTTP_PATIENCE_S = 1.0
+# The gateway answers DEADLINE_EXCEEDED itself; the client waits this much longer for it.
+HTTP_GRACE_S = 1.0
 
 
 class Transport(Protocol):
@@ -55,7 +55,7 @@ class Transport(Protocol):
 
 @dataclass(frozen=True)
 class Tls:
-    """Whom to trust (None: the authorities that are built in), and what to show them; PEM files."""
+    """PEM files: the trusted authorities (None: the built-in ones), the client's certificate."""
 
     ca: PathLike | None = None
     certificate: PathLike | None = None
@@ -66,19 +66,23 @@ class Tls:
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
     def for_http(self) -> ssl.SSLContext:
-        self._read()  # ssl would not name a file that is not there
+        self._read()  # ssl would not name a missing file
         ca = self.ca
         try:
             context = ssl.create_default_context(cafile=ca) if ca else httpx.create_ssl_context()
             if self.certificate:
                 context.load_cert_chain(self.certificate, self.key)
         except ssl.SSLError as error:
-            raise errors.InvalidRequest(f"not PEM files of what they should be: {error}") from error
+            raise errors.InvalidRequest(
+                f"not PEM files of a certificate, its key or authorities: {error}"
+            ) from error
         return context
 
     def _read(self) -> list[bytes | None]:
         if bool(self.certificate) != bool(self.key):
-            raise errors.InvalidRequest("a certificate and its key are given together")
+            raise errors.InvalidRequest(
+                "a certificate needs its key, and a key its certificate: give both"
+            )
         paths = (self.ca, self.certificate, self.key)
         try:
             return [Path(path).read_bytes() if path else None for path in paths]
@@ -133,19 +137,19 @@ def authorization(api_key: str) -> dict[str, str]:
 
 
 def from_rpc_error(error: grpc.RpcError) -> errors.ConvoyError:
-    assert isinstance(error, grpc.Call)  # what a stub raises is both
+    assert isinstance(error, grpc.Call)  # a stub's exceptions are both
     status = rpc_status.from_call(error)
-    reason, retry_after_s = details_of(status) if status else ("", None)
+    reason, retry_after_s = parse_details(status) if status else ("", None)
     return errors.from_code(error.code().name, error.details() or "", reason, retry_after_s)
 
 
 def from_status(status: status_pb2.Status) -> errors.ConvoyError:
-    """The error of one request of several."""
-    return errors.from_code(CODE_NAMES[status.code], status.message, *details_of(status))
+    """The error of one request of a batch."""
+    return errors.from_code(CODE_NAMES[status.code], status.message, *parse_details(status))
 
 
-def details_of(status: status_pb2.Status) -> tuple[str, float | None]:
-    """The gateway's reason, and the seconds after which another try may succeed."""
+def parse_details(status: status_pb2.Status) -> tuple[str, float | None]:
+    """The gateway's reason, and the seconds after which a retry may succeed."""
     reason, retry_after_s = "", None
     for detail in status.details:
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
@@ -207,9 +211,7 @@ class HttpTransport:
         self, answer: Answer, method: str, path: str, timeout_s: float, **options: Any
     ) -> Answer:
         try:
-            response = self._http.request(
-                method, path, timeout=timeout_s + HTTP_PATIENCE_S, **options
-            )
+            response = self._http.request(method, path, timeout=timeout_s + HTTP_GRACE_S, **options)
         except httpx.TimeoutException as error:
             raise errors.DeadlineExceeded(f"no answer within {timeout_s:g} s") from error
         except httpx.HTTPError as error:
@@ -220,7 +222,7 @@ class HttpTransport:
 
 
 def from_problem(response: httpx.Response) -> errors.ConvoyError:
-    """The error of an RFC 9457 document; of any other answer, as much as its status says."""
+    """The error in an RFC 9457 document; for any other answer, an error after its status."""
     retry_after = response.headers.get("retry-after", "")
     retry_after_s = float(retry_after) if retry_after.isdecimal() else None
     try:

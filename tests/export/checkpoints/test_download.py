@@ -132,7 +132,7 @@ def test_damaged_file_in_the_cache_is_deleted_before_it_is_used(
 ) -> None:
     downloads.folder.mkdir()
     (downloads.folder / CHECKPOINT.file).write_bytes(CONTENT[:HALF])
-    with pytest.raises(DownloadError, match="build again to download it anew"):
+    with pytest.raises(DownloadError, match="build again to download it"):
         fetch(CHECKPOINT, downloads)
     assert kept(downloads) == []
     assert fetch(CHECKPOINT, downloads).read_bytes() == CONTENT
@@ -230,7 +230,9 @@ def test_address_that_is_none_says_so(url: str, reason: str, tmp_path: Path) -> 
 
 def test_file_that_the_server_lacks_is_asked_for_once(files: Files, downloads: Downloads) -> None:
     files.statuses = [404]
-    with pytest.raises(DownloadError, match=r"\(the server says 404 Not Found\): give --weights"):
+    with pytest.raises(
+        DownloadError, match=r"\(the server answers 404 Not Found\): give --weights"
+    ):
         fetch(CHECKPOINT, downloads)
     assert len(files.asked) == 1
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from export.catalog import CATALOG, Checkpoint, Network, find, photo
 from export.checkpoints.download import Downloads
 from export.checkpoints.load import Loaded, load
-from export.checkpoints.state_dicts import architecture, fitting, read, shapes
+from export.checkpoints.state_dicts import architecture, find_fitting, read_state_dict, shapes
 from export.errors import CheckpointError
 from export.proof.parity import torch_answer
 from export.samples.images import samples
@@ -80,9 +80,9 @@ def test_auxiliary_heads_are_left_out(name: str, tmp_path: Path) -> None:
     with torch.device("meta"):
         trained = getattr(module, name)(aux_heads=True).state_dict()
     path = saved(tmp_path / "trained.pth", dict(trained))
-    state = read(Path(path))
+    state = read_state_dict(Path(path))
     assert len(state) < len(trained)
-    assert fitting(state) == [name]
+    assert find_fitting(state) == [name]
 
 
 def test_published_file_is_known_by_its_content(
@@ -102,7 +102,7 @@ def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     ("fault", "message"),
     [
         (lambda state: without(state, "c5.weight"), r"it lacks c5\.weight;"),
-        (lambda state: state | {"c9.bias": torch.zeros(1)}, r"it has besides c9\.bias;"),
+        (lambda state: state | {"c9.bias": torch.zeros(1)}, r"it also has c9\.bias;"),
         (
             lambda state: state | {"f6.bias": torch.zeros(85)},
             r"another shape for f6\.bias \[85\] instead of \[84\]; it fits no network of the",
@@ -236,14 +236,14 @@ def test_classes_that_have_no_label_are_refused_with_both_numbers(
     path = fine_tuned(tmp_path / "flowers.pth", 5)
     with pytest.raises(
         CheckpointError,
-        match=rf"answers 5 classes, and there are {labels or 10} labels: give --labels FILE",
+        match=rf"has 5 classes, and there are {labels or 10} labels: give --labels ",
     ):
         load(find("nin_cifar10"), path, classes=labels)
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "imagenet1k_v1", "digits", "random"])
 def test_only_a_file_has_other_classes(weights: str) -> None:
-    with pytest.raises(CheckpointError, match=f"The {weights} weights of alexnet answer its own"):
+    with pytest.raises(CheckpointError, match=f"The {weights} weights of alexnet have"):
         load(find("alexnet"), weights, classes=5)
 
 

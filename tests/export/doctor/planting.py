@@ -19,7 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from typer.testing import CliRunner
 
 from export.doctor.command import doctor
-from export.repository.layout import FACTS_KEY, manifest_digest
+from export.repository.config import FACTS_KEY, manifest_digest
 
 ROOT = Path(__file__).parents[3]
 REBUILD = (

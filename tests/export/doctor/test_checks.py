@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.repository.layout import FACTS_KEY
+from export.repository.config import FACTS_KEY
 from tests.export.doctor.planting import (
     REBUILD,
     REBUILD_BY_NAME,

@@ -167,7 +167,7 @@ def test_build_that_fails_publishes_nothing(tmp_path: Path) -> None:
 
 def test_published_version_is_never_overwritten(tmp_path: Path) -> None:
     with (
-        pytest.raises(RepositoryError, match=r"net\.v1 is there already"),
+        pytest.raises(RepositoryError, match=r"net\.v1 exists already"),
         staging(tmp_path, "net") as staged,
     ):
         (tmp_path / "net.v1").mkdir()
@@ -346,7 +346,8 @@ FULL = """
     try:
         with staging(Path(sys.argv[1]), "net") as staged:
             labels = [pb.Label(name="a" * 2000)]
-            write(staged.folder, pb.Model(labels=labels, manifest=pb.Manifest(network="net")), 8)
+            model = pb.Model(labels=labels, manifest=pb.Manifest(network="net"))
+            write_config(staged.folder, model, 8)
             staged.publish()
     except RepositoryError as error:
         sys.exit(str(error))
