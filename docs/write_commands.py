@@ -1,4 +1,4 @@
-"""Writes docs/commands.md from the commands' own help, so that it cannot say anything else.
+"""Writes docs/commands.md from the commands' own help, so that the two always agree.
 
 python docs/write_commands.py           writes the page
 python docs/write_commands.py --print   prints what it would write; a test compares the two
@@ -16,7 +16,7 @@ COMMANDS = (
     *("", "classify", "models", "serve", "build", "verify", "doctor", "rollback", "restore"),
     *("train", "describe", "compare"),
 )
-# What decides how help is laid out, and who reads it: the same everywhere.
+# The layout of help, the same on every machine.
 LAYOUT = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
 
 HEAD = """\
@@ -26,18 +26,18 @@ Written by `make docs` from each command's own `--help`.
 """
 
 
-def help_of(command: str) -> str:
+def run_help(command: str) -> str:
     words = [Path(sys.executable).with_name("convoy"), *command.split(), "--help"]
     environment = {**os.environ, **LAYOUT}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    process = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    return "\n".join(line.rstrip() for line in process.stdout.strip().splitlines())
 
 
 def page() -> str:
     sections = [HEAD]
     for command in COMMANDS:
         title = f"convoy {command}".strip()
-        sections.append(f"## {title}\n\n```\n{help_of(command)}\n```\n")
+        sections.append(f"## {title}\n\n```\n{run_help(command)}\n```\n")
     return "\n".join(sections)
 
 

@@ -3,9 +3,9 @@
 python docs/write_models.py           writes the page
 python docs/write_models.py --print   prints what it would write; a test compares the two
 
-Nothing is told here that is told elsewhere: references and checkpoints are the catalog's, sizes the
-describe stage's, printed figures those of export/study/reported_figures.py, and what differs from a
-paper stands at the head of the architecture's file, from which it is taken word by word.
+All facts come from elsewhere: references and checkpoints from the catalog, sizes from
+export/layers.py, published figures from export/study/reported_figures.py, and the differences from
+a paper, word for word, from the head of the architecture's file.
 """
 
 from __future__ import annotations
@@ -21,31 +21,44 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from export.catalog import CATALOG, Checkpoint, Network  # noqa: E402
-from export.compare import Row, depth, megabytes, percent, row  # noqa: E402
 from export.layers import Description, describe_network  # noqa: E402
-from export.study.reported_figures import PUBLISHED, TABLE_1, Accuracy, Printed  # noqa: E402
+from export.study.figures import (  # noqa: E402
+    Row,
+    compute_row,
+    depth,
+    render_accuracy,
+    render_megabytes,
+)
+from export.study.reported_figures import (  # noqa: E402
+    REPORTED,
+    TABLE_1,
+    Printed,
+    ReportedAccuracy,
+)
 
 PAGE = Path(__file__).with_name("models.md")
 
 HEAD = """\
 # Models
 
-Every network that can be built, written by `make docs` from the catalog, the describe stage, the
-published figures and the heads of the architectures' files. `convoy describe NAME` shows one layer
-by layer, `convoy compare` lays them side by side.
+Every network that can be built, written by `make docs` from the catalog, the layers, the published
+figures and the heads of the architectures' files. `convoy describe NAME` shows one layer by layer,
+`convoy compare` compares them.
 
-- **Depth** is the number of layers with weights on the longest way through.
-- **Parameters** are what training changes, running statistics left out; MB is four bytes each.
-- **MACs** are the multiplications of convolution and linear layers for one image. Biases, norms,
-  pools and activations count nothing, nor do heads that only training has.
-- **Top-1 / top-5** are right answers in per cent, of the default checkpoint where there is one; the
-  sections below say of what else.
+- **Depth** is the number of layers with weights on the longest path.
+- **Parameters** are the trainable ones, without running statistics; MB is four bytes each.
+- **MACs** are the multiplications of convolution and linear layers for one image, without biases,
+  norms, pools, activations, and heads that are only used in training.
+- **Top-1 / top-5** are correct answers in per cent, for the default checkpoint if there is one; the
+  sections below have the details.
 """
 
 
 def page() -> str:
-    rows = {name: row(network, ROOT / "model_repository") for name, network in CATALOG.items()}
-    families = groupby(CATALOG.values(), key=module_of)
+    rows = {
+        name: compute_row(network, ROOT / "model_repository") for name, network in CATALOG.items()
+    }
+    families = groupby(CATALOG.values(), key=lambda network: network.architecture.partition(":")[0])
     return "\n".join(
         [
             HEAD,
@@ -59,34 +72,34 @@ def overview(rows: Iterable[Row]) -> str:
     header = ("network", "paper", "depth", "parameters", "MACs", "MB", "top-1 / top-5 %")
     lines = [
         (
-            f"[{each.name}](#{each.name})",
-            f"{each.paper} {each.year}",
-            str(each.depth),
-            f"{each.parameters:,}",
-            f"{each.macs:,}",
-            megabytes(each.weights_bytes),
-            percent(each.accuracy),
+            f"[{row.name}](#{row.name})",
+            f"{row.paper} {row.year}",
+            str(row.depth),
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            render_megabytes(row.weights_bytes),
+            render_accuracy(row.accuracy),
         )
-        for each in rows
+        for row in rows
     ]
     return table(header, lines, words=2)
 
 
 def family(module: str, networks: Sequence[Network], rows: dict[str, Row]) -> str:
-    """The head of the file, and the networks that it has."""
+    """Renders the head of the file, and its networks."""
     path = ROOT / "export" / "architectures" / f"{module}.py"
-    story = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    title = re.split(r"[:,]", story, maxsplit=1)[0]
+    head = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    title = re.split(r"[:,]", head, maxsplit=1)[0]
     link = f"From the head of [{path.name}](../{path.relative_to(ROOT)}):"
-    quoted = "\n".join(f"> {line}".rstrip() for line in with_lists(story))
+    quoted = "\n".join(f"> {line}".rstrip() for line in with_lists(head))
     sections = (section(network, rows[network.name]) for network in networks)
     return "\n".join([f"## {title} ({path.name})\n", f"{link}\n", f"{quoted}\n", *sections])
 
 
-def with_lists(story: str) -> Iterator[str]:
-    """Markdown ends a paragraph or a list at an empty line; a docstring does without."""
+def with_lists(head: str) -> Iterator[str]:
+    """Adds the empty lines that Markdown needs before and after a list."""
     in_list = False
-    for line in story.splitlines():
+    for line in head.splitlines():
         if line and line.startswith(("- ", "  ")) != in_list:
             in_list = not in_list
             yield ""
@@ -95,51 +108,51 @@ def with_lists(story: str) -> Iterator[str]:
 
 def section(network: Network, row: Row) -> str:
     description = describe_network(network)
-    published = PUBLISHED[network.name]
+    reported = REPORTED[network.name]
     facts = [
         f"Paper: {network.paper}",
-        f"Input: {network.channels}×{network.size}×{network.size}, {preparation(network)}",
-        f"Depth {row.depth}, {row.parameters:,} parameters ({megabytes(row.weights_bytes)} MB), "
-        f"{row.macs:,} MACs",
-        *(f"Accuracy: {right(each)}" for each in row.accuracy),
-        f"Weights: {weights(network)}",
+        f"Input: {network.channels}×{network.size}×{network.size}, {render_preprocessing(network)}",
+        f"Depth {row.depth}, {row.parameters:,} parameters "
+        f"({render_megabytes(row.weights_bytes)} MB), {row.macs:,} MACs",
+        *(f"Accuracy: {render_accuracies(accuracy)}" for accuracy in row.accuracy),
+        f"Weights: {render_weights(network)}",
     ]
-    parts = [f"### {network.name}\n", f"{published.what}\n", *(f"- {fact}" for fact in facts), ""]
-    if published.printed:
-        parts += [printed_table(network, published.printed, description)]
+    parts = [f"### {network.name}\n", f"{reported.summary}\n", *(f"- {fact}" for fact in facts), ""]
+    if reported.printed:
+        parts += [printed_table(network, reported.printed, description)]
     if network.name == "googlenet_2014":
         parts += [TABLE_1_HEAD, table_1(description)]
     return "\n".join(parts)
 
 
-def preparation(network: Network) -> str:
+def render_preprocessing(network: Network) -> str:
     if network.preprocessing.WhichOneof("kind") == "digit":
         digit = network.preprocessing.digit
-        return f"a digit, found in the picture, {digit.box} pixels high or wide"
+        return f"a digit, extracted from the picture, {digit.box} pixels high or wide"
     photo = network.preprocessing.photo
-    return f"a photo, its shorter side {photo.resize} pixels, {photo.crop} of its middle"
+    return f"a photo, its shorter side resized to {photo.resize} pixels, cropped to {photo.crop}"
 
 
-def right(accuracy: Accuracy) -> str:
+def render_accuracies(accuracy: ReportedAccuracy) -> str:
     figures = [
         f"{name} {value:g} %"
         for name, value in (("top-1", accuracy.top1), ("top-5", accuracy.top5))
         if value is not None
     ]
-    # What train.py measured says itself that it is top-1.
+    # train.py's descriptions begin with top-1.
     measured = accuracy.measured.removeprefix("top-1, ")
     return f"{', '.join(figures)} ({accuracy.source}; {measured})"
 
 
-def weights(network: Network) -> str:
+def render_weights(network: Network) -> str:
     if network.checkpoints:
-        return "; ".join(map(checkpoint, network.checkpoints))
+        return "; ".join(map(render_checkpoint, network.checkpoints))
     if network.weights == "digits":
         return f"trained here by `python export/train.py {network.name}`"
-    return "none are published; `--weights FILE` takes your own, `--weights random` seeded ones"
+    return "none are published: use your own (`--weights FILE`) or `--weights random`"
 
 
-def checkpoint(it: Checkpoint) -> str:
+def render_checkpoint(it: Checkpoint) -> str:
     photo = it.preprocessing.photo
     return f"`{it.file}` ({it.source}, resize {photo.resize}, crop {photo.crop})"
 
@@ -147,12 +160,12 @@ def checkpoint(it: Checkpoint) -> str:
 def printed_table(network: Network, printed: Iterable[Printed], description: Description) -> str:
     lines = [
         (
-            f"{WORDS[each.figure]} of {each.layer}" if each.layer else WORDS[each.figure],
-            each.printed,
-            f"{true(network, each, description):,}",
-            each.why,
+            f"{WORDS[size.figure]} of {size.layer}" if size.layer else WORDS[size.figure],
+            size.printed,
+            f"{count(network, size, description):,}",
+            size.why,
         )
-        for each in printed
+        for size in printed
     ]
     return table(("size", "printed", "true", "why"), lines, words=1, notes=1)
 
@@ -167,8 +180,8 @@ WORDS = {
 }
 
 
-def true(network: Network, printed: Printed, description: Description) -> int:
-    """The size that was printed, counted."""
+def count(network: Network, printed: Printed, description: Description) -> int:
+    """Returns the true size."""
     if printed.layer:
         return next(it for it in description.layers if it.name == printed.layer).activations
     if printed.figure == "input":
@@ -207,7 +220,7 @@ def table_1(description: Description) -> str:
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]], words: int, notes: int = 0) -> str:
-    """Markdown, padded so that it reads as text too: words on the left, numbers on the right."""
+    """Renders Markdown that is readable as text: words flush left, numbers flush right."""
     widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
     left = [place < words or place >= len(header) - notes for place in range(len(header))]
 
@@ -223,10 +236,6 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]], words: int, not
         for width, to_left in zip(widths, left, strict=True)
     ]
     return "\n".join([line(header), line(rule), *map(line, lines)]) + "\n"
-
-
-def module_of(network: Network) -> str:
-    return network.architecture.partition(":")[0]
 
 
 if __name__ == "__main__":

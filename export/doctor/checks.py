@@ -1,7 +1,7 @@
-"""What `convoy doctor` looks at in a version's folder, one check a function.
+"""The checks of `convoy doctor` on a version's folder, one per function.
 
-A check yields what is wrong and the one command that mends it. What it cannot even read is raised
-(`Unread`) and said once, however many checks wanted it.
+A check yields what is wrong and the one command that fixes it. It raises `Unreadable` for what it
+cannot read, which is reported once, however many checks need it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tritonclient.grpc.model_config_pb2 import DataType
 from export.catalog import MAX_GOLDEN_BYTES
 from export.conversion.engine_header import read_header
 from export.doctor.folder import (
-    BACKEND_OF_PLATFORM,
+    BACKEND_FILES,
     CONFIG_FILE,
-    FILE_OF_BACKEND,
     LABELS_FILE,
     ONNX_FILE,
     PLAN_FILE,
+    PLATFORM_BACKENDS,
     Finding,
-    Unread,
-    Version,
+    Unreadable,
+    VersionFolder,
     command,
     differs,
 )
@@ -35,208 +35,208 @@ from export.files import file_sha256
 from export.repository.config import FACTS_KEY, labels_text, manifest_digest
 from export.repository.layout import MODEL_FILES
 
-FORMAT_OF_FILE = {str(file): format_ for format_, file in MODEL_FILES.items()}
-# What a build sets never, and what happens where it is set.
+FILE_FORMATS = {str(file): format_ for format_, file in MODEL_FILES.items()}
+# Settings that no build makes, and their effect.
 HARMFUL_SETTINGS = {
     "dynamic_batching.preferred_batch_size": "Triton makes surprising batches of it",
     "dynamic_batching.priority_levels": "it stalls Triton's batcher",
     "dynamic_batching.default_priority_level": "it stalls Triton's batcher",
     "dynamic_batching.default_queue_policy": "it stalls Triton's batcher",
     "dynamic_batching.priority_queue_policy": "it stalls Triton's batcher",
-    "optimization.cuda.graphs": "an answer may be that of the request before",
-    "response_cache.enable": "answers outlive the model that gave them",
+    "optimization.cuda.graphs": "an answer may be that of the previous request",
+    "response_cache.enable": "answers outlive their model",
     "sequence_batching": "the gateway sends images, not sequences",
     "ensemble_scheduling": "a version is one network",
-    "version_policy": "the gateway asks for version 1 alone",
+    "version_policy": "the gateway only asks for version 1",
 }
 
-Problem = tuple[str, str]  # what is wrong, and the command that mends it
+Problem = tuple[str, str]  # what is wrong, and the command that fixes it
 
 
-# ------------------------------------------------------------------------------ of a version
+# ------------------------------------------------------------------------------ the checks
 
 
-def config(version: Version) -> Iterator[Problem]:
-    """Triton's own schema, which the protobuf of its client has; and the folder's name counts."""
-    found = version.config.name
-    if found not in ("", version.name):
-        yield differs(f"{CONFIG_FILE}, name", f"none, or {version.name}", repr(found)), version.mend
+def config(version: VersionFolder) -> Iterator[Problem]:
+    """It has Triton's schema (its client's protobuf), and the name of the folder or none."""
+    name = version.config.name
+    if name not in ("", version.name):
+        yield differs(f"{CONFIG_FILE}, name", f"none, or {version.name}", repr(name)), version.fix
 
 
-def files(version: Version) -> Iterator[Problem]:
-    """Nothing but what belongs there: Triton reads each folder, and reloads for each change."""
-    belongs = [CONFIG_FILE, LABELS_FILE, "1", version.model_file]
+def files(version: VersionFolder) -> Iterator[Problem]:
+    """There are no other files: Triton reads each folder, and reloads after each change."""
+    expected = [CONFIG_FILE, LABELS_FILE, "1", version.model_file]
     for path in itertools.chain(_entries(version, "."), _entries(version, "1")):
         name = str(path.relative_to(version.path))
-        if name in belongs:
+        if name in expected:
             continue
         kind = "a second version" if name.isdigit() and path.is_dir() else "something else"
         if path.is_symlink() and not path.exists():
-            kind = f"a link to {path.readlink()}, which is not there"
-        yield differs(name, f"{', '.join(belongs)} alone", kind), command("rm", "-r", path)
+            kind = f"a link to {path.readlink()}, which does not exist"
+        yield differs(name, f"only {', '.join(expected)}", kind), command("rm", "-r", path)
 
 
-def backend(version: Version) -> Iterator[Problem]:
+def backend(version: VersionFolder) -> Iterator[Problem]:
     config, file = version.config, version.model_file
-    wanted = next(name for name in FILE_OF_BACKEND if FILE_OF_BACKEND[name] == file)
-    if version.backend != wanted:
-        found = repr(config.backend or config.platform)
-        yield differs(f"{CONFIG_FILE}, backend for {file}", wanted, found), version.mend
-    if config.platform and BACKEND_OF_PLATFORM.get(config.platform) != wanted:
-        yield differs(f"{CONFIG_FILE}, platform", "none", repr(config.platform)), version.mend
+    expected = next(name for name in BACKEND_FILES if BACKEND_FILES[name] == file)
+    if version.backend != expected:
+        actual = repr(config.backend or config.platform)
+        yield differs(f"{CONFIG_FILE}, backend for {file}", expected, actual), version.fix
+    if config.platform and PLATFORM_BACKENDS.get(config.platform) != expected:
+        yield differs(f"{CONFIG_FILE}, platform", "none", repr(config.platform)), version.fix
     if config.default_model_filename not in ("", Path(file).name):
-        found = repr(config.default_model_filename)
-        yield differs(f"{CONFIG_FILE}, default_model_filename", "none", found), version.mend
-    made = version.facts.manifest.format
-    if made not in ("", FORMAT_OF_FILE[file]):
-        yield differs("manifest, format", FORMAT_OF_FILE[file], repr(made)), version.mend
+        actual = repr(config.default_model_filename)
+        yield differs(f"{CONFIG_FILE}, default_model_filename", "none", actual), version.fix
+    format_ = version.facts.manifest.format
+    if format_ not in ("", FILE_FORMATS[file]):
+        yield differs("manifest, format", FILE_FORMATS[file], repr(format_)), version.fix
 
 
-def facts(version: Version) -> Iterator[Problem]:
-    """The manifest is what its digest says, computed from the text as it stands there."""
-    told = version.facts.manifest_digest
+def facts(version: VersionFolder) -> Iterator[Problem]:
+    """The manifest has the digest that is stored with it, computed from its text."""
+    stored = version.facts.manifest_digest
     manifest = version.facts_json.get("manifest")
-    found = manifest_digest(manifest) if manifest else "no manifest"
-    if told != found:
-        yield differs(f"{FACTS_KEY}, manifest_digest of the manifest", told, found), version.mend
+    actual = manifest_digest(manifest) if manifest else "no manifest"
+    if stored != actual:
+        yield differs(f"{FACTS_KEY}, manifest_digest of the manifest", stored, actual), version.fix
 
 
-def tensors(version: Version) -> Iterator[Problem]:
-    """Names, types and shapes without the batch: of config.pbtxt, of the graph, of the facts."""
-    config, taken = version.config, version.facts.input
+def tensors(version: VersionFolder) -> Iterator[Problem]:
+    """config.pbtxt, the graph and the facts agree in names, types and shapes without the batch."""
+    config, image = version.config, version.facts.input
     configured = {
-        f"{kind} {tensor.name}": _shown(DataType.Name(tensor.data_type)[5:], tensor.dims)
+        f"{kind} {tensor.name}": _render(DataType.Name(tensor.data_type)[5:], tensor.dims)
         for kind, group in (("input", config.input), ("output", config.output))
         for tensor in group
     }
-    found = {CONFIG_FILE: configured}
+    actual = {CONFIG_FILE: configured}
     if version.model_file == ONNX_FILE:
-        found[ONNX_FILE] = {
-            tensor: _shown(kind, shape[1:]) for tensor, (kind, shape) in version.graph.items()
+        actual[ONNX_FILE] = {
+            tensor: _render(kind, shape[1:]) for tensor, (kind, shape) in version.graph.items()
         }
     expected = {
-        "input image": _shown("UINT8", [taken.height, taken.width, taken.channels]),
-        # How many classes there are, the labels say: a check of its own.
-        "output probabilities": _shown("FP32", [_classes(version) or len(version.facts.labels)]),
-        "output batch_size": _shown("INT32", [1]),
+        "input image": _render("UINT8", [image.height, image.width, image.channels]),
+        # The number of classes is checked with the labels.
+        "output probabilities": _render("FP32", [_classes(version) or len(version.facts.labels)]),
+        "output batch_size": _render("INT32", [1]),
     }
-    for source, tensors in found.items():
+    for source, tensors in actual.items():
         for tensor in sorted(expected | tensors):
-            one, other = expected.get(tensor, "none"), tensors.get(tensor, "none")
-            if one != other:
-                yield differs(f"{source}, {tensor}", one, other), version.mend
+            wanted, described = expected.get(tensor, "none"), tensors.get(tensor, "none")
+            if wanted != described:
+                yield differs(f"{source}, {tensor}", wanted, described), version.fix
 
 
-def batching(version: Version) -> Iterator[Problem]:
-    """From one image to max_batch_size."""
-    most, engine = version.config.max_batch_size, version.facts.manifest.engine
-    if most < 1:
-        yield differs(f"{CONFIG_FILE}, max_batch_size", "1 at least", most), version.mend
+def batching(version: VersionFolder) -> Iterator[Problem]:
+    """The model accepts one to max_batch_size images."""
+    max_batch, engine = version.config.max_batch_size, version.facts.manifest.engine
+    if max_batch < 1:
+        yield differs(f"{CONFIG_FILE}, max_batch_size", "at least 1", max_batch), version.fix
     if version.model_file == ONNX_FILE:
         for tensor, (_, shape) in version.graph.items():
             if not shape or isinstance(shape[0], int):
-                found = f"the shape {shape}"
-                yield differs(f"{ONNX_FILE}, batch of {tensor}", "any", found), version.mend
-    elif not 1 == engine.min_batch <= engine.opt_batch <= engine.max_batch >= most:
+                actual = f"the shape {shape}"
+                yield differs(f"{ONNX_FILE}, batch of {tensor}", "any", actual), version.fix
+    elif not 1 == engine.min_batch <= engine.opt_batch <= engine.max_batch >= max_batch:
         profile = f"{engine.min_batch}, {engine.opt_batch}, {engine.max_batch}"
-        wanted = f"1, some, {most} at least (max_batch_size)"
-        yield differs("engine's profile, least, fastest, most", wanted, profile), version.mend
+        expected = f"1, any, at least {max_batch} (max_batch_size)"
+        yield differs("engine's profile: min, opt, max", expected, profile), version.fix
 
 
-def settings(version: Version) -> Iterator[Problem]:
+def settings(version: VersionFolder) -> Iterator[Problem]:
     for path, harm in HARMFUL_SETTINGS.items():
         if _is_set(version.config, path):
-            yield differs(f"{CONFIG_FILE}, {path}", "none", f"it set: {harm}"), version.mend
+            yield differs(f"{CONFIG_FILE}, {path}", "none", f"a value: {harm}"), version.fix
 
 
-def preprocessing(version: Version) -> Iterator[Problem]:
-    """What the gateway makes of a picture is what the network takes."""
-    taken, made = version.facts.input, version.facts.preprocessing
-    kind = made.WhichOneof("kind")
+def preprocessing(version: VersionFolder) -> Iterator[Problem]:
+    """The gateway's preprocessing produces the network's input."""
+    image, transform = version.facts.input, version.facts.preprocessing
+    kind = transform.WhichOneof("kind")
     if kind is None:
-        yield differs("preprocessing", "photo or digit", "none"), version.mend
+        yield differs("preprocessing", "photo or digit", "none"), version.fix
         return
     photo = kind == "photo"
-    side, channels = (made.photo.crop, 3) if photo else (made.digit.size, 1)
-    found = _shown(kind, [side, side, channels])
-    expected = _shown(kind, [taken.height, taken.width, taken.channels])
-    if found != expected:
-        yield differs("preprocessing", expected, found), version.mend
-    inner, outer = (side, made.photo.resize) if photo else (made.digit.box, side)
+    side, channels = (transform.photo.crop, 3) if photo else (transform.digit.size, 1)
+    actual = _render(kind, [side, side, channels])
+    expected = _render(kind, [image.height, image.width, image.channels])
+    if actual != expected:
+        yield differs("preprocessing", expected, actual), version.fix
+    inner, outer = (side, transform.photo.resize) if photo else (transform.digit.box, side)
     if not 0 < inner <= outer:
-        words = "crop within resize" if photo else "box within size"
-        yield differs("preprocessing", words, f"{inner} within {outer}"), version.mend
+        expected = "crop within resize" if photo else "box within size"
+        yield differs("preprocessing", expected, f"{inner} within {outer}"), version.fix
 
 
-def labels(version: Version) -> Iterator[Problem]:
-    """As many as classes, and the same in the three places that have them."""
+def labels(version: VersionFolder) -> Iterator[Problem]:
+    """There is one per class, and they are the same in the three places that have them."""
     labels, classes = version.facts.labels, _classes(version)
     if classes != len(labels):
-        found = f"{len(labels)} labels"
-        yield differs("labels", f"{classes}, as many as probabilities", found), version.mend
+        actual = f"{len(labels)} labels"
+        yield differs("labels", f"{classes}, as many as probabilities", actual), version.fix
     text = labels_text(labels)
     for number, (ours, other) in enumerate(
         itertools.zip_longest(text.splitlines(), version.read(LABELS_FILE).splitlines()), start=1
     ):
         if ours != other:
-            found = f"{LABELS_FILE}, line {number}"
-            yield differs(found, repr(ours or "no more"), repr(other or "no more")), version.mend
+            place = f"{LABELS_FILE}, line {number}"
+            yield differs(place, repr(ours or "no more"), repr(other or "no more")), version.fix
             break
-    told = version.facts.manifest.labels_sha256
-    if (found := hashlib.sha256(text.encode()).hexdigest()) != told:
-        yield differs("labels, their sha256 as in the manifest", told, found), version.mend
+    stored, actual = version.facts.manifest.labels_sha256, hashlib.sha256(text.encode()).hexdigest()
+    if stored != actual:
+        yield differs("labels, their sha256 as in the manifest", stored, actual), version.fix
 
 
-def hashes(version: Version) -> Iterator[Problem]:
-    """The file is the one that was built and proven."""
+def hashes(version: VersionFolder) -> Iterator[Problem]:
+    """The model file is the one that was built and proven."""
     manifest, file = version.facts.manifest, version.model_file
-    told = manifest.onnx_sha256 if file == ONNX_FILE else manifest.engine.sha256
-    found = file_sha256(version.require(file))
-    if found != told:
-        yield differs(f"{file}, sha256 as in the manifest", told or "one", found), version.mend
+    stored = manifest.onnx_sha256 if file == ONNX_FILE else manifest.engine.sha256
+    actual = file_sha256(version.require(file))
+    if actual != stored:
+        yield differs(f"{file}, sha256 as in the manifest", stored or "one", actual), version.fix
 
 
-def engine(version: Version) -> Iterator[Problem]:
-    """TensorRT loads plans of its own version alone, and Triton no RTX engines."""
+def engine(version: VersionFolder) -> Iterator[Problem]:
+    """TensorRT only loads plans of its own version, and Triton loads no RTX engines."""
     if version.model_file != PLAN_FILE:
         return
-    told = version.facts.manifest.engine
+    stored = version.facts.manifest.engine
     try:
         header = read_header(version.require(PLAN_FILE))
     except EngineError as error:
-        yield f"{PLAN_FILE}: {error}", version.mend
+        yield f"{PLAN_FILE}: {error}", version.fix
         return
     if header.kind != "tensorrt":
-        yield differs(PLAN_FILE, "a plan of TensorRT", f"an engine of {header.kind}"), version.mend
-    if header.version.split(".") != told.version.split(".")[:4]:
-        found = f"{PLAN_FILE}, its TensorRT as in the manifest"
-        yield differs(found, told.version or "a version", header.version), version.mend
+        yield differs(PLAN_FILE, "a plan of TensorRT", f"an engine of {header.kind}"), version.fix
+    if header.version.split(".") != stored.version.split(".")[:4]:
+        what = f"{PLAN_FILE}, its TensorRT as in the manifest"
+        yield differs(what, stored.version or "a version", header.version), version.fix
 
 
-def golden(version: Version) -> Iterator[Problem]:
-    """A gateway serves nothing that has none, and believes what they say."""
+def golden(version: VersionFolder) -> Iterator[Problem]:
+    """There are some, with valid contents: a gateway serves no version without them."""
     images, names = version.facts.golden_images, [label.name for label in version.facts.labels]
     if not images:
-        yield differs("golden images", "one to three", "none"), version.mend
+        yield differs("golden images", "one to three", "none"), version.fix
     for image in images:
         where = f"golden image {image.name}"
         if len(image.content) > MAX_GOLDEN_BYTES:
-            found = f"{len(image.content)} bytes"
-            yield differs(where, f"{MAX_GOLDEN_BYTES} bytes at most", found), version.mend
-        if reason := _why_no_image(image.content):
-            yield differs(where, "a JPEG or PNG", reason), version.mend
+            actual = f"{len(image.content)} bytes"
+            yield differs(where, f"at most {MAX_GOLDEN_BYTES} bytes", actual), version.fix
+        if reason := _decoding_error(image.content):
+            yield differs(where, "a JPEG or PNG", reason), version.fix
         if not image.expected or not image.tolerance > 0:
-            found = f"{len(image.expected)} within {image.tolerance:g}"
-            yield differs(where, "scores within a tolerance", found), version.mend
+            actual = f"{len(image.expected)} within {image.tolerance:g}"
+            yield differs(where, "scores within a tolerance", actual), version.fix
         for answer in image.expected:
             label = dict(enumerate(names)).get(answer.index, "none")
             if answer.label != label:
                 what = f"{where}, label of class {answer.index}"
-                yield differs(what, repr(label), repr(answer.label)), version.mend
-                break  # where one label moved, others did
+                yield differs(what, repr(label), repr(answer.label)), version.fix
+                break  # if one label moved, others did
 
 
-CHECKS: tuple[Callable[[Version], Iterator[Problem]], ...] = (
+CHECKS: tuple[Callable[[VersionFolder], Iterator[Problem]], ...] = (
     config,
     files,
     backend,
@@ -252,25 +252,26 @@ CHECKS: tuple[Callable[[Version], Iterator[Problem]], ...] = (
 )
 
 
-def examine(version: Version) -> Iterator[Finding]:
-    said = set()
+def examine(version: VersionFolder) -> Iterator[Finding]:
+    """Yields the findings of all checks, each unreadable part once."""
+    reported = set()
     for check in CHECKS:
         try:
             for problem, remedy in check(version):
                 yield Finding(version.name, check.__name__, problem, remedy)
-        except Unread as error:
-            if error.problem not in said:
+        except Unreadable as error:
+            if error.problem not in reported:
                 yield Finding(version.name, check.__name__, error.problem, error.remedy)
-            said.add(error.problem)
+            reported.add(error.problem)
 
 
-def _entries(version: Version, folder: str) -> Iterable[Path]:
+def _entries(version: VersionFolder, folder: str) -> Iterable[Path]:
     path = version.require(folder)
     return sorted(path.iterdir()) if path.is_dir() else ()
 
 
-def _classes(version: Version) -> int:
-    """The length of `probabilities`, as Triton is told."""
+def _classes(version: VersionFolder) -> int:
+    """Returns the length of `probabilities` in config.pbtxt; 0 if there is none."""
     outputs = {tensor.name: list(tensor.dims) for tensor in version.config.output}
     match outputs.get("probabilities"):
         case [classes]:
@@ -279,7 +280,7 @@ def _classes(version: Version) -> int:
             return 0
 
 
-def _shown(kind: str, dims: Iterable[object]) -> str:
+def _render(kind: str, dims: Iterable[object]) -> str:
     return f"{kind} {'×'.join(map(str, dims))}"
 
 
@@ -291,11 +292,11 @@ def _is_set(message: Message, path: str) -> bool:
     return False
 
 
-def _why_no_image(content: bytes) -> str:
+def _decoding_error(content: bytes) -> str:
     from PIL import Image
 
     try:
         Image.open(io.BytesIO(content), formats=("JPEG", "PNG")).load()
-    except Exception as error:  # Pillow's errors share no base class
+    except Exception as error:  # Pillow's errors have no common base class
         return str(error).partition(" <")[0]
     return ""

@@ -1,19 +1,20 @@
-"""What is wrong with a model repository, before Triton sees it, and the command that mends it.
+"""Finds what is wrong with a model repository before Triton loads it, and the command that fixes
+it.
 
     convoy doctor lenet5 --triton localhost:8001
 
-It reads files and nothing else, so it needs neither GPU nor TensorRT nor a server, and no more
-than serving installs. doctor_checks.py lists what a version is checked for (and doctor_folder.py
-reads it), doctor_root.py what may lie beside versions, doctor_triton.py asks a running Triton.
+It only reads files, so it needs no GPU, no TensorRT and no server, and nothing beyond what serving
+installs. checks.py has the checks of a version, folder.py reads the version, root.py checks what
+else is in the repository, and triton.py asks a running Triton.
 
 `--json` prints one document, whose fields stay:
 
     repository   its path
     healthy      whether nothing is wrong: exit code 0, else 1
     versions     the names of the folders that were examined: ["lenet5.v1"]
-    findings     each with version (empty: of the repository, or of Triton), check, problem (what
-                 was expected, and what was found), remedy (a command), is_fault (false: to be
-                 known, and nothing is wrong)
+    findings     each with version (empty: the repository or Triton), check, problem (what was
+                 expected and what was found), remedy (a command), is_fault (false: for
+                 information, nothing is wrong)
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ import typer
 from export import cli_options
 
 if TYPE_CHECKING:
-    from export.doctor.folder import Finding, Repository, Version
+    from rich.console import Console
+
+    from export.doctor.folder import Finding, Repository, VersionFolder
 
 
 def doctor(
@@ -37,8 +40,8 @@ def doctor(
         list[str] | None,
         typer.Argument(
             metavar="NAME",
-            help="Models (lenet5) or versions (lenet5.v2) to examine, without the rest.",
-            show_default="all, and what lies beside them",
+            help="Only these models (lenet5) or versions (lenet5.v2).",
+            show_default="all, and everything else in the repository",
         ),
     ] = None,
     path: cli_options.Repository = None,
@@ -46,17 +49,17 @@ def doctor(
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="A running Triton (gRPC) to compare with: whether it has these versions, and can "
+            help="A running Triton (gRPC) to compare with: whether it has these versions and can "
             "load their plans.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Examine a model repository: what is wrong, and the one command that mends it.
+    """Examine a model repository: what is wrong, and the one command that fixes it.
 
-    It needs no server, no GPU and no TensorRT, and changes nothing. Each version is checked against
-    the facts that its build wrote: config.pbtxt, the model's inputs and outputs, hashes, labels,
-    golden images. Exit code 0: nothing is wrong; 1: something is; 2: wrong usage.
+    The doctor needs no server, no GPU and no TensorRT, and changes nothing. It compares each
+    version with the facts that its build wrote: config.pbtxt, the model's inputs and outputs,
+    hashes, labels, golden images. Exit code 0: nothing is wrong; 1: something is; 2: wrong usage.
 
     Examples:
 
@@ -75,11 +78,11 @@ def doctor(
 
     repository = Repository(path or default_repository(), is_default=path is None)
     if not repository.path.is_dir():
-        raise typer.BadParameter(f"{repository.path} is no folder.", param_hint="--repository")
+        raise typer.BadParameter(f"{repository.path} is not a folder.", param_hint="--repository")
     if triton is not None and not re.fullmatch(r"[^/\s]+:\d+", triton):
         raise typer.BadParameter(f"{triton!r} is not HOST:PORT.", param_hint="--triton")
     findings = [] if names else list(examine_root(repository))
-    versions = _chosen(repository, names or [])
+    versions = _choose(repository, names or [])
     for version in versions:
         findings += examine(version)
     if triton is not None:
@@ -94,22 +97,22 @@ def doctor(
     raise typer.Exit(int(any(finding.is_fault for finding in findings)))
 
 
-def _chosen(repository: Repository, names: Sequence[str]) -> list[Version]:
+def _choose(repository: Repository, names: Sequence[str]) -> list[VersionFolder]:
     try:
         versions = repository.versions()
-    except OSError:  # which is a finding
+    except OSError:  # a finding of examine_root
         return []
     for name in names:
         if not any(name in (version.model, version.name) for version in versions):
-            there = ", ".join(version.name for version in versions) or "nothing"
-            raise typer.BadParameter(f"{repository.path} has no {name}; it has {there}.")
+            available = ", ".join(version.name for version in versions) or "nothing"
+            raise typer.BadParameter(f"{repository.path} has no {name}; it has {available}.")
     return [
         version for version in versions if not names or {version.model, version.name} & set(names)
     ]
 
 
 def as_dict(
-    repository: Repository, versions: Sequence[Version], findings: Sequence[Finding]
+    repository: Repository, versions: Sequence[VersionFolder], findings: Sequence[Finding]
 ) -> dict[str, object]:
     return {
         "repository": str(repository.path),
@@ -119,43 +122,48 @@ def as_dict(
     }
 
 
-def show(versions: Sequence[Version], findings: Sequence[Finding]) -> None:
-    """A line a version, below it what is wrong; nothing but the last line where all is well."""
+def show(versions: Sequence[VersionFolder], findings: Sequence[Finding]) -> None:
+    """Prints a line per version, below it what is wrong; only the summary if nothing is."""
     from rich.console import Console
-    from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     by_version: dict[str, list[Finding]] = {name: [] for name in ["", *(v.name for v in versions)]}
     for finding in findings:
         by_version[finding.version].append(finding)
-    for name, found in by_version.items() if findings else ():
-        if not name and not found:
-            continue
-        sick = any(finding.is_fault for finding in found)
-        heading = f"{'✗' if sick else '✓'} {name or 'in general'}"
-        console.print(Text(heading, "red" if sick else "green"))
-        for remedy in dict.fromkeys(finding.remedy for finding in found):
-            for finding in found:
-                if finding.remedy == remedy:
-                    mark, style = ("✗", "red") if finding.is_fault else ("·", "yellow")
-                    console.print(Text(f"    {mark} {_plain(finding.problem)}", style))
-            console.print(Text(f"      → {_plain(remedy)}", "bold"))
+    for name, of_version in by_version.items() if findings else ():
+        if name or of_version:
+            _show_version(console, name, of_version)
     console.print(_summary(versions, findings))
 
 
-def _summary(versions: Sequence[Version], findings: Sequence[Finding]) -> str:
+def _show_version(console: Console, name: str, findings: Sequence[Finding]) -> None:
+    """Prints the findings, grouped by their remedy."""
+    from rich.text import Text
+
+    is_faulty = any(finding.is_fault for finding in findings)
+    heading = f"{'✗' if is_faulty else '✓'} {name or 'in general'}"
+    console.print(Text(heading, "red" if is_faulty else "green"))
+    for remedy in dict.fromkeys(finding.remedy for finding in findings):
+        for finding in findings:
+            if finding.remedy == remedy:
+                mark, style = ("✗", "red") if finding.is_fault else ("·", "yellow")
+                console.print(Text(f"    {mark} {_printable(finding.problem)}", style))
+        console.print(Text(f"      → {_printable(remedy)}", "bold"))
+
+
+def _summary(versions: Sequence[VersionFolder], findings: Sequence[Finding]) -> str:
     faults = [finding for finding in findings if finding.is_fault]
     count = _count(len(versions), "version")
     if not faults:
         return f"{count}, nothing wrong"
-    sick = {finding.version for finding in faults if finding.version}
-    return f"{count}, {len(sick)} of them with faults; {_count(len(faults), 'fault')} in all"
+    faulty = {finding.version for finding in faults if finding.version}
+    return f"{count}, {len(faulty)} of them with faults; {_count(len(faults), 'fault')} in all"
 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
-def _plain(text: str) -> str:
-    """What stands in files must not steer the terminal."""
-    return "".join(each if each.isprintable() else " " if each.isspace() else "�" for each in text)
+def _printable(text: str) -> str:
+    """Replaces control characters: the content of files must not control the terminal."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)

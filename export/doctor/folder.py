@@ -1,4 +1,4 @@
-"""What `convoy doctor` reads of a model repository, and which command mends a version's folder."""
+"""Reads a model repository for `convoy doctor`, and knows the command that fixes a version."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from export.repository.layout import MODEL_FILES, PUBLISHED, VERSION
 BUILD = "python export/build.py"
 CONFIG_FILE, LABELS_FILE = "config.pbtxt", "labels.txt"
 ONNX_FILE, PLAN_FILE = str(MODEL_FILES["onnx"]), str(MODEL_FILES["plan"])
-FOLDERS = (".", "1")  # of a version; all else there is a file
-# What Triton calls the two that it loads: backend, and the older word, platform.
-FILE_OF_BACKEND = {BACKENDS[format_]: str(file) for format_, file in MODEL_FILES.items()}
-BACKEND_OF_PLATFORM = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
+FOLDERS = (".", "1")  # of a version; everything else in it is a file
+# Triton's names of the two backends, and their older names, platforms.
+BACKEND_FILES = {BACKENDS[format_]: str(file) for format_, file in MODEL_FILES.items()}
+PLATFORM_BACKENDS = {"onnxruntime_onnx": "onnxruntime", "tensorrt_plan": "tensorrt"}
 
-TYPE_OF_ONNX = {
+ONNX_TYPES = {
     "tensor(uint8)": "UINT8",
     "tensor(float)": "FP32",
     "tensor(float16)": "FP16",
@@ -37,15 +37,15 @@ TYPE_OF_ONNX = {
 
 @dataclass(frozen=True)
 class Finding:
-    version: str  # its folder's name; empty: of the repository, or of Triton
+    version: str  # its folder's name; empty: the repository or Triton
     check: str
     problem: str  # what was expected, and what was found
-    remedy: str  # the one command that mends it
-    is_fault: bool = True  # False: to be known, and nothing is wrong
+    remedy: str  # the one command that fixes it
+    is_fault: bool = True  # False: for information, nothing is wrong
 
 
-class Unread(Exception):
-    """Something cannot be read at all, so that what depends on it cannot be looked at."""
+class Unreadable(Exception):
+    """Something cannot be read, so that nothing that depends on it can be checked."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem)
@@ -56,33 +56,33 @@ class Unread(Exception):
 @dataclass(frozen=True)
 class Repository:
     path: Path
-    is_default: bool  # whether commands find it without being told
+    is_default: bool  # whether commands find it without --repository
 
     @property
     def option(self) -> str:
         return "" if self.is_default else f" --repository {shlex.quote(str(self.path))}"
 
-    def versions(self) -> list[Version]:
-        """By model and number.
+    def versions(self) -> list[VersionFolder]:
+        """Returns the versions, sorted by model and number.
 
         Raises:
             OSError: the repository cannot be read.
         """
         folders = [path for path in self.path.iterdir() if is_published(path)]
-        found = [Version(self, folder) for folder in folders]
-        return sorted(found, key=lambda version: (version.model, version.number))
+        versions = [VersionFolder(self, folder) for folder in folders]
+        return sorted(versions, key=lambda version: (version.model, version.number))
 
 
 def is_published(path: Path) -> bool:
-    """Whether it is a folder NAME.vN, which gateways serve."""
+    """Returns whether it is a folder NAME.vN, which gateways serve."""
     match = VERSION.fullmatch(path.name)
     hidden = path.name.startswith(".")
     return match is not None and match["suffix"] == PUBLISHED and not hidden and path.is_dir()
 
 
 @dataclass(frozen=True)
-class Version:
-    """A folder NAME.vN, read as far as a check asks."""
+class VersionFolder:
+    """A folder NAME.vN. Its parts are read when a check needs them."""
 
     repository: Repository
     path: Path
@@ -99,31 +99,35 @@ class Version:
     def number(self) -> int:
         return int(self.name.rpartition(".v")[2])
 
-    # ------------------------------------------------------------------------- what is read
+    # ------------------------------------------------------------------------- reading
 
     def require(self, file: str) -> Path:
-        """Where the file lies, once it is sure that it is there and may be read."""
+        """Returns the path of a file or folder that exists and is readable.
+
+        Raises:
+            Unreadable: it does not exist, is of another kind, or may not be read.
+        """
         path, kind = self.path / file, "folder" if file in FOLDERS else "file"
         try:
             mode = path.stat().st_mode
         except PermissionError:
             mode = 0
-        except OSError:  # among them a link that leads back to itself
+        except OSError:  # such as a link to itself
             found = f"a link to {path.readlink()}" if path.is_symlink() else "none"
-            raise Unread(differs(file, f"a {kind}", found), self.mend) from None
-        # Bits too, since root reads everything, and Triton may be somebody else.
+            raise Unreadable(differs(file, f"a {kind}", found), self.fix) from None
+        # Also the mode, since root can read everything, and Triton may run as another user.
         if not (mode & 0o444 and os.access(path, os.R_OK)):
             remedy = command("chmod", "-R", "a+rX", self.path)
-            raise Unread(differs(file, f"a {kind} that may be read", "one that may not"), remedy)
+            raise Unreadable(differs(file, f"a readable {kind}", "one that is not"), remedy)
         if not (stat.S_ISDIR(mode) if kind == "folder" else stat.S_ISREG(mode)):
-            raise Unread(differs(file, f"a {kind}", "something else"), self.mend)
+            raise Unreadable(differs(file, f"a {kind}", "something else"), self.fix)
         return path
 
     def read(self, file: str) -> str:
         try:
             return self.require(file).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise Unread(f"{file}: expected text in UTF-8, found {error}", self.mend) from error
+            raise Unreadable(f"{file}: expected text in UTF-8, found {error}", self.fix) from error
 
     @cached_property
     def config(self) -> ModelConfig:
@@ -132,12 +136,16 @@ class Version:
             return text_format.Parse(text, ModelConfig())
         except text_format.ParseError as error:  # it begins with LINE:COLUMN
             found = f"at line:column {error}"
-            raise Unread(differs(CONFIG_FILE, "Triton's ModelConfig", found), self.mend) from error
+            raise Unreadable(
+                differs(CONFIG_FILE, "Triton's ModelConfig", found), self.fix
+            ) from error
 
     @cached_property
     def facts_text(self) -> str:
         if FACTS_KEY not in self.config.parameters:
-            raise Unread(f'{CONFIG_FILE}: expected parameter "{FACTS_KEY}", found none', self.mend)
+            raise Unreadable(
+                f'{CONFIG_FILE}: expected parameter "{FACTS_KEY}", found none', self.fix
+            )
         return str(self.config.parameters[FACTS_KEY].string_value)
 
     @cached_property
@@ -145,80 +153,80 @@ class Version:
         try:
             facts = json.loads(self.facts_text)
         except (ValueError, RecursionError) as error:
-            raise Unread(differs(FACTS_KEY, "JSON", error), self.mend) from error
+            raise Unreadable(differs(FACTS_KEY, "JSON", error), self.fix) from error
         if not isinstance(facts, dict):
-            raise Unread(differs(FACTS_KEY, "an object", repr(facts)), self.mend)
+            raise Unreadable(differs(FACTS_KEY, "an object", repr(facts)), self.fix)
         return facts
 
     @cached_property
     def facts(self) -> pb.Model:
-        """Fields of a newer contract are passed over, as the gateway does."""
+        """Ignores fields of a newer contract, as the gateway does."""
         try:
             return json_format.ParseDict(self.facts_json, pb.Model(), ignore_unknown_fields=True)
         except json_format.ParseError as error:
-            raise Unread(differs(FACTS_KEY, "the contract's Model", error), self.mend) from error
+            raise Unreadable(differs(FACTS_KEY, "the contract's Model", error), self.fix) from error
 
     @cached_property
     def backend(self) -> str:
-        return self.config.backend or BACKEND_OF_PLATFORM.get(self.config.platform, "")
+        return self.config.backend or PLATFORM_BACKENDS.get(self.config.platform, "")
 
     @cached_property
     def model_file(self) -> str:
-        """That of the backend; where it is missing, the other one."""
+        """The file for the backend; if it is missing, the other one."""
         files = sorted(
-            FILE_OF_BACKEND.values(), key=lambda file: file != FILE_OF_BACKEND.get(self.backend)
+            BACKEND_FILES.values(), key=lambda file: file != BACKEND_FILES.get(self.backend)
         )
-        there = [file for file in files if os.path.lexists(self.path / file)]
-        return there[0] if there else files[0]
+        existing = [file for file in files if os.path.lexists(self.path / file)]
+        return existing[0] if existing else files[0]
 
     @cached_property
     def graph(self) -> dict[str, tuple[str, list[Any]]]:
-        """The type of each input and output ("input image"), and its shape, the batch first.
+        """The type and the shape (batch first) of each input and output, such as "input image".
 
-        That ONNX Runtime opens it is a check of its own, of all of the file.
+        ONNX Runtime reads the whole file, which checks it.
         """
         import onnxruntime as ort
 
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
-        options.log_severity_level = 4  # what it has to say, it raises
+        options.log_severity_level = 4  # it raises its errors
         path = self.require(ONNX_FILE)
         providers = ["CPUExecutionProvider"]
         try:
-            # A fallback would print, and try the same again.
+            # A fallback would print, and only try again.
             session = ort.InferenceSession(path, options, providers, enable_fallback=0)
             nodes = {"input": session.get_inputs(), "output": session.get_outputs()}
             return {
-                f"{kind} {node.name}": (TYPE_OF_ONNX.get(node.type, node.type), node.shape)
+                f"{kind} {node.name}": (ONNX_TYPES.get(node.type, node.type), node.shape)
                 for kind in nodes
                 for node in nodes[kind]
             }
         except Exception as error:  # ONNX Runtime's errors share no base class
             reason = str(error).replace(str(path), ONNX_FILE).splitlines()[0]
-            raise Unread(
-                f"{ONNX_FILE}: expected an ONNX model, found {reason}", self.mend
+            raise Unreadable(
+                f"{ONNX_FILE}: expected an ONNX model, found {reason}", self.fix
             ) from error
 
-    # ------------------------------------------------------------------------- what mends it
+    # ------------------------------------------------------------------------- fixing
 
     @property
-    def mend(self) -> str:
-        """For a folder whose content is wrong. One that is not the highest needs only to go."""
+    def fix(self) -> str:
+        """The command for a folder with wrong content; it withdraws all but the highest version."""
         others = [other.number for other in self.repository.versions() if other.model == self.model]
         withdraw = command("mv", self.path, f"{self.path}.withdrawn")
-        again = f" --force --replace{self.repository.option}"
+        options = f" --force --replace{self.repository.option}"
         if self.number < max(others):
             return withdraw
         if self._build_command:
-            return self._build_command + again
+            return self._build_command + options
         if len(others) > 1:
             return f"convoy rollback {self.model}{self.repository.option}"
-        return f"{BUILD} {self.model}{again}" if self.model in CATALOG else withdraw
+        return f"{BUILD} {self.model}{options}" if self.model in CATALOG else withdraw
 
     @cached_property
     def _build_command(self) -> str:
-        """As the manifest has it, or nothing."""
+        """The manifest's, or empty."""
         facts = read_facts(self.path)
         build_command = facts.manifest.build_command if facts else ""
         is_ours = build_command.startswith(f"{BUILD} ") and build_command.isprintable()

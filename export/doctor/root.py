@@ -1,4 +1,4 @@
-"""What `convoy doctor` looks at beside the versions: what else lies in a model repository."""
+"""The checks of `convoy doctor` on a model repository: what else than versions is in it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from export.doctor.folder import BUILD, Finding, Repository, command, differs, is_published
 from export.repository.layout import DELETED, LOCK, PUBLISHED, REPLACED, STAGING, VERSION, WITHDRAWN
 
-# Beside the versions, and none of Triton's business: locks of builds, what git and people are told.
+# Files that Triton ignores: locks of builds, files for git and for people.
 HARMLESS = re.compile(r"\..+\.(lock|highest|new)|\.gitignore|\.gitkeep|README(\.\w+)?")
 
 
 def examine_root(repository: Repository) -> Iterator[Finding]:
-    """What lies beside the versions, and whether each model has one."""
+    """Checks everything that is not a version, and that each model has a version."""
     try:
         paths = sorted(repository.path.iterdir())
     except OSError as error:
@@ -36,7 +36,7 @@ def _examine_entry(repository: Repository, path: Path, served: set[str]) -> Iter
     remove = command("rm", "-r", path)
     form = VERSION.fullmatch(path.name)
     if path.is_symlink() and not path.exists():
-        problem = f"{path.name} is a link to {path.readlink()}, which is not there"
+        problem = f"{path.name} is a link to {path.readlink()}, which does not exist"
         yield Finding("", "stray", problem, remove)
     elif is_published(path) or HARMLESS.fullmatch(path.name):
         return
@@ -47,20 +47,23 @@ def _examine_entry(repository: Repository, path: Path, served: set[str]) -> Iter
             yield Finding("", "withdrawn", problem, remedy, is_fault=False)
     elif path.is_dir() and form and form["suffix"] in (STAGING, REPLACED, DELETED):
         if not _is_held(path.with_suffix(LOCK)):
-            yield _left(path)
+            yield _leftover(path)
     elif path.is_dir() and re.fullmatch(r".+\.v\d+", path.name):
-        expected = "a name of a-z, 0-9, - and _, then .v and a number from 1 without zeros before"
+        expected = "a name of a-z, 0-9, - and _, then .v and a number from 1 without leading zeros"
         yield Finding(
-            "", "stray", differs(path.name, expected, "what no gateway serves"), _rename(path)
+            "",
+            "stray",
+            differs(path.name, expected, "a name that no gateway serves"),
+            _rename(path),
         )
     else:
         kind = "folder" if path.is_dir() else "file"
-        problem = f"{path.name}: a {kind} that is no version, where Triton looks for its models"
+        problem = f"{path.name}: a {kind} that is not a version, where Triton looks for models"
         yield Finding("", "stray", problem, remove)
 
 
 def _is_held(lock_path: Path) -> bool:
-    """Whether a build is at work; its lock, a hidden file, ends with it."""
+    """Returns whether a build is running, which holds a lock on a hidden file."""
     try:
         with lock_path.with_name(f".{lock_path.name}").open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -71,21 +74,21 @@ def _is_held(lock_path: Path) -> bool:
     return False
 
 
-def _left(path: Path) -> Finding:
-    """By a build that was killed."""
+def _leftover(path: Path) -> Finding:
+    """Returns the finding for a folder of a build that was killed."""
     published = path.with_suffix(PUBLISHED)
     if path.suffix == REPLACED and not published.exists():
-        problem = f"{published.name} is not there: the build that replaces it was killed"
+        problem = f"{published.name} is missing: the build that replaces it was killed"
         return Finding("", "left", problem, command("mv", path, published))
-    problem = f"{path.name} is left of a build that was killed; the next one clears it"
+    problem = f"{path.name} remains of a build that was killed; the next build removes it"
     return Finding("", "left", problem, command("rm", "-r", path), is_fault=False)
 
 
 def _rename(path: Path) -> str:
-    """To the name that was meant, where it is free; else to the next number that is."""
+    """Returns the command that renames it as intended, or to the next free number."""
     model, _, number = path.name.rpartition(".v")
     model = re.sub(r"[^a-z0-9_-]", "-", model.lower()).lstrip("_-") or "model"
-    taken = [each.name for each in path.parent.iterdir()]
+    taken = [entry.name for entry in path.parent.iterdir()]
     free = (
         name
         for name in (f"{model}.v{number}" for number in itertools.count(max(1, int(number))))

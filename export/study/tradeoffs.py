@@ -1,6 +1,7 @@
-"""The course notes' own lessons about the networks, worked out and not typed.
+"""The course notes' lessons about the networks, computed.
 
-What a 1×1 convolution saves before a wide one; what shortcuts cost; where the parameters sit.
+They are: what a 1×1 convolution before a wide one saves, what shortcuts cost, and where the
+parameters are.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from export.catalog import find
 if TYPE_CHECKING:
     from torch import nn
 
-# The papers with large linear layers, and three that do without.
-HEADS = ("alexnet_2012", "alexnet", "vgg16", "nin", "googlenet_2014", "resnet152")
+# Networks with large linear layers, and three without them.
+LARGE_HEADS = ("alexnet_2012", "alexnet", "vgg16", "nin", "googlenet_2014", "resnet152")
 
 
 @dataclass(frozen=True)
-class Bottleneck:
-    """A convolution that keeps the size ("same"), and the same after a 1×1 to fewer channels."""
+class BottleneckCost:
+    """The cost of a convolution that keeps the size, and of the same after a 1×1 to fewer channels.
+
+    All costs are in multiplications.
+    """
 
     side: int  # pixels
     channels: int
@@ -30,7 +34,6 @@ class Bottleneck:
 
     @property
     def direct(self) -> int:
-        """Multiplications, as all of these."""
         return multiplications(self.side, self.channels, self.kernel, self.filters)
 
     @property
@@ -51,13 +54,13 @@ class Bottleneck:
 
 
 def multiplications(side: int, channels: int, kernel: int, filters: int) -> int:
-    """Each of side×side×filters outputs looks at kernel×kernel×channels numbers."""
+    """Each of side×side×filters outputs reads kernel×kernel×channels numbers."""
     return side * side * filters * kernel * kernel * channels
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A network of the ResNet paper, and what it costs more than its plain counterpart."""
+class ShortcutCost:
+    """A network of the ResNet paper, and its additional cost over its plain counterpart."""
 
     network: str
     parameters: int
@@ -66,10 +69,10 @@ class Cost:
     more_macs: int
 
 
-def shortcut_costs() -> list[Cost]:
-    """Without shortcuts, with padded ones (option A), with projections (option B: as published).
+def shortcut_costs() -> list[ShortcutCost]:
+    """Returns the costs without shortcuts, with padding (option A) and with projections (option B).
 
-    The form for digits is the paper's for CIFAR-10, which has option A alone.
+    Option B is published. The form for digits is the paper's for CIFAR-10, which only has option A.
     """
     import torch
 
@@ -96,8 +99,8 @@ def shortcut_costs() -> list[Cost]:
     return costs + _costs(digits, channels=1, size=32)
 
 
-def _costs(networks: dict[str, nn.Module], channels: int, size: int) -> list[Cost]:
-    """The plain one comes first."""
+def _costs(networks: dict[str, nn.Module], channels: int, size: int) -> list[ShortcutCost]:
+    """`networks` begins with the plain one."""
     from export.layers import describe_module
 
     totals = [
@@ -105,20 +108,20 @@ def _costs(networks: dict[str, nn.Module], channels: int, size: int) -> list[Cos
     ]
     plain = totals[0]
     return [
-        Cost(
+        ShortcutCost(
             name,
-            each.parameters,
-            each.macs,
-            each.parameters - plain.parameters,
-            each.macs - plain.macs,
+            total.parameters,
+            total.macs,
+            total.parameters - plain.parameters,
+            total.macs - plain.macs,
         )
-        for name, each in zip(networks, totals, strict=True)
+        for name, total in zip(networks, totals, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class Head:
-    """How many of a network's parameters its linear layers hold."""
+    """How many of a network's parameters are in its linear layers."""
 
     name: str
     parameters: int
@@ -139,21 +142,21 @@ def head(name: str) -> Head:
 
 @dataclass(frozen=True)
 class Lessons:
-    bottleneck: Bottleneck
-    shortcuts: list[Cost]
+    bottleneck: BottleneckCost
+    shortcuts: list[ShortcutCost]
     linear_layers: list[Head]
 
     def as_dict(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Returns what `--json` prints."""
         figures = ("direct", "squeeze", "expand", "both", "times_fewer")
         return {
             "bottleneck": asdict(self.bottleneck)
             | {figure: getattr(self.bottleneck, figure) for figure in figures},
             "shortcuts": [asdict(cost) for cost in self.shortcuts],
-            "linear_layers": [asdict(each) | {"share": each.share} for each in self.linear_layers],
+            "linear_layers": [asdict(head) | {"share": head.share} for head in self.linear_layers],
         }
 
 
-def learn(bottleneck: Bottleneck, names: Iterable[str]) -> Lessons:
-    """All of them; the last one of the networks named."""
+def compute_lessons(bottleneck: BottleneckCost, names: Iterable[str]) -> Lessons:
+    """Computes all lessons; that on linear layers for the networks named."""
     return Lessons(bottleneck, shortcut_costs(), [head(name) for name in names])

@@ -13,13 +13,21 @@ from typer.testing import CliRunner
 from convoy.v1 import classifier_pb2 as pb
 from export.architectures import alexnet, resnet
 from export.catalog import CATALOG, find
-from export.compare import Served, compare, depth, megabytes, percent, row, served
+from export.compare import compare
 from export.layers import describe_module, describe_network
 from export.repository.config import write_config
 from export.repository.layout import MODEL_FILES
+from export.study.figures import (
+    ServedFile,
+    compute_row,
+    depth,
+    find_served_file,
+    render_accuracy,
+    render_megabytes,
+)
 from export.study.latency import STAGES, measure
-from export.study.reported_figures import PAPERS, PUBLISHED, TABLE_1, Accuracy, accuracy
-from export.study.tradeoffs import Bottleneck, head, shortcut_costs
+from export.study.reported_figures import PAPERS, REPORTED, TABLE_1, ReportedAccuracy, accuracy
+from export.study.tradeoffs import BottleneckCost, head, shortcut_costs
 from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +46,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) & set(CATALOG)))
 def test_row_has_the_figures_of_the_paper(name: str, tmp_path: Path) -> None:
-    shown = row(find(name), tmp_path)
+    shown = compute_row(find(name), tmp_path)
     totals = FIGURES[name]["totals"]
     assert (shown.parameters, shown.macs) == (totals["parameters"], totals["macs"])
     assert shown.weights_bytes == 4 * totals["parameters"]
@@ -70,7 +78,7 @@ def test_a_newest_version_that_is_a_plan_has_the_plans_size(tmp_path: Path) -> N
         (tmp_path / folder / MODEL_FILES[file]).write_bytes(bytes(size))
         model = pb.Model(manifest=pb.Manifest(format=file))
         write_config(tmp_path / folder, model, max_batch_size=8)
-    assert served("nin", tmp_path) == Served("nin.v2", file_bytes=20)
+    assert find_served_file("nin", tmp_path) == ServedFile("nin.v2", file_bytes=20)
     code, stdout, stderr = command("nin", "--repository", str(tmp_path))
     assert (code, stderr) == (0, "") and "Served: nin.v2" in stdout
 
@@ -79,15 +87,15 @@ def test_newest_served_version_is_the_highest_number(tmp_path: Path) -> None:
     for folder in ("nin.v9", "nin.v10", "nin.v11.staging", "nin.v12.withdrawn", "nin_cifar10.v13"):
         (tmp_path / folder / "1").mkdir(parents=True)
         (tmp_path / folder / "1" / "model.onnx").write_bytes(b"\0" * len(folder))
-    assert served("nin", tmp_path) == Served("nin.v10", file_bytes=len("nin.v10"))
-    assert served("vgg16", tmp_path) is None
+    assert find_served_file("nin", tmp_path) == ServedFile("nin.v10", file_bytes=len("nin.v10"))
+    assert find_served_file("vgg16", tmp_path) is None
 
 
 # ------------------------------------------------------------------------------- what is printed
 
 
 def test_all_of_the_catalog_is_published_and_nothing_else() -> None:
-    assert set(PUBLISHED) == set(CATALOG)
+    assert set(REPORTED) == set(CATALOG)
     for network in CATALOG.values():
         assert str(PAPERS[network.paper].year) in network.paper
 
@@ -135,7 +143,7 @@ def test_table_1_is_the_papers() -> None:
 
 
 def reason(name: str, figure: str) -> str:
-    return next(each.why for each in PUBLISHED[name].printed if each.figure == figure)
+    return next(each.why for each in REPORTED[name].printed if each.figure == figure)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg19"])
@@ -173,7 +181,7 @@ def test_reasons_know_what_alexnet_is_without_its_groups() -> None:
 
 
 def test_bottleneck_of_the_course_notes_saves_what_they_say() -> None:
-    notes = Bottleneck(side=28, channels=192, kernel=5, filters=32, reduced=16)
+    notes = BottleneckCost(side=28, channels=192, kernel=5, filters=32, reduced=16)
     assert notes.direct == 120_422_400
     assert (notes.squeeze, notes.expand) == (2_408_448, 10_035_200)
     assert notes.both == 12_443_648
@@ -183,7 +191,7 @@ def test_bottleneck_of_the_course_notes_saves_what_they_say() -> None:
 def test_bottleneck_of_the_course_notes_is_that_of_googlenets_first_module() -> None:
     layers = describe_network(find("googlenet_2014")).layers
     branch = [layer.macs for layer in layers if layer.name.startswith("inception3a.branch3")]
-    notes = Bottleneck(side=28, channels=192, kernel=5, filters=32, reduced=16)
+    notes = BottleneckCost(side=28, channels=192, kernel=5, filters=32, reduced=16)
     assert [macs for macs in branch if macs] == [notes.squeeze, notes.expand]
 
 
@@ -316,14 +324,14 @@ def test_options_that_contradict_are_wrong_usage(arguments: list[str], said: str
 
 
 def test_sizes_and_shares_are_short() -> None:
-    assert [megabytes(size) for size in (240_000, 9_990_000, 240_771_232)] == [
+    assert [render_megabytes(size) for size in (240_000, 9_990_000, 240_771_232)] == [
         "0.24",
         "9.99",
         "241",
     ]
-    published = Accuracy("paper", "MNIST", top5=89.53)
-    assert percent((published, Accuracy("paper", "else", 1, 2))) == "– / 89.53"
-    assert percent(()) == "–"
+    published = ReportedAccuracy("paper", "MNIST", top5=89.53)
+    assert render_accuracy((published, ReportedAccuracy("paper", "else", 1, 2))) == "– / 89.53"
+    assert render_accuracy(()) == "–"
 
 
 # ------------------------------------------------------------------------------------- the speed

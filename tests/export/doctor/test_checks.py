@@ -154,12 +154,12 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "no batches": (
         config(lambda message: setattr(message, "max_batch_size", 0)),
-        "max_batch_size: expected 1 at least, found 0",
+        "max_batch_size: expected at least 1, found 0",
         REBUILD,
     ),
     "preferred batches": (
         config(lambda message: message.dynamic_batching.preferred_batch_size.append(4)),
-        "dynamic_batching.preferred_batch_size: expected none, found it set: .*surprising",
+        "dynamic_batching.preferred_batch_size: expected none, found a value: .*surprising",
         REBUILD,
     ),
     "priorities": (
@@ -233,7 +233,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "golden image too large": (
         golden(content=noise(140)),
-        "golden image .*: expected 16000 bytes at most, found [12]",
+        "golden image .*: expected at most 16000 bytes, found [12]",
         REBUILD,
     ),
     "golden image no image": (
@@ -269,12 +269,12 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "a profile too small": (
         plan(opt_batch=4, max_batch=4),
-        "engine's profile, .*: expected 1, some, 8 at least .*, found 1, 4, 4",
+        "engine's profile: .*: expected 1, any, at least 8 .*, found 1, 4, 4",
         REBUILD,
     ),
     "a stray file": (
         file("notes.txt", "mine"),
-        "notes.txt: expected config.pbtxt, labels.txt, 1, 1/model.onnx alone, found something else",
+        "notes.txt: expected only config.pbtxt, labels.txt, 1, 1/model.onnx, found something else",
         f"{RM}notes.txt",
     ),
     "a stray file beside the model": (
@@ -294,7 +294,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "a link to nowhere": (
         links_nowhere("more"),
-        "more: expected .*, found a link to /nowhere/model, which is not there",
+        "more: expected .*, found a link to /nowhere/model, which does not exist",
         f"{RM}more",
     ),
     "a model that is a link to nowhere": (
@@ -304,7 +304,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "a file nobody may read": (
         lambda folder: (folder / "labels.txt").chmod(0),
-        "labels.txt: expected a file that may be read, found one that may not",
+        "labels.txt: expected a readable file, found one that is not",
         CHMOD,
     ),
     "a folder where a file should be": (
@@ -365,7 +365,7 @@ def test_what_belongs_beside_versions_is_passed_over(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", PLANTS)
-def test_a_planted_fault_is_found_with_what_mends_it(fault: str, repository: Path) -> None:
+def test_a_planted_fault_is_found_with_what_fixes_it(fault: str, repository: Path) -> None:
     plant, words, remedy = PLANTS[fault]
     folder = repository / "lenet5.v1"
     plant(folder)
@@ -381,7 +381,7 @@ def test_a_planted_fault_is_found_with_what_mends_it(fault: str, repository: Pat
 @pytest.mark.parametrize(
     "fault", [fault for fault, (_, _, remedy) in PLANTS.items() if not remedy.startswith("python")]
 )
-def test_a_remedy_mends(fault: str, repository: Path) -> None:
+def test_a_remedy_fixes_it(fault: str, repository: Path) -> None:
     PLANTS[fault][0](repository / "lenet5.v1")
     remedies = {finding["remedy"] for finding in examine(repository)["findings"]}
     for remedy in remedies:
@@ -390,7 +390,7 @@ def test_a_remedy_mends(fault: str, repository: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_rebuild_mends(repository: Path) -> None:
+def test_a_rebuild_fixes_it(repository: Path) -> None:
     labels(lambda names: names.reverse())(repository / "lenet5.v1")
     file("1/model.onnx", b"damaged")(repository / "lenet5.v1")
     (remedy,) = {finding["remedy"] for finding in examine(repository)["findings"]}

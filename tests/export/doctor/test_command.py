@@ -85,7 +85,7 @@ def test_names_choose_what_is_examined(name: str, repository: Path) -> None:
     [
         (["resnet9"], "has no resnet9; it has lenet5.v1"),
         (["--triton", "localhost"], "'localhost' is not HOST:PORT"),
-        (["--repository", "/nowhere/models"], "/nowhere/models is no folder"),
+        (["--repository", "/nowhere/models"], "/nowhere/models is not a folder"),
     ],
 )
 def test_wrong_usage_is_told(arguments: list[str], words: str, repository: Path) -> None:

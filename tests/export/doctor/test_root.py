@@ -33,34 +33,34 @@ ROOT_PLANTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "a number with a zero": (
         lambda path: (path / "lenet5.v1").rename(path / "lenet5.v01"),
-        "lenet5.v01: expected a name of .*, found what no gateway serves",
+        "lenet5.v01: expected a name of .*, found a name that no gateway serves",
         "mv {repository}/lenet5.v01 {repository}/lenet5.v1",
     ),
     "a number that is taken": (
         lambda path: shutil.copytree(path / "lenet5.v1", path / "lenet5.v01"),
-        "lenet5.v01: expected a name of .*, found what no gateway serves",
+        "lenet5.v01: expected a name of .*, found a name that no gateway serves",
         "mv {repository}/lenet5.v01 {repository}/lenet5.v2",
     ),
     "a name with bad letters": (
         lambda path: (path / "lenet5.v1").rename(path / "My Net.v1"),
-        "My Net.v1: expected a name of .*, found what no gateway serves",
+        "My Net.v1: expected a name of .*, found a name that no gateway serves",
         "mv '{repository}/My Net.v1' {repository}/my-net.v1",
     ),
     "a link to nowhere": (
         lambda path: (path / "vgg16.v1").symlink_to("/nowhere/vgg16.v1"),
-        "vgg16.v1 is a link to /nowhere/vgg16.v1, which is not there",
+        "vgg16.v1 is a link to /nowhere/vgg16.v1, which does not exist",
         "rm -r {repository}/vgg16.v1",
     ),
     "a version that its successor should have replaced": (
         lambda path: (path / "lenet5.v1").rename(path / "lenet5.v1.replaced"),
-        "lenet5.v1 is not there: the build that replaces it was killed",
+        "lenet5.v1 is missing: the build that replaces it was killed",
         "mv {repository}/lenet5.v1.replaced {repository}/lenet5.v1",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", ROOT_PLANTS)
-def test_what_lies_beside_versions_is_found_and_mended(fault: str, repository: Path) -> None:
+def test_what_lies_beside_versions_is_found_and_fixed(fault: str, repository: Path) -> None:
     plant, words, remedy = ROOT_PLANTS[fault]
     shutil.copytree(repository / "lenet5.v1", repository / "another.v1")
     plant(repository)
@@ -83,7 +83,7 @@ def test_what_a_killed_build_left_is_noted(repository: Path) -> None:
     (repository / "lenet5.v2.staging").mkdir()
     (repository / ".lenet5.v2.lock").touch()
     document = examine(repository)
-    assert problems(document).startswith("lenet5.v2.staging is left of a build that was killed")
+    assert problems(document).startswith("lenet5.v2.staging remains of a build that was killed")
     assert document["healthy"]
 
 

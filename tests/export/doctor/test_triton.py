@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from export.doctor.folder import Repository, Version
-from export.doctor.triton import examine_plan, tensorrt_of
+from export.doctor.folder import Repository, VersionFolder
+from export.doctor.triton import examine_plan, tensorrt_major
 from server.runners.triton_local import TritonLocalRunner
 from tests.export.doctor.planting import Json, examine, facts, file, plan
 
@@ -95,9 +95,9 @@ def test_where_no_triton_answers_that_is_a_fault(repository: Path) -> None:
     assert finding["problem"].startswith("Triton at 127.0.0.1:1: expected an answer, found failed")
 
 
-def test_a_plan_wants_the_tensorrt_of_its_own_version(repository: Path) -> None:
+def test_a_plan_wants_the_tensorrt_major_its_own_version(repository: Path) -> None:
     plan()(repository / "lenet5.v1")
-    version = Version(Repository(repository, is_default=True), repository / "lenet5.v1")
+    version = VersionFolder(Repository(repository, is_default=True), repository / "lenet5.v1")
     assert list(examine_plan(version, "2.69.0", "load")) == []
     (finding,) = examine_plan(version, "2.70.0", "load")
     assert "TensorRT as in Triton 2.70.0: expected 11.x, found 10.16.1.11" in finding.problem
@@ -120,4 +120,4 @@ def test_a_plan_wants_the_tensorrt_of_its_own_version(repository: Path) -> None:
     ],
 )
 def test_a_release_of_triton_tells_its_tensorrt(triton: str, tensorrt: int | None) -> None:
-    assert tensorrt_of(triton) == tensorrt
+    assert tensorrt_major(triton) == tensorrt
