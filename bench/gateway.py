@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import io
 import json
 import math
 import multiprocessing
@@ -33,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from PIL import Image, ImageDraw
 
+from bench.pictures import digit
 from convoy.v1 import classifier_pb2 as pb
 
 MODEL = "lenet5"
@@ -44,15 +43,6 @@ HELD = b"an image that is never ready"  # occupies the only place of the gateway
 CLASSIFY = "/convoy.v1.ImageClassifier/Classify"
 REFUSE = "/convoy.v1.ImageClassifier/Refuse"  # of the echo
 HTTP_PATH = f"/v1/models/{MODEL}:classify"
-
-
-def digit() -> bytes:
-    """A seven of 28×28 pixels as PNG: with the rest of its message 0.4 kB."""
-    image = Image.new("L", (112, 112), 255)
-    ImageDraw.Draw(image).line([(28, 24), (80, 28), (48, 88)], fill=0, width=12)
-    content = io.BytesIO()
-    image.resize((28, 28)).save(content, "PNG")
-    return content.getvalue()
 
 
 # ---------------------------------------------------------------- servers, each a process

@@ -1,9 +1,9 @@
-"""How fast the int8 recipes are in ONNX Runtime, next to fp32, in one run.
+"""Measures how fast the int8 recipes are in ONNX Runtime, compared with fp32, in one run.
 
     PYTHONPATH=. .venv/bin/python bench/int8.py [resnet50] [--runs 12]
 
-Random weights, one thread, the graphs in turn. Prints milliseconds an image, the median of the
-runs, and how many times as fast as fp32 that is.
+Random weights, one thread, the graphs in turn. Prints the median milliseconds per image, and the
+speed in multiples of fp32's.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import onnxruntime
 
-from export import to_int8
 from export.catalog import INPUT, Network, find
 from export.checkpoints.load import load
+from export.conversion import to_int8
 from export.conversion.to_onnx import ServedNetwork, to_onnx
 from export.samples.images import CALIBRATION_SEED, Pixels, samples
 
@@ -28,7 +28,7 @@ BATCHES = (1, 8)
 
 
 def graphs(network: Network, images: Pixels, folder: Path) -> dict[str, Path]:
-    """The file of each recipe, fp32 first; and the one for CPUs with signed activations."""
+    """Writes the graph of each recipe, fp32 first, and one for CPUs with signed activations."""
     fp32 = folder / "fp32.onnx"
     module = load(network, "random").network
     classes = len(network.labels())
@@ -42,7 +42,7 @@ def graphs(network: Network, images: Pixels, folder: Path) -> dict[str, Path]:
     }.items():
         to_int8.RECIPES["cpu"] = recipe
         paths[name] = folder / f"{name}.onnx"
-        to_int8.to_int8(fp32, paths[name], images, "cpu", lambda done, total: None)
+        to_int8.to_int8(fp32, paths[name], images, "cpu")
     return paths
 
 
@@ -55,9 +55,9 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def measure(sessions: dict[str, onnxruntime.InferenceSession], images: Pixels, runs: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for _ in range(runs):
-        for name, each in sessions.items():
+        for name, graph in sessions.items():
             started_s = time.perf_counter()
-            each.run(None, {INPUT: images})
+            graph.run(None, {INPUT: images})
             seconds[name].append(time.perf_counter() - started_s)
     medians = {name: statistics.median(times) / len(images) for name, times in seconds.items()}
     for name, median_s in medians.items():

@@ -1,4 +1,4 @@
-"""How long `convoy serve` takes from its start until it is ready, and until it is gone again.
+"""Measures how long `convoy serve` takes to become ready, and to stop.
 
     .venv/bin/python bench/startup.py [--runner triton-local] [--runs 5]
 
@@ -19,8 +19,8 @@ import urllib.request
 
 
 def start_and_stop(runner: str) -> tuple[float, float]:
-    """Seconds until /readyz says so, and from SIGTERM until the process has ended."""
-    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    """Returns the seconds until /readyz succeeds, and from SIGTERM until the process ends."""
+    ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "convoy.cli", "serve", f"--runner={runner}", *ports]
     started_s = time.perf_counter()
     process = subprocess.Popen(
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     times = [start_and_stop(options.runner) for _ in range(options.runs)]
-    for name, values in zip(("ready", "gone"), zip(*times, strict=True), strict=True):
+    for name, values in zip(("ready", "stopped"), zip(*times, strict=True), strict=True):
         print(
             f"{options.runner}: {name} in {statistics.median(values):.2f} s, the median of "
             f"{options.runs} runs ({min(values):.2f} to {max(values):.2f})"

@@ -1,8 +1,9 @@
-"""What a network costs, layer by layer: shapes, parameters, multiplications; the papers' tables.
+"""Describes a network layer by layer, as the papers' tables do: shapes, parameters,
+multiplications.
 
     python export/describe.py googlenet_2014
 
-How they are counted: export/layers.py.
+export/layers.py counts them.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def describe(
 ) -> None:
     """Print a network layer by layer: output shape, parameters, multiplications of one image.
 
-    MACs are the multiplications of convolution and linear layers. Activations are the numbers that
-    come out of a layer; the papers' neurons are those of convolution and linear layers. Weights are
-    parameters without biases and norms, as table 1 of the GoogLeNet paper counts, in 1024s.
-    Connections are the inputs and the bias of each output, as the LeNet-5 paper counts.
+    MACs are the multiplications of convolution and linear layers. Activations are the outputs of a
+    layer; the papers' neurons are those of convolution and linear layers. Weights are parameters
+    without biases and norms, counted as in table 1 of the GoogLeNet paper, whose unit is 1024.
+    Connections are the inputs and the bias of each output, counted as in the LeNet-5 paper.
 
     Examples:
 
@@ -64,14 +65,16 @@ def describe(
 
 
 def as_dict(network: Network, description: Description) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Returns what `--json` prints."""
     return {
         "name": network.name,
         "paper": network.paper,
         "input": [network.channels, network.size, network.size],
         "totals": asdict(description.totals),
         "blocks": [asdict(block) for block in description.blocks],
-        "layers": [asdict(each) | {"activations": each.activations} for each in description.layers],
+        "layers": [
+            asdict(layer) | {"activations": layer.activations} for layer in description.layers
+        ],
     }
 
 
@@ -83,7 +86,7 @@ def _print(network: Network, description: Description) -> None:
     if len(description.blocks) < len(description.layers):
         console.print(_block_table(description.blocks))
     console.print(
-        f"Input {_shape((network.channels, network.size, network.size))}. "
+        f"Input {_render_shape((network.channels, network.size, network.size))}. "
         f"Parameters {totals.parameters:,}, MACs {totals.macs:,}, neurons {totals.neurons:,}, "
         f"connections {totals.connections:,}.",
         highlight=False,
@@ -97,10 +100,12 @@ def _layer_table(layers: Iterable[Layer]) -> Table:
         rows.add_row(
             layer.name,
             layer.kind,
-            "/".join(_sides(each) for each in (layer.kernel, layer.stride, layer.padding) if each),
+            "/".join(map(_render_sides, filter(None, (layer.kernel, layer.stride, layer.padding)))),
             str(layer.groups) if layer.groups else "",
-            _shape(layer.output),
-            *map(_number, (layer.parameters, layer.macs, layer.activations, layer.connections)),
+            _render_shape(layer.output),
+            *map(
+                _render_number, (layer.parameters, layer.macs, layer.activations, layer.connections)
+            ),
         )
     return rows
 
@@ -112,23 +117,23 @@ def _block_table(blocks: Iterable[Block]) -> Table:
         rows.add_row(
             block.name,
             " | ".join(" ".join(map(str, channels)) for channels in block.branches.values()),
-            _shape(block.output),
-            *map(_number, (block.parameters, block.weights, block.macs)),
+            _render_shape(block.output),
+            *map(_render_number, (block.parameters, block.weights, block.macs)),
         )
     return rows
 
 
-def _number(value: int) -> str:
+def _render_number(value: int) -> str:
     return f"{value:,}" if value else ""
 
 
-def _shape(sides: tuple[int, ...]) -> str:
+def _render_shape(sides: tuple[int, ...]) -> str:
     return "×".join(map(str, sides))
 
 
-def _sides(pair: tuple[int, ...]) -> str:
-    """3 for 3×3, 1×7 for a flat one."""
-    return str(pair[0]) if pair[0] == pair[1] else _shape(pair)
+def _render_sides(pair: tuple[int, ...]) -> str:
+    """Returns "3" for 3×3, and "1×7" for a flat one."""
+    return str(pair[0]) if pair[0] == pair[1] else _render_shape(pair)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Train a digit network that ships: digits → weights, and what was measured of them.
+"""Trains a digit network that ships, and measures it.
 
     python export/train.py resnet20_digits --folds
 
-writes into export/weights: resnet20_digits.pth, a state dict; resnet20_digits.json, how it was
-trained and how many unseen digits it reads right, figures that the builder copies into the
-manifest; resnet20_digits.curve.json, how the training went.
+writes to export/weights: resnet20_digits.pth, a state dict; resnet20_digits.json, the recipe and
+the accuracy on unseen digits, which a build copies into the manifest; resnet20_digits.curve.json,
+the course of the training.
 
-The same command gives the same bytes, on one machine and one version of torch.
+The same command writes the same bytes, on one machine with one version of torch.
 """
 
 from __future__ import annotations
@@ -44,38 +44,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Cross entropy by stochastic gradient descent; each epoch sees each digit once, drawn anew."""
+class TrainingRecipe:
+    """Stochastic gradient descent on the cross entropy; each epoch redraws each digit once."""
 
     epochs: int
-    rate: float  # the highest: reached after two epochs, then down to 0 along a cosine
+    rate: float  # the maximum: reached after two epochs, then down to 0 along a cosine
     batch: int = 64
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    channels_last: bool = True  # how pictures lie in memory: a quarter to a third quicker
-    # Whether the logits are divided by a temperature in the end. Without batch norm a network is
-    # too sure of drawn digits; with it the division gains nothing on pictures that it did not see.
+    channels_last: bool = True  # memory layout: reduces the time by a quarter to a third
+    # Whether the logits are divided by a temperature at the end. Without batch norm a network is
+    # overconfident on drawn digits; with it, the division gains nothing on unseen pictures.
     tempered: bool = False
 
 
 # By the network's name in the catalog.
 RECIPES = {
-    "lenet5": Recipe(epochs=100, rate=0.02, batch=32, channels_last=False),
-    "vgg_digits": Recipe(epochs=50, rate=0.02, tempered=True),
-    "nin_digits": Recipe(epochs=40, rate=0.05),
-    "inception_digits": Recipe(epochs=70, rate=0.05),
-    "plain20_digits": Recipe(epochs=16, rate=0.05),
-    "resnet20_digits": Recipe(epochs=16, rate=0.05),
+    "lenet5": TrainingRecipe(epochs=100, rate=0.02, batch=32, channels_last=False),
+    "vgg_digits": TrainingRecipe(epochs=50, rate=0.02, tempered=True),
+    "nin_digits": TrainingRecipe(epochs=40, rate=0.05),
+    "inception_digits": TrainingRecipe(epochs=70, rate=0.05),
+    "plain20_digits": TrainingRecipe(epochs=16, rate=0.05),
+    "resnet20_digits": TrainingRecipe(epochs=16, rate=0.05),
 }
 
 
 class Epoch(NamedTuple):
-    """A point of the curve: what one pass over the training digits showed."""
+    """A point of the curve: one pass over the training digits."""
 
     epoch: int  # from 1
     rate: float  # at its end
     loss: float  # mean cross entropy
-    error: float  # 0 to 1; of pictures drawn anew, in training mode, while the weights change
+    error: float  # 0 to 1; on redrawn pictures, in training mode, while the weights change
 
 
 class Trained(NamedTuple):
@@ -83,45 +83,53 @@ class Trained(NamedTuple):
     curve: list[Epoch]
 
 
+Name = Annotated[str, typer.Argument(help=f"The network: {', '.join(RECIPES)}.")]
+Folds = Annotated[
+    bool,
+    typer.Option(
+        "--folds",
+        help="Train five more times, each time without one contiguous fifth of the data, and "
+        "record the worst result: what to expect for an unknown handwriting.",
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the initial weights, the order and the augmentation.")
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Passes over the training digits; fewer for a quick try.",
+        show_default="the recipe's",
+    ),
+]
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure",
+        help="Do not train; measure the existing weights again, for example after a change of the "
+        "gateway's preprocessing.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        file_okay=False,
+        help="The folder for NAME.pth, NAME.json and NAME.curve.json.",
+        show_default="export/weights",
+    ),
+]
+
+
 def train(
-    name: Annotated[str, typer.Argument(help=f"The network: {', '.join(RECIPES)}.")],
-    folds: Annotated[
-        bool,
-        typer.Option(
-            "--folds",
-            help="Train five times more, holding out each contiguous fifth of the data in turn, "
-            "and record the worst: what to expect of a hand that it does not know.",
-        ),
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the first weights, the order and the drawing.")
-    ] = 0,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Times that each digit is seen; fewer for a quick try.",
-            show_default="the recipe's",
-        ),
-    ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option(
-            "--measure",
-            help="Train nothing; measure the weights that are there anew, as after a change of "
-            "the gateway's preparation.",
-        ),
-    ] = False,
-    output: Annotated[
-        Path,
-        typer.Option(
-            file_okay=False,
-            help="The folder for NAME.pth, NAME.json and NAME.curve.json.",
-            show_default="export/weights",
-        ),
-    ] = TRAINED_WEIGHTS,
+    name: Name,
+    folds: Folds = False,
+    seed: Seed = 0,
+    epochs: Epochs = None,
+    measure: Measure = False,
+    output: Output = TRAINED_WEIGHTS,
 ) -> None:
-    """Train a digit network on scikit-learn's load_digits; measure it on digits it has not seen.
+    """Train a digit network on scikit-learn's load_digits, and measure it on unseen digits.
 
     Examples:
 
@@ -150,8 +158,8 @@ def train(
         print(f"  {entry['correct']} of {entry['total']} ({share:.1%}): {entry['measured']}")
 
 
-def _find(name: str) -> Recipe:
-    """The recipe of that name; a name that has none is wrong usage."""
+def _find(name: str) -> TrainingRecipe:
+    """Returns the recipe of that name. An unknown name is wrong usage: exit code 2."""
     if name in RECIPES:
         return RECIPES[name]
     near = difflib.get_close_matches(name.lower(), RECIPES, cutoff=0.4) or RECIPES
@@ -162,8 +170,10 @@ def _find(name: str) -> Recipe:
     raise typer.Exit(2)
 
 
-def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> dict[str, Any]:
-    """Train, measure and write; what was written into NAME.json."""
+def _train(
+    name: str, recipe: TrainingRecipe, seed: int, folds: bool, output: Path
+) -> dict[str, Any]:
+    """Trains, measures and writes; returns the content of NAME.json."""
     import torch
     from rich.console import Console
     from rich.progress import Progress
@@ -184,7 +194,7 @@ def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> d
             fit(build, recipe, part.train, seed, lambda: progress.advance(task)) for part in parts
         ]
     temperature = 1.0
-    if recipe.tempered:  # on other drawings than those that accuracy is measured on
+    if recipe.tempered:  # on other drawings than those for the accuracy
         temperature = temper(network, *prepare_drawn_digits(preprocessing, TEMPERING_SEED)[:2])
     weights = io.BytesIO()
     torch.save(network.state_dict(), weights)
@@ -193,7 +203,7 @@ def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> d
         measure_rows(other.network, part.held_out)
         for other, part in zip(others, parts[1:], strict=True)
     ]
-    fifths = fifths or _fifths_before(output / f"{name}.json", sha256)
+    fifths = fifths or _earlier_fifths(output / f"{name}.json", sha256)
     facts = {
         "network": name,
         "trained_on": "digits",
@@ -212,7 +222,7 @@ def _train(name: str, recipe: Recipe, seed: int, folds: bool, output: Path) -> d
 
 
 def _remeasure(name: str, output: Path) -> dict[str, Any]:
-    """Measure the weights that are there, and put the figures into NAME.json."""
+    """Measures the existing weights again, and writes the figures to NAME.json."""
     import torch
 
     from export.samples.digit_accuracy import accuracy
@@ -230,25 +240,25 @@ def _write_facts(path: Path, facts: dict[str, Any]) -> None:
 
 
 def _write_curve(path: Path, curve: list[Epoch]) -> None:
-    """One line an epoch."""
+    """Writes one line per epoch."""
     lines = ",\n".join(json.dumps(point._asdict()) for point in curve)
     path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def fit(
     build: Callable[[], nn.Module],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     rows: Integers,
     seed: int,
     epoch_done: Callable[[], object] = lambda: None,
 ) -> Trained:
-    """A new network, trained on these rows of the data set, in evaluation mode."""
+    """Trains a new network on these rows of the data set; returns it in evaluation mode."""
     import torch
 
     from export.samples.digits import fields
 
-    torch.set_num_threads(1)  # more threads add in another order, and are no quicker at this size
-    torch.manual_seed(seed)  # the first weights, and dropout
+    torch.set_num_threads(1)  # more add in another order, and are no faster at this size
+    torch.manual_seed(seed)  # the initial weights, and dropout
     random = torch.Generator().manual_seed(seed)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network = build().to(memory_format=layout)  # type: ignore[call-overload]
@@ -256,7 +266,7 @@ def fit(
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay
     )
-    steps = math.ceil(len(rows) / recipe.batch)  # of an epoch
+    steps = math.ceil(len(rows) / recipe.batch)  # per epoch
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: share_of_rate(step / steps, recipe.epochs)
     )
@@ -283,7 +293,7 @@ def _step(
     labels: Tensor,
     random: torch.Generator,
 ) -> tuple[float, int]:
-    """One step of descent; the batch's summed loss, and how many of it were read wrong."""
+    """Makes one step; returns the batch's summed loss, and its number of wrong answers."""
     from torch.nn.functional import cross_entropy
 
     from export.samples.digits import augment, network_input
@@ -297,18 +307,18 @@ def _step(
 
 
 def share_of_rate(epoch: float, epochs: int) -> float:
-    """0 to 1: up in a line over two epochs, then down to 0 along half a cosine."""
+    """Returns 0 to 1: linearly up over two epochs, then down to 0 along half a cosine."""
     if epoch < 2:
         return epoch / 2
     return 0.5 * (1 + math.cos(math.pi * (epoch - 2) / max(epochs - 2, 1)))
 
 
 def temper(network: nn.Module, pixels: Pixels, labels: Integers) -> float:
-    """Divide the logits by the temperature at which these answers are likeliest; return it.
+    """Divides the logits by the temperature that maximises the likelihood; returns it.
 
     Guo, Pleiss, Sun, Weinberger, "On Calibration of Modern Neural Networks", 2017, arXiv
-    1706.04599, section 4.2. The division goes into the last layer's weights and bias, so that a
-    graph needs no step of its own; the order of the scores stays.
+    1706.04599, section 4.2. The last layer's weights and bias are divided, so that the graph needs
+    no additional operator; the order of the scores does not change.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -325,10 +335,10 @@ def temper(network: nn.Module, pixels: Pixels, labels: Integers) -> float:
     return temperature
 
 
-def _fifths_before(facts_path: Path, sha256: str) -> list[dict[str, int]]:
-    """What an earlier `--folds` measured, if it came to the very same weights; else nothing.
+def _earlier_fifths(facts_path: Path, sha256: str) -> list[dict[str, int]]:
+    """Returns the figures of an earlier `--folds` if it had exactly the same weights; else none.
 
-    The same bytes mean the same recipe, seed, code and torch, so that the figures still hold.
+    The same bytes mean the same recipe, seed, code and torch, so the figures are still valid.
     """
     try:
         facts = json.loads(facts_path.read_text(encoding="utf-8"))

@@ -4,8 +4,8 @@
         [--in-flight 1,16,64,192] [--gateways 1,2,4] [--seconds 6] [-- OPTIONS OF convoy serve]
 
 For each number of gateways (processes that share the GPU), and of requests held open by each: how
-many answers a second, how long they took, which stage took how long, how many images rode
-together, and how busy the processors were, with the gateway's event loop (its main thread) apart.
+many answers a second, how long they took, which stage took how long, how many images were
+in a batch, and how busy the processors were, with the gateway's event loop (its main thread) apart.
 Clients are processes of this machine, too, and take some of its cores.
 """
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import io
 import json
 import os
 import re
@@ -33,8 +32,8 @@ from typing import Any
 
 import grpc
 import numpy as np
-from PIL import Image
 
+from bench.pictures import photo
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc as pb_grpc
 from server.preprocessing import prepare
@@ -46,28 +45,18 @@ START_TIMEOUT_S = 120.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def photo() -> bytes:
-    """A photograph of 640×480, as a client sends it."""
-    from sklearn.datasets import load_sample_image
-
-    content = io.BytesIO()
-    whole = Image.fromarray(load_sample_image("china.jpg"))
-    whole.resize((640, 480)).save(content, "JPEG", quality=90)
-    return content.getvalue()
-
-
 # ---------------------------------------------------------------- gateways
 
 
 @dataclass(frozen=True)
-class Gateway:
+class GatewayProcess:
     process: subprocess.Popen[str]
     address: str  # HOST:PORT of gRPC
     log_path: Path
 
 
 @contextlib.contextmanager
-def gateways(count: int, options: list[str], folder: Path) -> Iterator[list[Gateway]]:
+def gateways(count: int, options: list[str], folder: Path) -> Iterator[list[GatewayProcess]]:
     with contextlib.ExitStack() as running:
         yield [
             running.enter_context(gateway(options, folder / f"gateway-{number}.log"))
@@ -76,7 +65,7 @@ def gateways(count: int, options: list[str], folder: Path) -> Iterator[list[Gate
 
 
 @contextlib.contextmanager
-def gateway(options: list[str], log_path: Path) -> Iterator[Gateway]:
+def gateway(options: list[str], log_path: Path) -> Iterator[GatewayProcess]:
     ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *options]
     with log_path.open("w") as log:
@@ -91,7 +80,7 @@ def gateway(options: list[str], log_path: Path) -> Iterator[Gateway]:
         found = [re.search(rf"{door} +(\S+)", greeting) for door in ("HTTP", "gRPC")]
         http, address = (match[1] for match in found if match)
         wait_until_ready(http, process, log_path)
-        yield Gateway(process, address, log_path)
+        yield GatewayProcess(process, address, log_path)
     finally:
         process.terminate()
         process.wait(60)
@@ -121,7 +110,7 @@ def _cpu_s(path: Path) -> float:
 
 
 def client(address: str, model: str, content: bytes, in_flight: int, seconds: float) -> list[Any]:
-    """(latency ms, images that rode together, stage times in µs) of each answer after warm-up."""
+    """(latency ms, batch size, stage times in µs) of each answer after warm-up."""
     return asyncio.run(_client(address, model, content, in_flight, seconds))
 
 
@@ -153,7 +142,9 @@ def stages(timing: pb.Timing) -> tuple[int, ...]:
 STAGES = ("decode", "preprocess", "queue", "compute", "infer", "total")
 
 
-def measure(running: list[Gateway], model: str, in_flight: int, seconds: float) -> dict[str, Any]:
+def measure(
+    running: list[GatewayProcess], model: str, in_flight: int, seconds: float
+) -> dict[str, Any]:
     """`in_flight` of each gateway, from `CLIENTS` processes in all, or as many as it takes."""
     content = photo()
     each = max(1, min(CLIENTS, in_flight) // len(running))  # processes a gateway
@@ -168,7 +159,7 @@ def measure(running: list[Gateway], model: str, in_flight: int, seconds: float) 
         time.sleep(seconds / 2)
         after = [cpu_s(gateway.process.pid) for gateway in running]
         answers = [answer for future in futures for answer in future.result()]
-    took_ms, rode, times_us = zip(*answers, strict=True)
+    took_ms, batch_sizes, times_us = zip(*answers, strict=True)
     used = (np.array(after) - np.array(before)) / (seconds / 2)
     p50_us = np.median(np.array(times_us), axis=0)
     return {
@@ -178,8 +169,8 @@ def measure(running: list[Gateway], model: str, in_flight: int, seconds: float) 
         "answers_per_s": round(len(answers) / seconds),
         "p50_ms": round(float(np.percentile(took_ms, 50)), 1),
         "p99_ms": round(float(np.percentile(took_ms, 99)), 1),
-        "mean_batch": round(len(rode) / sum(1 / size for size in rode), 1),
-        "largest_batch": max(rode),
+        "mean_batch": round(len(batch_sizes) / sum(1 / size for size in batch_sizes), 1),
+        "largest_batch": max(batch_sizes),
         "gateway_cores": round(float(used[:, 0].sum()), 1),
         "event_loop_cores": [round(float(value), 2) for value in used[:, 1]],
         "p50_us": {stage: int(value) for stage, value in zip(STAGES, p50_us, strict=True)},

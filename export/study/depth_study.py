@@ -1,13 +1,12 @@
-"""Does a deeper network learn better? Plain against residual networks, trained and drawn.
+"""Does a deeper network learn better? Trains plain and residual networks and draws their curves.
 
     python export/study/depth_study.py
 
-trains the CIFAR form of the ResNet paper (section 4.2) on digits, with shortcuts and without, at
-each depth and from each seed. It writes docs/depth.json, how each run went, and docs/depth.svg, the
-curves, after the paper's figure 6; it prints the table that docs/depth.md reports and comments.
+trains the CIFAR form of the ResNet paper (section 4.2) on digits, with shortcuts and without, for
+each depth and each seed. It writes docs/depth.json, the course of each run, and docs/depth.svg, the
+curves as in the paper's figure 6; it prints the table that docs/depth.md discusses.
 
-A run is single-threaded and takes one to three minutes; as many go side by side as there are
-processors.
+A run uses one thread and takes one to three minutes; one run per CPU core goes in parallel.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.bootstrap import require_packages
-from export.train import Recipe
+from export.train import TrainingRecipe
 
 if TYPE_CHECKING:
     from export.architectures.resnet import CifarResNet
@@ -52,18 +51,18 @@ class Run:
     seed: int
     parameters: int
     training_error: list[float]  # after each epoch; see train.Epoch
-    clean_error: float  # of the training digits undistorted, in evaluation mode, at the end
-    held_out_error: float  # of the random fifth that it has not seen
+    clean_error: float  # of the undistorted training digits, in evaluation mode, at the end
+    held_out_error: float  # of the random fifth that was held out
 
 
 def study(
     depths: Annotated[
-        list[int], typer.Option("--depth", help="Layers, 6n + 2. Give it again for another.")
+        list[int], typer.Option("--depth", help="Layers, 6n + 2. Can be repeated.")
     ] = DEPTHS,
     seeds: Annotated[
-        list[int], typer.Option("--seed", help="Of a run. Give it again for another.")
+        list[int], typer.Option("--seed", help="Seed of a run. Can be repeated.")
     ] = SEEDS,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that each digit is seen.")] = 12,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training digits.")] = 12,
     output: Annotated[
         Path,
         typer.Option(
@@ -86,19 +85,19 @@ def study(
     except ValueError as error:
         print(f"{error}.", file=sys.stderr)
         raise typer.Exit(2) from None
-    recipe = Recipe(epochs=epochs, rate=0.05)
+    recipe = TrainingRecipe(epochs=epochs, rate=0.05)
     output.mkdir(parents=True, exist_ok=True)
-    # The longest first, so that none is left alone at the end.
+    # The longest first, so that none runs alone at the end.
     settings = list(product(sorted(depths, reverse=True), KINDS, seeds))
     runs: list[Run] = []
     for run in _all_runs(settings, recipe):
         runs = sorted([*runs, run], key=lambda run: (run.kind, run.depth, run.seed))
-        write(output, recipe, runs)  # each time, so that what is broken off leaves what it has
+        write(output, recipe, runs)  # each time, so that an interrupted study keeps its runs
     print(table(runs))
 
 
 def network(kind: str, depth: int) -> CifarResNet:
-    """N×1×32×32 to N×10; the two kinds have the same parameters.
+    """Returns a network, N×1×32×32 to N×10; both kinds have the same parameters.
 
     Raises:
         ValueError: no network has that depth.
@@ -108,8 +107,8 @@ def network(kind: str, depth: int) -> CifarResNet:
     return CifarResNet(depth, plain if kind == "plain" else padding)
 
 
-def _all_runs(settings: list[tuple[int, str, int]], recipe: Recipe) -> Iterator[Run]:
-    """As they come in, a progress bar beside them."""
+def _all_runs(settings: list[tuple[int, str, int]], recipe: TrainingRecipe) -> Iterator[Run]:
+    """Yields the runs as they end, and shows a progress bar."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -119,13 +118,13 @@ def _all_runs(settings: list[tuple[int, str, int]], recipe: Recipe) -> Iterator[
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
     ):
         task = progress.add_task("Training", total=len(settings))
-        for future in as_completed(pool.submit(one_run, *each, recipe) for each in settings):
+        for future in as_completed(pool.submit(one_run, *setting, recipe) for setting in settings):
             progress.advance(task)
             yield future.result()
 
 
-def one_run(depth: int, kind: str, seed: int, recipe: Recipe) -> Run:
-    """Train one network on the usual four fifths."""
+def one_run(depth: int, kind: str, seed: int, recipe: TrainingRecipe) -> Run:
+    """Trains one network on the four fifths that are not held out."""
     from export.samples.digit_accuracy import measure_rows
     from export.samples.digits import random_fifth
     from export.train import fit
@@ -147,10 +146,10 @@ def one_run(depth: int, kind: str, seed: int, recipe: Recipe) -> Run:
     )
 
 
-# ------------------------------------------------------------------------------------ what is left
+# ------------------------------------------------------------------------------------ results
 
 
-def write(output: Path, recipe: Recipe, runs: list[Run]) -> None:
+def write(output: Path, recipe: TrainingRecipe, runs: list[Run]) -> None:
     lines = ",\n".join(json.dumps(asdict(run)) for run in runs)
     head = json.dumps(asdict(recipe))
     content = f'{{\n"recipe": {head},\n"runs": [\n{lines}\n]\n}}\n'
@@ -158,13 +157,8 @@ def write(output: Path, recipe: Recipe, runs: list[Run]) -> None:
     (output / "depth.svg").write_text(draw(runs), encoding="utf-8")
 
 
-def read(output: Path) -> list[Run]:
-    facts = json.loads((output / "depth.json").read_text(encoding="utf-8"))
-    return [Run(**run) for run in facts["runs"]]
-
-
 def table(runs: list[Run]) -> str:
-    """One row a run, in Markdown: the error in per cent along the training, and of its result."""
+    """Renders one row per run in Markdown: its errors during the training and at the end."""
     epochs = len(runs[0].training_error)
     marks = sorted({max(1, epochs // 3), max(1, 2 * epochs // 3), epochs})
     heads = [f"after {mark}" for mark in marks]
@@ -181,12 +175,12 @@ def table(runs: list[Run]) -> str:
 
 PLOT_WIDTH, PLOT_HEIGHT = 300, 240  # of one panel's axes, in the drawing's units
 LEFT, TOP, GAP = 50, 40, 60
-COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#009e73")  # told apart by colour-blind eyes
+COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#009e73")  # distinguishable with colour blindness
 DASHES = ("none", "6 3", "2 2")  # by seed
 
 
 def draw(runs: list[Run]) -> str:
-    """An SVG: training error over epochs, the plain networks left, the residual ones right."""
+    """Renders an SVG: training error over epochs, plain networks left, residual ones right."""
     width = LEFT + 2 * PLOT_WIDTH + GAP + 20
     panels = [_panel(kind, runs) for kind in KINDS]
     return (
@@ -199,7 +193,7 @@ def draw(runs: list[Run]) -> str:
 
 
 def _panel(kind: str, runs: list[Run]) -> str:
-    """Axes, and a line a run with its name in the legend; (0, 0) is the upper left corner."""
+    """Renders axes, and a line per run with a legend; (0, 0) is the upper left corner."""
     lines = [f'<text y="-14" font-size="14">{kind}: training error</text>']
     for error in (0, 0.25, 0.5, 0.75, 1):
         y = _y(error)
@@ -228,7 +222,7 @@ def _panel(kind: str, runs: list[Run]) -> str:
 
 
 def _style(depth: int, seed: int) -> str:
-    """Of a line, by the place of its depth and of its seed among the study's."""
+    """Returns the style of a line by the index of its depth and its seed."""
     colour, dashes = COLOURS[depth % len(COLOURS)], DASHES[seed % len(DASHES)]
     return f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench.overload import Load, capacity_of, clients_of, measure, open_loop, photo
+from bench.clients import connect_clients
+from bench.overload import Load, measure, measure_capacity, open_loop
+from bench.pictures import photo
 from tests.conftest import ROOT
 
 # Of a short run, where the cores may have other work to do: answers as a share of the capacity, and
@@ -31,8 +33,8 @@ def assert_overload_is_kept_at_the_door(load: Load, most_late: float) -> None:
 @pytest.mark.parametrize("gateway", ["in-process"], indirect=True)
 async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gateway: Any) -> None:
     """Deadline and length are measured in images, so that they suit machines of any speed."""
-    async with clients_of(gateway.grpc, gateway.http, "resnet152", photo()) as clients:
-        capacity = await capacity_of(clients, 32)
+    async with connect_clients(gateway.grpc, gateway.http, "resnet152", photo()) as clients:
+        capacity = await measure_capacity(clients, 32)
         load = await open_loop(
             clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity
         )
@@ -49,7 +51,7 @@ async def test_goodput_stays_flat_past_saturation(
         f"--repository={resnet50_repository}", "--models=resnet50", f"--runner={runner}"
     )
     gateway.wait_until_ready(120)
-    async with clients_of(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
+    async with connect_clients(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
         _, loads = await measure(clients, seconds=20.0, deadline_s=1.0)
     assert_overload_is_kept_at_the_door(loads[-1], 0.2)
     assert loads[-1].goodput >= 0.9 * max(load.goodput for load in loads)

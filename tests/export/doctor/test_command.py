@@ -64,7 +64,7 @@ def test_what_stands_in_files_does_not_steer_the_terminal(repository: Path) -> N
     (repository / "\x1b[31mred").touch()
     done = run("--repository", str(repository))
     assert "\x1b" not in done.stdout
-    assert "red: a file that is no version" in done.stdout
+    assert "red: a file that is not a version" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5.v2"])

@@ -18,17 +18,17 @@ from tests.export.doctor.planting import examine, problems
 ROOT_PLANTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a stray folder": (
         lambda path: (path / "old").mkdir(),
-        "old: a folder that is no version",
+        "old: a folder that is not a version",
         "rm -r {repository}/old",
     ),
     "a stray file": (
         lambda path: (path / "resnet152.pth").touch(),
-        "resnet152.pth: a file that is no version",
+        "resnet152.pth: a file that is not a version",
         "rm -r {repository}/resnet152.pth",
     ),
     "a file like a version": (
         lambda path: (path / "lenet5.v2").touch(),
-        "lenet5.v2: a file that is no version",
+        "lenet5.v2: a file that is not a version",
         "rm -r {repository}/lenet5.v2",
     ),
     "a number with a zero": (

@@ -44,7 +44,7 @@ async def test_a_running_triton_is_compared_with_the_folders(
 
     facts(lambda told: told["manifest"].update(paper="another"))(repository / "lenet5.v1")
     (finding,) = (await ask())["findings"]
-    assert "found what it loaded before the folder changed" in finding["problem"]
+    assert "found a version that it loaded before the folder changed" in finding["problem"]
     load = "http://127.0.0.1:8000/v2/repository/models/lenet5.v1/load"
     assert finding["remedy"] == f"curl -X POST {load}"
     await triton.unload("lenet5.v1")
@@ -64,7 +64,7 @@ async def test_a_running_triton_is_compared_with_the_folders(
         await triton.load("lenet5.v2")
     file("1/model.onnx", intact)(repository / "lenet5.v2")
     (finding,) = (await ask())["findings"]
-    assert re.search("found that it cannot load it: .*Protobuf parsing failed", finding["problem"])
+    assert re.search("found a failed load: .*Protobuf parsing failed", finding["problem"])
     assert finding["remedy"].endswith("/lenet5.v2/load")
 
     plan()(repository / "lenet5.v2")
@@ -87,7 +87,7 @@ async def test_a_triton_that_lets_nobody_load_is_noted(
     control, late = document["findings"]
     assert control["problem"].startswith("model control: expected explicit, found closed")
     assert not control["is_fault"]
-    assert "found it not loaded" in late["problem"] or "found no lenet5.v2" in late["problem"]
+    assert "found it is not loaded" in late["problem"] or "found no lenet5.v2" in late["problem"]
 
 
 def test_where_no_triton_answers_that_is_a_fault(repository: Path) -> None:

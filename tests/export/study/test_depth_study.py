@@ -14,7 +14,6 @@ from export.study.depth_study import (
     Run,
     draw,
     network,
-    read,
     study,
     table,
 )
@@ -33,6 +32,11 @@ def example(kind: str, depth: int, seed: int, training_error: list[float]) -> Ru
     return Run(kind, depth, seed, 269434, training_error, clean_error=0.008, held_out_error=0.0139)
 
 
+def read_runs(folder: Path) -> list[Run]:
+    facts = json.loads((folder / "depth.json").read_text(encoding="utf-8"))
+    return [Run(**run) for run in facts["runs"]]
+
+
 EXAMPLES = [
     example("plain", 20, 0, [1.0, 0.5, 0.25]),
     example("plain", 20, 1, [0.9, 0.6, 0.3]),
@@ -45,7 +49,7 @@ def test_study_trains_each_kind_and_writes_what_came_out(tmp_path: Path) -> None
     options = ["--depth", "8", "--seed", "3", "--epochs", "1", "--output"]
     result = run(*options, str(tmp_path))
     assert result.exit_code == 0
-    runs = read(tmp_path)
+    runs = read_runs(tmp_path)
     assert [(found.kind, found.depth, found.seed) for found in runs] == [
         ("plain", 8, 3),
         ("residual", 8, 3),
@@ -99,7 +103,7 @@ def test_curves_are_drawn_to_scale_in_the_panel_of_their_kind() -> None:
 
 @pytest.fixture(scope="module")
 def published() -> list[Run]:
-    return read(DOCS)
+    return read_runs(DOCS)
 
 
 def test_published_study_is_whole(published: list[Run]) -> None:
