@@ -3,11 +3,11 @@
     PYTHONPATH=. .venv/bin/python bench/overload.py --repository DIR [--model resnet50]
         [--seconds 30] [--deadline-s 1] [--draw docs/overload.svg] [-- OPTIONS OF convoy serve]
 
-Capacity is the rate of a closed loop. Then requests are sent as by many independent clients (Poisson
-arrivals, seeded), whether or not earlier ones were answered, in turns of a third of the seconds;
-three quarters go over gRPC, one over HTTP. Each has a deadline. Times count from when a request
-should have been sent, so that a slow client hides nothing. Meanwhile a probe checks the gateway's
-health over both wires.
+Capacity is the rate of a closed loop. Then requests are sent as by many independent clients
+(Poisson arrivals, seeded), whether or not earlier ones were answered, in turns of a third of the
+seconds; three quarters go over gRPC, one over HTTP. Each has a deadline. Times count from when a
+request should have been sent, so that a slow client hides nothing. Meanwhile a probe checks the
+gateway's health over both wires.
 
 Prints a table; draws goodput (answers per second within the deadline) and p99.
 """
