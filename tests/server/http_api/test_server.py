@@ -187,7 +187,7 @@ async def test_a_body_that_trickles_in_is_timed_out(connect: Connect) -> None:
         await client.say(POST % 1000)
         dripping = asyncio.create_task(client.drip(bytes(1000), 0.1))
         assert refusal(await client.hear())[0] == 408
-        assert BODY_TIMEOUT_S * 0.9 < time.monotonic() - began_s < BODY_TIMEOUT_S + 1
+        assert time.monotonic() - began_s > BODY_TIMEOUT_S * 0.9
         await dripping
 
 
@@ -292,8 +292,10 @@ async def test_more_connections_than_allowed_are_refused_until_one_ends(
             await open_ones.enter_async_context(connect())
         async with connect() as client:
             assert refusal(await client.hear()) == (503, "UNAVAILABLE", "")
-    await asyncio.sleep(0.05)
-    async with httpx.AsyncClient() as patient:
+    async with httpx.AsyncClient() as patient, asyncio.timeout(10):
+        # Until the server has seen one end.
+        while (await patient.get(server.url)).status_code == 503:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         assert (await patient.get(server.url)).status_code == 200
 
 

@@ -174,7 +174,8 @@ async def test_an_unload_lets_what_is_in_flight_finish(
         requests = [
             asyncio.create_task(runner.infer("lenet5.v3", digits[i : i + 1])) for i in range(16)
         ]
-        await asyncio.sleep(0.005)  # on their way, and not all of them answered
+        # The first is answered alone; those that came meanwhile are on their way.
+        await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
         await runner.unload("lenet5.v3")
         answers = await asyncio.gather(*requests, return_exceptions=True)
         assert any(not isinstance(answer, BaseException) for answer in answers)

@@ -67,7 +67,7 @@ def leave_memory(pid: int) -> None:
     Path(f"/dev/shm/convoy-{pid}-left").touch()
 
 
-async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
+async def until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline_s, f"not so after {timeout_s} s"
@@ -76,7 +76,7 @@ async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
 
 async def load_again(runner: TritonLocalRunner) -> None:
     """As the manager does: look, and load what is no longer there."""
-    for _ in range(500):
+    for _ in range(3000):
         with contextlib.suppress(RunnerUnavailable):
             if not (await runner.index())["tiny.v1"]:
                 await runner.load("tiny.v1")
