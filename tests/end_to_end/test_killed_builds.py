@@ -19,8 +19,10 @@ from convoy import Client
 ROOT = Path(__file__).parents[2]
 Serve = Callable[..., Any]
 
-# Longer than a build takes here: some of the kills come when all is done.
-LONGEST_S = 25.0
+# Of what a build stages: a kill waits for one of them in turn, and then for a while. Some of the
+# kills come when all is done.
+PARTS = ("1/model.onnx", ".", "config.pbtxt")
+MAX_DELAY_S = 15.0
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -48,6 +50,10 @@ def build(repository: Path, *options: str) -> subprocess.Popen[bytes]:
     )
 
 
+def is_staged(repository: Path, part: str) -> bool:
+    return any((folder / part).exists() for folder in repository.glob("*.staging"))
+
+
 def kill_with_its_children(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, 9)
     process.wait()
@@ -60,11 +66,14 @@ def test_killed_builds_leave_what_is_served_and_the_next_clears_up(
     # The first version, which is asked for again and again, stays beside those that come.
     gateway = serve(f"--repository={repository}", f"--keep-loaded={times + 1}")
     gateway.wait_until_ready()
-    moments = random.Random(5)  # whose first is well within a build
+    random_ = random.Random(5)
     before = published(repository)
-    for _ in range(times):
-        process = build(repository)
-        time.sleep(moments.uniform(0, LONGEST_S))
+    for number in range(times):
+        process, part = build(repository), PARTS[number % len(PARTS)]
+        while process.poll() is None and not is_staged(repository, part):
+            time.sleep(0.01)
+        if number:  # the first is killed at once: it copies the model
+            time.sleep(random_.uniform(0, MAX_DELAY_S))
         kill_with_its_children(process)
         after = published(repository)
         assert {
