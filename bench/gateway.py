@@ -246,7 +246,7 @@ async def compare(
 ) -> Comparison:
     pairs = []
     for number in range(options.pairs + 1):
-        pair = [await cpu_per_request_s(*each, options.requests) for each in (bare, ours)]
+        pair = [await cpu_per_request_s(*measured, options.requests) for measured in (bare, ours)]
         if number:  # the first one warms up
             pairs.append(pair)
         show(f"{name}: {number} of {options.pairs} pairs")
@@ -336,13 +336,13 @@ def main() -> None:
     comparisons = asyncio.run(measure(options))
     show("")
     print("CPU time per request        bare   gateway   ratio   95 % interval   goal")
-    for each in comparisons:
+    for row in comparisons:
         print(
-            f"{each.name:24} {each.bare_ms:5.2f} ms {each.gateway_ms:5.2f} ms   {each.ratio:5.2f}"
-            f"   {each.ratio_low:5.2f} to {each.ratio_high:4.2f}   {each.goal:4.1f}"
+            f"{row.name:24} {row.bare_ms:5.2f} ms {row.gateway_ms:5.2f} ms   {row.ratio:5.2f}"
+            f"   {row.ratio_low:5.2f} to {row.ratio_high:4.2f}   {row.goal:4.1f}"
         )
     if options.json:
-        options.json.write_text(json.dumps([asdict(each) for each in comparisons], indent=2))
+        options.json.write_text(json.dumps([asdict(row) for row in comparisons], indent=2))
 
 
 if __name__ == "__main__":

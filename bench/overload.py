@@ -68,36 +68,36 @@ class Load:
 
     def add(self, more: Load) -> None:
         """Appends the outcomes of another round."""
-        for each in more.outcomes:
-            self.outcomes.append(replace(each, ended_s=each.ended_s + self.seconds))
+        for outcome in more.outcomes:
+            self.outcomes.append(replace(outcome, ended_s=outcome.ended_s + self.seconds))
         self.probes += more.probes
         self.seconds += more.seconds
 
     @property
     def goodput(self) -> float:
         """Answers within the deadline per second, until the last of them."""
-        answers = [each for each in self.of("OK") if each.took_s <= self.deadline_s]
-        return len(answers) / max([self.seconds, *(each.ended_s for each in answers)])
+        answers = [answer for answer in self.select("OK") if answer.took_s <= self.deadline_s]
+        return len(answers) / max([self.seconds, *(answer.ended_s for answer in answers)])
 
-    def of(self, what: str) -> list[RequestOutcome]:
-        return [each for each in self.outcomes if each.what == what]
+    def select(self, what: str) -> list[RequestOutcome]:
+        return [outcome for outcome in self.outcomes if outcome.what == what]
 
     @property
     def late_share(self) -> float:
         """The share of admitted requests that were not answered within the deadline."""
-        taken = [each for each in self.outcomes if each.what != "OVERLOADED"]
-        late = [each for each in taken if each.what != "OK" or each.took_s > self.deadline_s]
-        return len(late) / max(1, len(taken))
+        admitted = [outcome for outcome in self.outcomes if outcome.what != "OVERLOADED"]
+        answered = [answer for answer in self.select("OK") if answer.took_s <= self.deadline_s]
+        return (len(admitted) - len(answered)) / max(1, len(admitted))
 
     @property
     def failed_probes(self) -> Counter[str]:
-        return Counter(each.what for each in self.probes if each.what != "OK")
+        return Counter(probe.what for probe in self.probes if probe.what != "OK")
 
 
 def percentile_s(share: float, outcomes: list[RequestOutcome]) -> float:
     if not outcomes:
         return float("nan")
-    return float(np.percentile([each.took_s for each in outcomes], 100 * share))
+    return float(np.percentile([outcome.took_s for outcome in outcomes], 100 * share))
 
 
 # ---------------------------------------------------------------- loads
@@ -164,7 +164,7 @@ async def open_loop(
     async def probe(number: int, due_s: float) -> None:
         paths = (clients.is_well("/livez"), clients.is_well("/readyz"))
         asking = (clients.is_serving(), *paths)
-        await asyncio.gather(*(note(each, due_s, load.probes) for each in asking))
+        await asyncio.gather(*(note(question, due_s, load.probes) for question in asking))
 
     await asyncio.gather(
         at_times(lambda: chance.expovariate(times * capacity), ask),
@@ -194,7 +194,7 @@ def table(loads: list[Load]) -> str:
     columns = "load|sent/s|goodput/s|refused|late, of those let in|p50|p99|refusal, p99|health, p99"
     rows = [columns.split("|"), ["---:"] * len(columns.split("|"))]
     for load in loads:
-        refused = load.of("OVERLOADED")
+        refused = load.select("OVERLOADED")
         rows.append(
             [
                 f"{load.times:g}",
@@ -202,7 +202,7 @@ def table(loads: list[Load]) -> str:
                 f"{load.goodput:.1f}",
                 f"{len(refused) / len(load.outcomes):.0%}",
                 f"{load.late_share:.1%}",
-                *(f"{percentile_s(share, load.of('OK')) * 1e3:.0f}" for share in (0.5, 0.99)),
+                *(f"{percentile_s(share, load.select('OK')) * 1e3:.0f}" for share in (0.5, 0.99)),
                 f"{percentile_s(0.99, refused) * 1e3:.0f}" if refused else "",
                 f"{percentile_s(0.99, load.probes) * 1e3:.0f}",
             ]
@@ -223,7 +223,7 @@ def draw(capacity: float, loads: list[Load]) -> str:
     p99 = render_panel(
         "p99 of the answers, in ms",
         times,
-        [percentile_s(0.99, load.of("OK")) * 1e3 for load in loads],
+        [percentile_s(0.99, load.select("OK")) * 1e3 for load in loads],
         (loads[0].deadline_s * 1e3, "deadline"),
         ORANGE,
     )
@@ -236,15 +236,15 @@ def draw(capacity: float, loads: list[Load]) -> str:
 @contextlib.contextmanager
 def gateway(options: list[str], log_path: Path) -> Iterator[tuple[str, str]]:
     """Yields HOST:PORT of gRPC and http://HOST:PORT of a gateway that is ready."""
-    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *options]
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout
-        greeting = "".join(itertools.takewhile(lambda line: "/metrics" not in line, process.stdout))
-        found = [re.search(rf"{door} +(\S+)", greeting) for door in ("gRPC", "HTTP")]
-        address, http = (match[1] for match in found if match)
+        banner = "".join(itertools.takewhile(lambda line: "/metrics" not in line, process.stdout))
+        matches = [re.search(rf"{api} +(\S+)", banner) for api in ("gRPC", "HTTP")]
+        address, http = (match[1] for match in matches if match)
         while httpx.get(f"{http}/readyz").status_code != 200:
             if process.poll() is not None:
                 raise SystemExit(f"the gateway ended:\n{log_path.read_text()[-2000:]}")
@@ -262,9 +262,12 @@ async def run(arguments: argparse.Namespace, addresses: tuple[str, str]) -> None
         )
     print(table(loads))
     for load in loads:
-        print(f"at {load.times:g}: {dict(Counter(each.what for each in load.outcomes))}", end=", ")
+        print(
+            f"at {load.times:g}: {dict(Counter(outcome.what for outcome in load.outcomes))}",
+            end=", ",
+        )
         print(f"{len(load.probes)} probes, failed: {dict(load.failed_probes)}", end=", ")
-        behind_s = float(np.percentile([each.behind_s for each in load.outcomes], 99))
+        behind_s = float(np.percentile([outcome.behind_s for outcome in load.outcomes], 99))
         print(f"sent {behind_s * 1e3:.0f} ms late at p99")
     if arguments.draw:
         arguments.draw.write_text(draw(capacity, loads), encoding="utf-8")

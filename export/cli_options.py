@@ -1,6 +1,7 @@
 """The options of the commands: each one's flag, type, bounds and help text.
 
-`Repository` is shared by every command that works on a model repository. The others are those of
+`Repository` is shared by every command that works on a model repository, `Json` by those that print
+figures. The others are those of
 `convoy build`; `options.Options` has a field of the same type for each that a build depends on.
 """
 
@@ -23,6 +24,7 @@ Repository = Annotated[
         show_default="the checkout's model_repository, else ./model_repository",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 # ------------------------------------------------------------------------------ what is built
 

@@ -30,7 +30,7 @@ import typer
 
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
-from export.cli_options import Repository
+from export.cli_options import Json, Repository
 from export.console import ProgressBars, stdout_console, table
 from export.errors import UnknownNetwork
 from export.repository.layout import default_repository
@@ -79,7 +79,6 @@ Bottleneck = Annotated[
         "SIDE×SIDE×CHANNELS, directly and after REDUCED filters of 1×1.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def compare(

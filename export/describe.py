@@ -26,6 +26,7 @@ import typer
 
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
+from export.cli_options import Json
 from export.console import stdout_console, table
 from export.errors import UnknownNetwork
 from export.layers import Block, Description, Layer, describe_network
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 def describe(
     name: Annotated[str, typer.Argument(help=f"The network: {', '.join(CATALOG)}.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print a network layer by layer: output shape, parameters, multiplications of one image.
 

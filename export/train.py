@@ -83,7 +83,6 @@ class Trained(NamedTuple):
     curve: list[Epoch]
 
 
-Name = Annotated[str, typer.Argument(help=f"The network: {', '.join(RECIPES)}.")]
 Folds = Annotated[
     bool,
     typer.Option(
@@ -122,7 +121,7 @@ Output = Annotated[
 
 
 def train(
-    name: Name,
+    name: Annotated[str, typer.Argument(help=f"The network: {', '.join(RECIPES)}.")],
     folds: Folds = False,
     seed: Seed = 0,
     epochs: Epochs = None,
@@ -149,9 +148,7 @@ def train(
     except FileNotFoundError as error:
         sys.exit(f"There is no {error.filename} to measure: train without --measure first.")
     except OSError as error:
-        sys.exit(
-            f"Cannot write to {output}: {error.strerror}; choose another folder with --output."
-        )
+        sys.exit(f"Cannot write to {output}: {error.strerror}; choose another --output.")
     print(output / f"{name}.pth")
     for entry in facts["accuracy"]:
         share = entry["correct"] / entry["total"]

@@ -66,19 +66,19 @@ def gateways(count: int, options: list[str], folder: Path) -> Iterator[list[Gate
 
 @contextlib.contextmanager
 def gateway(options: list[str], log_path: Path) -> Iterator[GatewayProcess]:
-    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *options]
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert process.stdout
-        greeting = ""
+        banner = ""
         for line in process.stdout:
-            greeting += line
+            banner += line
             if "/metrics" in line:
                 break
-        found = [re.search(rf"{door} +(\S+)", greeting) for door in ("HTTP", "gRPC")]
-        http, address = (match[1] for match in found if match)
+        matches = [re.search(rf"{api} +(\S+)", banner) for api in ("HTTP", "gRPC")]
+        http, address = (match[1] for match in matches if match)
         wait_until_ready(http, process, log_path)
         yield GatewayProcess(process, address, log_path)
     finally:
@@ -147,11 +147,11 @@ def measure(
 ) -> dict[str, Any]:
     """`in_flight` of each gateway, from `CLIENTS` processes in all, or as many as it takes."""
     content = photo()
-    each = max(1, min(CLIENTS, in_flight) // len(running))  # processes a gateway
-    addresses = [gateway.address for gateway in running for _ in range(each)]
+    clients = max(1, min(CLIENTS, in_flight) // len(running))  # processes per gateway
+    addresses = [gateway.address for gateway in running for _ in range(clients)]
     with ProcessPoolExecutor(len(addresses), get_context("spawn")) as processes:
         futures = [
-            processes.submit(client, address, model, content, in_flight // each, seconds)
+            processes.submit(client, address, model, content, in_flight // clients, seconds)
             for address in addresses
         ]
         time.sleep(WARM_UP_S + 1.5)  # they are in the middle of it, then
@@ -195,6 +195,11 @@ def decoding(threads: int, seconds: float) -> int:
     return round(done.total() / seconds)
 
 
+def append_line(path: Path, line: str) -> None:
+    with path.open("a") as lines:
+        lines.write(line + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -221,8 +226,7 @@ def main() -> None:
                 row = measure(running, arguments.model, in_flight, arguments.seconds)
                 print(*(f"{name}={value}" for name, value in row.items()), flush=True)
                 if arguments.json:
-                    with arguments.json.open("a") as lines:
-                        lines.write(json.dumps(row) + "\n")
+                    append_line(arguments.json, json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def write_graph(name: str, folder: Path) -> str:
 # ---------------------------------------------------------------- measuring
 
 
-def seconds_of(call: Callable[[], object]) -> list[float]:
+def time_calls(call: Callable[[], object]) -> list[float]:
     for _ in range(WARM_UP):
         call()
     durations_s: list[float] = []
@@ -92,7 +92,7 @@ def figures(durations_s: list[float], batch: int) -> dict[str, float]:
     }
 
 
-def session_of(path: Path, options: dict[str, str]) -> ort.InferenceSession:
+def open_session(path: Path, options: dict[str, str]) -> ort.InferenceSession:
     preload_cuda()
     quiet = ort.SessionOptions()
     quiet.log_severity_level = 3
@@ -142,7 +142,7 @@ def measure(names: list[str], folder: Path) -> Iterator[dict[str, Any]]:
         module = network.build()
         module.load_state_dict(torch.load(folder / f"{name}.pth"))
         for precision in PRECISIONS:
-            session = session_of(folder / f"{name}.{precision}.onnx", {})
+            session = open_session(folder / f"{name}.{precision}.onnx", {})
             servable = ServedNetwork(module, network.mean, network.std, precision).cuda().eval()
             for batch in BATCHES:
                 some = images[:batch]
@@ -152,7 +152,7 @@ def measure(names: list[str], folder: Path) -> Iterator[dict[str, Any]]:
                     "eager": eager(servable, some),
                 }
                 for way, call in ways.items():
-                    numbers = figures(seconds_of(call), batch)
+                    numbers = figures(time_calls(call), batch)
                     row = {"network": name, "precision": precision, "way": way, "batch": batch}
                     yield row | numbers
             del session, servable
@@ -165,7 +165,7 @@ def compare_options(names: list[str], folder: Path) -> Iterator[dict[str, Any]]:
         for precision in PRECISIONS:
             for options in OPTIONS:
                 started_s = time.perf_counter()
-                session = session_of(folder / f"{name}.{precision}.onnx", options)
+                session = open_session(folder / f"{name}.{precision}.onnx", options)
                 opened_s = time.perf_counter() - started_s
                 changed_s: list[float] = []
                 first_ms = [round(first_answer_s(session, images[:n]) * 1e3) for n in range(1, 9)]
@@ -173,7 +173,7 @@ def compare_options(names: list[str], folder: Path) -> Iterator[dict[str, Any]]:
                     first_answer_s(session, images[:7])
                     changed_s.append(first_answer_s(session, images[:8]))
                 speeds = {
-                    batch: figures(seconds_of(run(session, images[:batch])), batch)
+                    batch: figures(time_calls(run(session, images[:batch])), batch)
                     for batch in (1, 8, 32)
                 }
                 yield {

@@ -35,25 +35,29 @@ if TYPE_CHECKING:
     from export.doctor.folder import Finding, Repository, VersionFolder
 
 
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Only these models (lenet5) or versions (lenet5.v2).",
+        show_default="all, and everything else in the repository",
+    ),
+]
+Triton = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="A running Triton (gRPC) to compare with: whether it has these versions and can "
+        "load their plans.",
+    ),
+]
+
+
 def doctor(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            help="Only these models (lenet5) or versions (lenet5.v2).",
-            show_default="all, and everything else in the repository",
-        ),
-    ] = None,
+    names: Names = None,
     path: cli_options.Repository = None,
-    triton: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="A running Triton (gRPC) to compare with: whether it has these versions and can "
-            "load their plans.",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    triton: Triton = None,
+    as_json: cli_options.Json = False,
 ) -> None:
     """Examine a model repository: what is wrong, and the one command that fixes it.
 
@@ -76,22 +80,22 @@ def doctor(
     from export.doctor.root import examine_root
     from export.repository.layout import default_repository
 
-    repository = Repository(path or default_repository(), is_default=path is None)
-    if not repository.path.is_dir():
-        raise typer.BadParameter(f"{repository.path} is not a folder.", param_hint="--repository")
+    examined = Repository(repository or default_repository(), is_default=repository is None)
+    if not examined.path.is_dir():
+        raise typer.BadParameter(f"{examined.path} is not a folder.", param_hint="--repository")
     if triton is not None and not re.fullmatch(r"[^/\s]+:\d+", triton):
         raise typer.BadParameter(f"{triton!r} is not HOST:PORT.", param_hint="--triton")
-    findings = [] if names else list(examine_root(repository))
-    versions = _choose(repository, names or [])
+    findings = [] if names else list(examine_root(examined))
+    versions = _choose(examined, names or [])
     for version in versions:
         findings += examine(version)
     if triton is not None:
         from export.doctor.triton import examine_triton
 
-        findings += examine_triton(triton, repository, versions)
+        findings += examine_triton(triton, examined, versions)
     if as_json:
         # In ASCII, since names of files need not be UTF-8.
-        print(json.dumps(as_dict(repository, versions, findings), indent=2))
+        print(json.dumps(as_dict(examined, versions, findings), indent=2))
     else:
         show(versions, findings)
     raise typer.Exit(int(any(finding.is_fault for finding in findings)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from export.doctor.folder import BUILD, Finding, Repository, command, differs, is_published
 from export.repository.layout import DELETED, LOCK, PUBLISHED, REPLACED, STAGING, VERSION, WITHDRAWN
 
+UNPUBLISHED = (WITHDRAWN, STAGING, REPLACED, DELETED)
 # Files that Triton ignores: locks of builds, files for git and for people.
 HARMLESS = re.compile(r"\..+\.(lock|highest|new)|\.gitignore|\.gitkeep|README(\.\w+)?")
 
@@ -40,14 +41,8 @@ def _examine_entry(repository: Repository, path: Path, served: set[str]) -> Iter
         yield Finding("", "stray", problem, remove)
     elif is_published(path) or HARMLESS.fullmatch(path.name):
         return
-    elif path.is_dir() and form and form["suffix"] == WITHDRAWN:
-        if form["name"] not in served:
-            problem = f"{path.name}: all versions of {form['name']} are withdrawn, none is served"
-            remedy = f"convoy restore {path.stem}{repository.option}"
-            yield Finding("", "withdrawn", problem, remedy, is_fault=False)
-    elif path.is_dir() and form and form["suffix"] in (STAGING, REPLACED, DELETED):
-        if not _is_held(path.with_suffix(LOCK)):
-            yield _leftover(path)
+    elif path.is_dir() and form and form["suffix"] in UNPUBLISHED:
+        yield from _examine_unpublished(repository, path, form, served)
     elif path.is_dir() and re.fullmatch(r".+\.v\d+", path.name):
         expected = "a name of a-z, 0-9, - and _, then .v and a number from 1 without leading zeros"
         yield Finding(
@@ -60,6 +55,19 @@ def _examine_entry(repository: Repository, path: Path, served: set[str]) -> Iter
         kind = "folder" if path.is_dir() else "file"
         problem = f"{path.name}: a {kind} that is not a version, where Triton looks for models"
         yield Finding("", "stray", problem, remove)
+
+
+def _examine_unpublished(
+    repository: Repository, path: Path, form: re.Match[str], served: set[str]
+) -> Iterator[Finding]:
+    """Checks a version that is withdrawn, or that a build has not finished or not removed."""
+    if form["suffix"] != WITHDRAWN:
+        if not _is_held(path.with_suffix(LOCK)):
+            yield _leftover(path)
+    elif form["name"] not in served:
+        problem = f"{path.name}: all versions of {form['name']} are withdrawn, none is served"
+        remedy = f"convoy restore {path.stem}{repository.option}"
+        yield Finding("", "withdrawn", problem, remedy, is_fault=False)
 
 
 def _is_held(lock_path: Path) -> bool:

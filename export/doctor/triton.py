@@ -26,6 +26,7 @@ from export.repository.config import FACTS_KEY
 
 if TYPE_CHECKING:
     from tritonclient.grpc import InferenceServerClient
+    from tritonclient.grpc.service_pb2 import RepositoryIndexResponse
 
 TIMEOUT_S = 10.0
 HTTP_PORT = 8000  # Triton's default
@@ -63,14 +64,10 @@ def examine_triton(
         for version in versions:
             load = command("curl", "-X", "POST", f"{models_url}/{version.name}/load")
             entry = index.get(version.name)
-            if entry is None:
-                yield _difference(version, f"no {version.name} in its repository", start)
-            elif entry.state == "READY":
+            if entry and entry.state == "READY":
                 yield from _examine_loaded(client, version, load)
-            elif entry.reason not in ("", "unloaded"):
-                yield _difference(version, f"a failed load: {_one_line(entry.reason)}", load)
-            elif not can_load:
-                yield _difference(version, "it is not loaded", start)
+            else:
+                yield from _examine_unloaded(version, entry, can_load, start, load)
             yield from examine_plan(version, release, load)
     except InferenceServerException as error:
         problem = f"Triton at {address}: expected an answer, found {error.message()}"
@@ -106,6 +103,22 @@ def _examine_loaded(
         return
     if not is_current:
         yield _difference(version, "a version that it loaded before the folder changed", load)
+
+
+def _examine_unloaded(
+    version: VersionFolder,
+    entry: RepositoryIndexResponse.ModelIndex | None,
+    can_load: bool,
+    start: str,
+    load: str,
+) -> Iterator[Finding]:
+    """Finds out why it is not loaded; `start` and `load` are the commands that load it."""
+    if entry is None:
+        yield _difference(version, f"no {version.name} in its repository", start)
+    elif entry.reason not in ("", "unloaded"):
+        yield _difference(version, f"a failed load: {_one_line(entry.reason)}", load)
+    elif not can_load:
+        yield _difference(version, "it is not loaded", start)
 
 
 def examine_plan(version: VersionFolder, release: str, load: str) -> Iterator[Finding]:
