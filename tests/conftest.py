@@ -21,11 +21,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
-from xdist.scheduler import LoadFileScheduling
 
 from convoy.v1 import classifier_pb2 as pb
+from export.build import run
+from export.catalog import find
+from export.console import PublishedVersion
+from export.options import Options
 from server.errors import TritonCannotStart
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import install
@@ -54,33 +58,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-# They need ResNet-152, whose build takes a minute.
-NEED_THE_LARGE_REPOSITORY = {
-    "test_faults_of_clients.py",
-    "test_metrics.py",
-    "test_overload.py",
-    "test_start_and_stop.py",
-    "test_walk.py",
-}
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file is one worker's, unless it names a group that shares what takes long to make."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
 
 
-class WholeFiles(LoadFileScheduling):
-    """Each file is one worker's, and those that share what takes long to make are all one's."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "large" if Path(file).name in NEED_THE_LARGE_REPOSITORY else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> WholeFiles:
-    return WholeFiles(config, log)
+@pytest.fixture(scope="session")
+def session_path(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What builds keep for later ones is this session's; the installed Triton is the machine's."""
+def build_cache(session_path: Path) -> None:
+    """Builds share a cache within a run; the installed Triton is the machine's."""
     os.environ["CONVOY_CACHE"] = str(default_cache_path())
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_CACHE_HOME"] = str(session_path / "cache")
 
 
 # ---------------------------------------------------------------- repositories
@@ -120,13 +117,34 @@ def edit_facts() -> EditFacts:
 
 
 @pytest.fixture(scope="session")
-def large_repository(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> Path:
-    """LeNet-5, and ResNet-152 with random weights in fp32, built as a user builds it."""
-    path = tmp_path_factory.mktemp("large") / "model_repository"
-    shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
-    command = [sys.executable, "export/build.py", "resnet152", "--weights", "random"]
-    subprocess.run([*command, "--repository", str(path)], cwd=ROOT, check=True)
+def large_repository(session_path: Path, shipped_lenet5: Path) -> Path:
+    """LeNet-5, and ResNet-50 with random weights in fp32, built as a user builds it."""
+    path = session_path / "large" / "model_repository"
+    command = [sys.executable, "export/build.py", "resnet50", "--weights", "random"]
+    with FileLock(session_path / "large.lock"):  # the first worker builds
+        if not path.exists():
+            shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
+        subprocess.run([*command, "--repository", str(path)], cwd=ROOT, check=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def built(session_path: Path) -> PublishedVersion:
+    """LeNet-5 with random weights, in a repository of its own."""
+    return build_once("lenet5", session_path)
+
+
+@pytest.fixture(scope="session")
+def built_nin(session_path: Path) -> PublishedVersion:
+    """NIN for CIFAR-10, a small network of colour photos, with random weights."""
+    return build_once("nin_cifar10", session_path)
+
+
+def build_once(name: str, session_path: Path) -> PublishedVersion:
+    """The first worker builds; the others find the version published already."""
+    options = Options(find(name), "fp32", "random", 0, session_path / "built" / name)
+    with FileLock(session_path / f"{name}.lock"):
+        return run(options)
 
 
 # ---------------------------------------------------------------- runners and gateways
@@ -206,6 +224,14 @@ def triton_at(tritonserver: Path) -> TritonAt:
     return running_triton
 
 
+def holds(is_so: Callable[[], bool]) -> bool:
+    """Who does not answer, since it does not listen yet or the cores are busy, says "not yet"."""
+    try:
+        return is_so()
+    except httpx.TransportError:
+        return False
+
+
 @dataclass
 class RunningGateway:
     """A `convoy serve` in a process of its own."""
@@ -216,12 +242,12 @@ class RunningGateway:
     operator: str  # http://HOST:PORT
     log_path: Path
 
-    def wait_until_ready(self, timeout_s: float = 60.0) -> None:
+    def wait_until_ready(self, timeout_s: float = 120.0) -> None:
         self.wait_for(lambda: httpx.get(f"{self.http}/readyz").status_code == 200, timeout_s)
 
-    def wait_for(self, is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def wait_for(self, is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
         deadline_s = time.monotonic() + timeout_s
-        while not is_so():
+        while not holds(is_so):
             assert self.process.poll() is None, f"the gateway ended:\n{self.log()}"
             assert time.monotonic() < deadline_s, f"not so after {timeout_s} s:\n{self.log()}"
             time.sleep(0.05)
@@ -229,11 +255,9 @@ class RunningGateway:
     def log(self) -> str:
         """What was logged. A thread of its own writes the lines, a moment later."""
         before, text = "", self.log_path.read_text()
-        for _ in range(5):
-            time.sleep(0.05)
+        while text != before:
+            time.sleep(0.1)
             before, text = text, self.log_path.read_text()
-            if text == before:
-                break
         return text
 
     def stop(self, timeout_s: float = 60.0) -> int:
@@ -311,7 +335,7 @@ def serve_together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def gateway(
     request: pytest.FixtureRequest, large_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningGateway]:
-    """A gateway with LeNet-5 and ResNet-152 on each runner, started once and shared."""
+    """A gateway with LeNet-5 and ResNet-50 on each runner, started once and shared."""
     need_runner(request, request.param)
     log_path = tmp_path_factory.mktemp(request.param) / "gateway.log"
     options = [f"--repository={large_repository}", f"--runner={request.param}"]

@@ -80,7 +80,7 @@ def doctor(
     from export.doctor.root import examine_root
     from export.repository.layout import default_repository
 
-    examined = Repository(repository or default_repository(), is_default=repository is None)
+    examined = Repository(path or default_repository(), is_default=path is None)
     if not examined.path.is_dir():
         raise typer.BadParameter(f"{examined.path} is not a folder.", param_hint="--repository")
     if triton is not None and not re.fullmatch(r"[^/\s]+:\d+", triton):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from convoy import Client, errors
+from tests.conftest import holds
 
 CLIENTS_PER_WIRE = 2
 PAUSE_S = 0.01  # the gateway needs the cores too
@@ -121,9 +122,9 @@ def ask(client: Client, image: bytes, model: str = "lenet5") -> str:
         return repr(error)
 
 
-def wait_for(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
+def wait_for(is_so: Callable[[], bool], timeout_s: float = 120.0) -> None:
     deadline_s = time.monotonic() + timeout_s
-    while not is_so():
+    while not holds(is_so):
         assert time.monotonic() < deadline_s, f"not so after {timeout_s} s"
         time.sleep(0.02)
 

@@ -17,8 +17,10 @@ from tests.end_to_end.relay import Relay, relay_to
 
 Note = Callable[..., None]
 
+pytestmark = pytest.mark.xdist_group("large-gateway")
+
 LARGE_BYTES = 4 << 20
-CLIENTS, WAITING = 8, 4
+CLIENTS, WAITING = 24, 12
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
@@ -61,7 +63,7 @@ def test_answers_that_nobody_awaits_any_more_are_given_up(
         relay_to(getattr(gateway, wire).removeprefix("http://")) as relay,
     ):
         photo = photos["flower.jpg"]
-        threads, outcomes = ask_through(relay, wire, photo, "resnet152", CLIENTS)
+        threads, outcomes = ask_through(relay, wire, photo, "resnet50", CLIENTS)
         # By their bytes: the digits of the load are in flight as well, and have hardly any.
         wait_for(lambda: in_flight(gateway)[1] >= WAITING * len(photo))
         gone_s = time.monotonic()

@@ -15,6 +15,8 @@ from bench.overload import Load, measure, measure_capacity, open_loop
 from bench.pictures import photo
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.xdist_group("large-gateway")
+
 # Of a short run, where the cores may have other work to do: answers as a share of the capacity, and
 # those that are late. The long one, which has the cores for itself, asks for nine tenths and a
 # fifth; where nobody is refused, all but the first are late.
@@ -33,7 +35,7 @@ def assert_overload_is_kept_at_the_door(load: Load, most_late: float) -> None:
 @pytest.mark.parametrize("gateway", ["in-process"], indirect=True)
 async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gateway: Any) -> None:
     """Deadline and length are measured in images, so that they suit machines of any speed."""
-    async with connect_clients(gateway.grpc, gateway.http, "resnet152", photo()) as clients:
+    async with connect_clients(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
         capacity = await measure_capacity(clients, 32)
         load = await open_loop(
             clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity

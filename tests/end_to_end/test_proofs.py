@@ -20,9 +20,7 @@ from onnx import helper, numpy_helper
 
 from convoy import Client, errors
 from convoy.v1 import classifier_pb2 as pb
-from export.build import run
-from export.catalog import find
-from export.options import Options
+from export.console import PublishedVersion
 
 Serve = Callable[..., Any]
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
@@ -89,11 +87,9 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def right(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> dict[str, Path]:
+def right(built_nin: PublishedVersion, shipped_lenet5: Path) -> dict[str, Path]:
     """A version that reads grey digits, and one that takes photos in three channels."""
-    repository = tmp_path_factory.mktemp("right")
-    nin = run(Options(find("nin_cifar10"), "fp32", "random", 0, repository))
-    return {"lenet5": shipped_lenet5, "nin_cifar10": nin.folder}
+    return {"lenet5": shipped_lenet5, "nin_cifar10": built_nin.folder}
 
 
 def test_what_is_wrong_is_found_before_it_answers_and_is_named(

@@ -50,7 +50,6 @@ def environment(cwd: Path) -> dict[str, str]:
     return {
         "CONVOY_REPOSITORY": str(cwd / "models"),
         "CONVOY_WEIGHTS_URL": "http://127.0.0.1:1/",  # where nobody listens
-        "XDG_CACHE_HOME": str(cwd / "cache"),
         "NO_PROXY": "127.0.0.1",
         "COLUMNS": "200",
     }

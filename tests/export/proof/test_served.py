@@ -10,11 +10,9 @@ from PIL import Image
 from tritonclient.grpc import InferenceServerClient
 
 from convoy.v1 import classifier_pb2 as pb
-from export.build import run
 from export.catalog import find
 from export.console import PublishedVersion
 from export.errors import ParityError, ServedError
-from export.options import Options
 from export.proof.parity import onnx_answer
 from export.proof.private_gateway import private_gateway
 from export.proof.served import pictures, served_rung
@@ -25,17 +23,10 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
-def photo_version(tmp_path_factory: pytest.TempPathFactory) -> PublishedVersion:
-    """A small network of colour photos, with random weights."""
-    repository = tmp_path_factory.mktemp("photos")
-    return run(Options(find("nin_cifar10"), "fp32", "random", 0, repository))
-
-
-@pytest.fixture(scope="module")
-def staged(photo_version: PublishedVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def staged(built_nin: PublishedVersion, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, not yet published."""
     repository = tmp_path_factory.mktemp("staged")
-    return shutil.copytree(photo_version.folder, repository / "tested.v3.staging")
+    return shutil.copytree(built_nin.folder, repository / "tested.v3.staging")
 
 
 def prove(
@@ -111,10 +102,8 @@ def test_a_gpu_may_round_less_than_fp32_otherwise_than_the_cpu(
         prove(staged, precision="fp16", off_by=8e-3)
 
 
-def test_the_build_stores_the_rung_and_the_batch_sizes_seen(
-    photo_version: PublishedVersion,
-) -> None:
-    stored = read_facts(photo_version.folder)
+def test_the_build_stores_the_rung_and_the_batch_sizes_seen(built_nin: PublishedVersion) -> None:
+    stored = read_facts(built_nin.folder)
     assert stored
     rung = stored.parity[-1]
     assert (rung.name, rung.tolerance) == ("ONNX fp32 → served", 1e-3)
@@ -153,10 +142,10 @@ def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) ->
 
 
 def test_labels_are_compared_with_the_models_own(
-    photo_version: PublishedVersion, tmp_path: Path
+    built_nin: PublishedVersion, tmp_path: Path
 ) -> None:
     """Facts that were changed between building and serving, golden images and all."""
-    folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
+    folder = shutil.copytree(built_nin.folder, tmp_path / "tested.v3.staging")
     model = read_facts(folder)
     assert model
     with private_gateway(folder) as client:
@@ -200,9 +189,9 @@ def swap_two_labels(model: pb.Model) -> None:
 
 
 def test_a_version_that_is_not_what_was_built_does_not_prove_itself(
-    photo_version: PublishedVersion, tmp_path: Path
+    built_nin: PublishedVersion, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(photo_version.folder, tmp_path / "tested.v3.staging")
+    folder = shutil.copytree(built_nin.folder, tmp_path / "tested.v3.staging")
     model = read_facts(folder)
     assert model
     swap_two_labels(model)
