@@ -333,7 +333,7 @@ def test_convoy_key_prints_the_lines_and_the_key_apart(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("", "holds no key"),
-        ("[a", "no TOML"),
+        ("[a", "not valid TOML"),
         ("[a]\n", "a.sha256: Field required"),
         ('[a]\nsha256 = "convoy_x"\n', "a.sha256"),
         (lines_of("a", "rate = 1"), "a.rate: Extra"),
