@@ -83,8 +83,7 @@ def build(
 ) -> None:
     """Build networks: from weights to a proven version in the model repository.
 
-    A running server loads the new version by itself. Unchanged stages of earlier builds come from
-    ~/.cache/convoy (XDG_CACHE_HOME).
+    A running server loads the new version by itself. Unchanged stages come from ~/.cache/convoy.
 
     Examples:
 
@@ -128,8 +127,7 @@ def build(
         for network in networks
     ]
     results = [build_one(options, runtime) for options in builds]
-    if len(results) > 1:
-        print_results(results)
+    print_results(results)
     raise typer.Exit(int(any(result.error for result in results)))
 
 

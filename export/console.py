@@ -162,7 +162,9 @@ def render_facts(manifest: pb.Manifest) -> list[str]:
 
 
 def print_results(results: Sequence[BuildResult]) -> None:
-    """The table that several builds end in."""
+    """The table that several builds end in; one build has been reported already."""
+    if len(results) == 1:
+        return
     shown = table("network", "precision", "seconds", "worst rung", "result")
     for result in results:
         rungs = result.published.model.parity if result.published else []

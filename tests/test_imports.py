@@ -44,8 +44,9 @@ EXPORT = [
     ["checkpoints", "conversion"],
     ["cli_options"],
     ["options", "console"],
-    ["proof", "doctor", "study"],
-    ["build", "train", "describe", "compare", "verify", "rollback"],
+    ["proof", "doctor", "train"],
+    ["study"],
+    ["build", "describe", "compare", "verify", "rollback"],
 ]
 CLIENT = [["v1"], ["errors"], ["transports"], ["client"], ["cli"]]
 LAYERS = {"server": SERVER, "export": EXPORT, "convoy": CLIENT}
