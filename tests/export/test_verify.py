@@ -8,7 +8,7 @@ import pytest
 
 from convoy import Client
 from export.errors import ParityError
-from export.verify import golden_rung
+from export.verify import compare_golden_images
 
 ROOT = Path(__file__).parents[2]
 Serve = Callable[..., Any]
@@ -70,7 +70,7 @@ def test_a_golden_image_that_is_answered_otherwise_is_named(
 ) -> None:
     with Client(lenet_gateway.grpc) as client:
         model = client.model("lenet5")
-        assert golden_rung(client, model).images == len(model.golden_images)
+        assert compare_golden_images(client, model).images == len(model.golden_images)
         expected = model.golden_images[0].expected[0]
         if change == "score":
             expected.score -= 0.1
@@ -79,4 +79,4 @@ def test_a_golden_image_that_is_answered_otherwise_is_named(
         with pytest.raises(
             ParityError, match=r"Golden image held-out digit .* of lenet5 version 1"
         ):
-            golden_rung(client, model)
+            compare_golden_images(client, model)
