@@ -291,7 +291,7 @@ def test_the_client_names_a_file_that_it_cannot_use(
 ) -> None:
     with pytest.raises(errors.InvalidRequest, match=r"none\.pem"):
         Client(server, ca=tmp_path / "none.pem")
-    with pytest.raises(errors.InvalidRequest, match="together"):
+    with pytest.raises(errors.InvalidRequest, match="give both"):
         Client(server, ca=shown.ca, certificate=shown.certificate)
 
 
