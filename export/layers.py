@@ -91,7 +91,7 @@ class Description:
         return Totals(
             parameters=sum(layer.parameters for layer in self.layers),
             macs=sum(layer.macs for layer in self.layers),
-            neurons=sum(each.activations for each in self.layers if each.kind in WEIGHT_LAYERS),
+            neurons=sum(layer.activations for layer in self.layers if layer.kind in WEIGHT_LAYERS),
             connections=sum(layer.connections for layer in self.layers),
         )
 
@@ -124,8 +124,8 @@ def describe_module(network: nn.Module, channels: int, size: int) -> Description
             outputs[name] = tuple(output.shape[1:])
 
     without_numbers = {
-        **{name: Parameter(each.to("meta")) for name, each in network.named_parameters()},
-        **{name: each.to("meta") for name, each in network.named_buffers()},
+        **{name: Parameter(tensor.to("meta")) for name, tensor in network.named_parameters()},
+        **{name: tensor.to("meta") for name, tensor in network.named_buffers()},
     }
     hooks = [module.register_forward_hook(note) for module in names if module is not network]
     try:
@@ -187,7 +187,7 @@ def _geometry(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
         case "SubSampling":
             return {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
     attributes = {"kernel": "kernel_size", "stride": "stride", "padding": "padding"}
-    return {name: _pair(getattr(module, each, None)) for name, each in attributes.items()}
+    return {name: _pair(getattr(module, attribute, None)) for name, attribute in attributes.items()}
 
 
 def _pair(value: int | tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -254,7 +254,7 @@ def test_of_two_that_replace_the_second_is_refused_and_disturbs_nothing(tmp_path
     publish(tmp_path, "net", "old")
     with staging(tmp_path, "net", replace=True) as staged:
         (staged.folder / "1" / "model.onnx").write_text("new")
-        with pytest.raises(RepositoryError, match=r"Another build of net\.v1 is at work"):
+        with pytest.raises(RepositoryError, match=r"Another build of net\.v1 is running"):
             publish(tmp_path, "net", replace=True)
         staged.publish()
     assert content(tmp_path / "net.v1") == "new"
