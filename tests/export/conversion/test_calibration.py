@@ -65,7 +65,7 @@ def test_pictures_that_the_gateway_refuses_are_left_out_and_named(
 def test_of_many_pictures_some_of_each_class_are_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.conversion.calibration.LIMIT", 4)
+    monkeypatch.setattr("export.conversion.calibration.MAX_PICTURES", 4)
     names = [f"{kind}/{number}.png" for kind in ("ant", "bee") for number in range(5)]
     write(tmp_path, {name: png(number) for number, name in enumerate(names)})
     images = calibration_images(tmp_path, PHOTO)

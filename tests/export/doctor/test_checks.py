@@ -178,7 +178,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "CUDA graphs": (
         config(lambda message: setattr(message.optimization.cuda, "graphs", True)),
-        "optimization.cuda.graphs: .*request before",
+        "optimization.cuda.graphs: .*previous request",
         REBUILD,
     ),
     "response cache": (
@@ -261,7 +261,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
         "1/model.plan, its TensorRT as in the manifest: expected 11.4.0.1, found 10.16.1.11",
         REBUILD,
     ),
-    "a plan that is none": (plan(b"PK"), "1/model.plan is no TensorRT engine", REBUILD),
+    "a plan that is none": (plan(b"PK"), "1/model.plan is not a TensorRT engine", REBUILD),
     "a plan that was changed": (
         plan(sha256="00"),
         "1/model.plan, sha256 as in the manifest: expected 00",

@@ -70,7 +70,7 @@ async def test_a_running_triton_is_compared_with_the_folders(
     plan()(repository / "lenet5.v2")
     notes = [each for each in (await ask())["findings"] if not each["is_fault"]]
     assert [each["problem"] for each in notes] == [
-        "which TensorRT Triton 2.51.0 has is not known here; the plan wants 10.16.1.11"
+        "the TensorRT of Triton 2.51.0 is unknown here; the plan needs 10.16.1.11"
     ]
 
 
