@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -33,6 +34,7 @@ burst = {burst}
 )
 def serve(context: typer.Context) -> None:
     """Serve a model repository over gRPC and HTTP."""
+    silence_grpc_core()
     from server import settings_sources
     from server.serve_options import parse_flags
 
@@ -45,6 +47,15 @@ def serve(context: typer.Context) -> None:
         print(resolved.as_toml(), end="")
     else:
         run_gateway(resolved)
+
+
+def silence_grpc_core() -> None:
+    """Call it before gRPC is imported.
+
+    gRPC's core writes to standard error itself, such as a line per failed handshake: they are no
+    JSON, and while nobody reads them, its threads wait, and with them all calls.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def run_gateway(resolved: ResolvedSettings) -> None:

@@ -15,18 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convoy.errors import BadImage, ConvoyError, InvalidRequest
-from convoy.transports import (
-    GrpcTransport,
-    HttpTransport,
-    PathLike,
-    Tls,
-    Transport,
-    from_status,
-)
 from convoy.v1 import classifier_pb2 as pb
+
+# At run time they are imported where they are used: gRPC reads its environment when it is imported,
+# and `convoy serve` sets it before.
+if TYPE_CHECKING:
+    from convoy.transports import PathLike, Transport
 
 DEFAULT_SERVER = "localhost:8081"
 DEFAULT_TIMEOUT_S = 30.0
@@ -88,6 +85,8 @@ class Client:
         certificate: PathLike | None = None,
         key: PathLike | None = None,
     ) -> None:
+        from convoy.transports import GrpcTransport, HttpTransport, Tls
+
         is_http = server.startswith(("http://", "https://"))
         is_tls = server.startswith(("https://", "grpcs://"))
         if (ca or certificate or key) and not is_tls:
@@ -136,6 +135,8 @@ class Client:
             ConvoyError: the whole batch failed: it has too many images, for instance, or the
                 gateway cannot be reached.
         """
+        from convoy.transports import from_status
+
         options = {"version": version, "top_k": top_k, "min_score": min_score}
         requests = [to_request(image, model=model, **options) for image in images]
         if not requests:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 import grpc
 import httpx
 import pytest
+import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convoy.v1 import classifier_pb2 as pb
@@ -211,11 +213,21 @@ def test_a_line_that_was_cut_does_not_swallow_the_next(tmp_path: Path) -> None:
 
 
 @contextlib.contextmanager
-def gateway_logging_to(descriptor: int, repository: Path) -> Iterator[tuple[str, str]]:
-    """The addresses of its HTTP and its operator's door; it must end well in the end."""
+def gateway_logging_to(
+    descriptor: int, repository: Path, *options: str
+) -> Iterator[tuple[str, str, str]]:
+    """The addresses of its HTTP, its gRPC and its admin port; it must end well in the end."""
     ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "convoy.cli", "serve", *ports, f"--repository={repository}"],
+        [
+            sys.executable,
+            "-m",
+            "convoy.cli",
+            "serve",
+            *ports,
+            f"--repository={repository}",
+            *options,
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=descriptor,
@@ -226,12 +238,12 @@ def gateway_logging_to(descriptor: int, repository: Path) -> Iterator[tuple[str,
         greeting = ""
         while "operator" not in greeting:
             greeting += process.stdout.readline()
-        http, operator = re.findall(r"http://[\d.:]+", greeting)
+        http, address, operator = re.findall(r"^  \w+ +([\w:/]*[\d.]+:\d+)", greeting, re.MULTILINE)
         deadline_s = time.monotonic() + 30
-        while httpx.get(f"{http}/readyz").status_code != 200:
+        while httpx.get(f"{operator}/readyz").status_code != 200:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-        yield http, operator
+        yield http, address, operator
         process.terminate()
         assert process.wait(15) == 0
     finally:
@@ -253,7 +265,7 @@ def lost_lines(operator: str) -> float:
 def test_a_full_disk_costs_log_lines_and_nothing_else(repository: Path, digit: bytes) -> None:
     with (
         Path("/dev/full").open("wb") as full,
-        gateway_logging_to(full.fileno(), repository) as (http, operator),
+        gateway_logging_to(full.fileno(), repository) as (http, _, operator),
     ):
         before = lost_lines(operator)
         for _ in range(3):
@@ -271,10 +283,60 @@ def test_a_log_that_nobody_reads_holds_up_neither_requests_nor_the_end(
     room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
     os.write(writer, b"x" * (room - 1))  # full before the gateway starts
     try:
-        with gateway_logging_to(writer, repository) as (http, _):
+        with gateway_logging_to(writer, repository) as (http, _, _):
             for _ in range(3):
                 answer = httpx.post(f"{http}/v1/models/lenet5:classify", content=digit, timeout=5)
                 answer.raise_for_status()
     finally:
         os.close(reader)
         os.close(writer)
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> list[str]:
+    """Options for TLS; the authority is in ca.pem."""
+    ca = trustme.CA()
+    issued = ca.issue_cert("127.0.0.1")
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "gateway.pem"))
+    return [f"--tls-{name}={tmp_path / 'gateway.pem'}" for name in ("certificate", "key")]
+
+
+def fail_handshakes(address: str) -> None:
+    host, port = address.split(":")
+    for _ in range(20):
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(b"no handshake" * 10)
+            while connection.recv(1 << 16):
+                pass
+
+
+def test_failed_handshakes_hold_up_no_call_while_nobody_reads_the_log(
+    repository: Path, encrypted: list[str], tmp_path: Path
+) -> None:
+    """gRPC's core would write a line for each, from the threads that serve all connections."""
+    reader, writer = os.pipe()
+    room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writer, b"x" * (room - 1))
+    try:
+        with gateway_logging_to(writer, repository, *encrypted) as (_, address, _):
+            fail_handshakes(address)
+            trusting = grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes())
+            with grpc.secure_channel(address, trusting) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                assert health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_failed_handshakes_leave_no_line_that_is_no_json(
+    repository: Path, encrypted: list[str], tmp_path: Path
+) -> None:
+    with (
+        (tmp_path / "log").open("wb") as log,
+        gateway_logging_to(log.fileno(), repository, *encrypted) as (_, address, _),
+    ):
+        fail_handshakes(address)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines and all(json.loads(line)["message"] for line in lines)
