@@ -312,9 +312,9 @@ def test_unknown_network_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--lessons", "--measure"], "leave --measure out"),
+        (["--lessons", "--measure"], "omit --measure"),
         (["--bottleneck", "7", "7", "7", "7", "7"], "add --lessons"),
-        (["--lessons", "--bottleneck", "28", "192", "0", "32", "16"], "of 1 at least"),
+        (["--lessons", "--bottleneck", "28", "192", "0", "32", "16"], "each at least 1"),
     ],
 )
 def test_options_that_contradict_are_wrong_usage(arguments: list[str], said: str) -> None:
@@ -339,7 +339,7 @@ def test_sizes_and_shares_are_short() -> None:
 
 def test_speed_is_measured_alone_and_in_the_largest_batch() -> None:
     recorder = Recorder()
-    alone, batched = measure(find("lenet5"), recorder, shortest_s=0.01)
+    alone, batched = measure(find("lenet5"), recorder, min_s=0.01)
     assert (alone.batch, batched.batch) == (1, find("lenet5").max_batch_size)
     for speed in (alone, batched):
         assert 0 < speed.p50_ms < 1000
