@@ -31,7 +31,7 @@ def test_each_network_has_a_section_with_its_own() -> None:
 def test_printed_sizes_stand_beside_the_true_ones() -> None:
     rows = [re.sub(r" +", " ", line) for line in TEXT.splitlines() if line.startswith("|")]
     for row in (
-        "| neurons of conv1 | 253,440 | 290,400 | 55×48×96, a slip for 55×55×96 |",
+        "| neurons of conv1 | 253,440 | 290,400 | 55×48×96, a misprint for 55×55×96 |",
         "| connections | 340,908 | 340,908 | exact; 840 of them are the fixed distances |",
         "| MACs | 15.3 billion | 15,470,264,320 | He et al. count the convolutions alone: 15.347 |",
         "| depth | 42 | 48 | the paper does not say what it counts |",
