@@ -44,7 +44,7 @@ class Clients:
         self._probe = probes.http
         self._url = f"/v1/models/{model}:classify"
         self._request = pb.ClassifyRequest(model=model, image=pb.Image(content=image))
-        self._classify = classifier_pb2_grpc.ImageClassifierStub(wires.channel).Classify  # type: ignore[no-untyped-call]
+        self._classify = classifier_pb2_grpc.ImageClassifierStub(wires.channel).Classify
         self._check = health_pb2_grpc.HealthStub(probes.channel).Check  # type: ignore[attr-defined]
 
     def over(self, number: int) -> Callable[[float | None], Awaitable[tuple[str, bool]]]:

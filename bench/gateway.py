@@ -95,7 +95,7 @@ def reuse_computed_answers() -> None:
         return await in_a_thread(outcomes[key])
 
     Pipeline.prepare = prepare_once  # type: ignore[method-assign]
-    Pipeline.infer = infer_once  # type: ignore[method-assign]
+    Pipeline.infer = infer_once  # type: ignore[method-assign, assignment]
 
 
 async def in_a_thread(value: Any) -> Any:
@@ -111,7 +111,7 @@ def serve_grpc_echo(pipe: Connection, _: int) -> None:
 
     async def run(address: str) -> None:
         server = grpc.aio.server()
-        methods = {
+        methods: dict[str, Any] = {
             "Classify": grpc.unary_unary_rpc_method_handler(echo),
             "Refuse": grpc.unary_unary_rpc_method_handler(refuse),
         }
@@ -202,7 +202,7 @@ class HttpClient:
 class GrpcClient:
     def __init__(self, address: str, method: str, message: bytes, code: grpc.StatusCode) -> None:
         self._channel = grpc.aio.insecure_channel(address)
-        self._call = self._channel.unary_unary(method)
+        self._call: Any = self._channel.unary_unary(method)
         self._message, self._code = message, code
         self._metadata = (("authorization", f"Bearer {SECRET}"),)
 

@@ -202,7 +202,7 @@ def test_keys_are_asked_for_and_read_anew(tmp_path: Path, gateway_image: str) ->
 
 
 def new_key(name: str, keys: Path) -> str:
-    command = [Path(sys.executable).with_name("convoy"), "key", name]
+    command = [str(Path(sys.executable).with_name("convoy")), "key", name]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
     with keys.open("a") as file:
         file.write(made.stdout)

@@ -101,7 +101,7 @@ def variables(container: Manifest) -> dict[str, str]:
 
 
 def selects(selector: Manifest, pod: Manifest) -> bool:
-    return selector.items() <= pod["metadata"]["labels"].items()
+    return bool(selector.items() <= pod["metadata"]["labels"].items())
 
 
 # ---------------------------------------------------------------- what Kubernetes makes of that

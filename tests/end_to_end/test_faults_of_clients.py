@@ -102,4 +102,5 @@ def in_flight(gateway: RunningGateway) -> tuple[int, int]:
 
 
 def runner_of(gateway: RunningGateway) -> str:
-    return "triton-local" if "--runner=triton-local" in gateway.process.args else "in-process"
+    arguments = str(gateway.process.args)
+    return "triton-local" if "--runner=triton-local" in arguments else "in-process"

@@ -99,7 +99,12 @@ def make_failing(model_path: Path, poison: Pixels) -> None:
     """
     model = onnx.load(model_path)
     total = np.array([[int(poison.astype(np.int64).sum())]], np.int64)
-    constants = {"table": np.zeros(1, np.float32), "total": total, "axes": np.array([1, 2, 3])}
+    constants: dict[str, npt.NDArray[Any]] = {
+        "table": np.zeros(1, np.float32),
+        "total": total,
+        "axes": np.array([1, 2, 3]),
+        "one": np.array([1]),
+    }
     nodes = [
         helper.make_node("Cast", ["image"], ["wide"], to=TensorProto.INT64),
         helper.make_node("ReduceSum", ["wide", "axes"], ["sums"], keepdims=0),
@@ -109,7 +114,6 @@ def make_failing(model_path: Path, poison: Pixels) -> None:
         helper.make_node("Gather", ["table", "row"], ["nothing"]),
         helper.make_node("Add", ["sound", "nothing"], ["probabilities"]),
     ]
-    constants["one"] = np.array([1])
     for node in model.graph.node:
         node.output[:] = ["sound" if name == "probabilities" else name for name in node.output]
     for name, value in constants.items():

@@ -173,8 +173,7 @@ def test_a_new_version_rolls_over_all_of_them_and_two_gateways(
         staging = repository / "lenet5.v2.staging"
         shutil.copytree(repository / "lenet5.v1", staging)
         staging.rename(repository / "lenet5.v2")
-        for each in (gateway, second):
-            wait_for(lambda each=each: default_of(each) == "2")
+        wait_for(lambda: default_of(gateway) == default_of(second) == "2")
         time.sleep(3)  # over the grace period: the old one is let go by both
         assert [each.counts()["7"] > 0 for each in (one, two)] == [True, True]
     assert one.seen() == two.seen() == set()

@@ -99,12 +99,13 @@ def test_measuring_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_temperature_is_divided_out_of_the_last_layer() -> None:
     counts = torch.tensor([28, 20, 14, 10, 8, 6, 5, 4, 3, 2])  # of each class, 100 in all
     labels = torch.arange(10).repeat_interleave(counts)
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, 10))
-    torch.nn.init.zeros_(network[1].weight)
-    network[1].bias.data = 3 * torch.log(counts / 100)  # right but for a temperature of 3
+    last = torch.nn.Linear(32 * 32, 10)
+    network = torch.nn.Sequential(torch.nn.Flatten(), last)
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data = 3 * torch.log(counts / 100)  # right but for a temperature of 3
     pixels = np.zeros((100, 32, 32, 1), dtype=np.uint8)
     assert temper(network, pixels, labels.numpy()) == pytest.approx(3, abs=0.005)
-    assert torch.allclose(network[1].bias.softmax(0), counts / 100, atol=1e-3)
+    assert torch.allclose(last.bias.softmax(0), counts / 100, atol=1e-3)
 
 
 def test_folds_record_the_worst_fifth_until_the_weights_change(tmp_path: Path) -> None:

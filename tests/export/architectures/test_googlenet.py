@@ -10,6 +10,7 @@ from export.architectures.googlenet import (
     PAPER,
     PUBLISHED,
     AuxiliaryHead,
+    Form,
     GoogLeNet,
     Inception,
     Widths,
@@ -27,11 +28,16 @@ def parts(network: GoogLeNet, *names: str) -> list[str]:
     return [type(network.get_submodule(name)).__name__ for name in names]
 
 
+def kernel(module: Inception) -> tuple[int, ...]:
+    """Height and width of the kernels that table 1 calls 5×5."""
+    return tuple(module.get_parameter("branch3.1.conv.weight").shape[2:])
+
+
 def test_paper_has_a_true_5x5_and_biases() -> None:
     with torch.device("meta"):
         paper, published = googlenet_2014(), googlenet()
-    assert paper.inception3a.branch3[1].conv.kernel_size == (5, 5)
-    assert published.inception3a.branch3[1].conv.kernel_size == (3, 3)
+    assert kernel(paper.inception3a) == (5, 5)
+    assert kernel(published.inception3a) == (3, 3)
     assert paper.conv1.conv.bias is not None
     assert published.conv1.conv.bias is None
     assert not [each for each in paper.modules() if isinstance(each, nn.BatchNorm2d)]
@@ -48,7 +54,9 @@ def test_paper_norms_the_responses_after_the_first_pool_and_before_the_second() 
     stem = "transform_input conv1 maxpool1 norm1 conv2 conv3 norm2 maxpool2 inception3a"
     assert ran[:9] == stem.split()
     # BVLC: alpha 1e-4 of the mean of five, so 2e-5 of their sum, and k 1.
-    assert (paper.norm1.alpha * 5, paper.norm1.k) == (pytest.approx(1e-4), 1)
+    assert isinstance(paper.norm1, LocalResponseNorm)
+    assert paper.norm1.alpha * 5 == pytest.approx(1e-4)
+    assert paper.norm1.k == 1
 
 
 def test_blocks_of_the_paper_are_the_rows_of_table_1() -> None:
@@ -94,6 +102,7 @@ def test_heads_speak_in_training_alone() -> None:
         assert network.eval()(image).shape == (2, 1000)
         assert googlenet_2014().train()(image).shape == (2, 1000)
         # Logits, then the later head, then the earlier, as torchvision returns them.
+        assert network.aux1 and network.aux2
         network.aux2.fc2 = nn.Linear(1024, 2)
         network.aux1.fc2 = nn.Linear(1024, 1)
         assert [each.shape[1] for each in network.train()(image)] == [1000, 2, 1]
@@ -102,7 +111,7 @@ def test_heads_speak_in_training_alone() -> None:
 @pytest.mark.parametrize(
     ("form", "starts", "width"), [(PAPER, (0, 3, 6, 9), 5), (PUBLISHED, (0, 3, 7, 10), 4)]
 )
-def test_windows_of_the_heads_pool(form: object, starts: tuple[int, ...], width: int) -> None:
+def test_windows_of_the_heads_pool(form: Form, starts: tuple[int, ...], width: int) -> None:
     head = AuxiliaryHead(form, 4, 10)
     ramp = torch.arange(14.0).expand(1, 4, 14, 14)
     pooled = head.pool(ramp)
@@ -126,4 +135,4 @@ def test_digit_form_has_three_modules_and_a_true_5x5() -> None:
     network = inception_digits()
     modules = [each for each in network.modules() if isinstance(each, Inception)]
     assert len(modules) == 3
-    assert {each.branch3[1].conv.kernel_size for each in modules} == {(5, 5)}
+    assert {kernel(each) for each in modules} == {(5, 5)}

@@ -54,6 +54,7 @@ def test_last_modules_split_side_by_side_1x3_before_3x1() -> None:
 def test_head_speaks_in_training_alone() -> None:
     network = on_meta(aux_heads=True)
     image = torch.zeros(2, 3, 299, 299, device="meta")
+    assert network.AuxLogits
     network.AuxLogits.fc = nn.Linear(768, 7, device="meta")
     assert [logits.shape[1] for logits in network.train()(image)] == [1000, 7]
     assert network.eval()(image).shape == (2, 1000)

@@ -10,7 +10,9 @@ def test_pools_round_up_as_caffes_do() -> None:
 
 def scores(network: NetworkInNetwork) -> torch.Tensor:
     torch.manual_seed(0)
-    return network.eval()(torch.randn(4, network[0][0].in_channels, 32, 32))
+    channels = network.get_parameter("mlpconv1.0.weight").shape[1]
+    logits: torch.Tensor = network.eval()(torch.randn(4, channels, 32, 32))
+    return logits
 
 
 def test_scores_are_means_of_maps_that_are_never_negative() -> None:
@@ -24,7 +26,7 @@ def test_scores_are_means_of_maps_that_are_never_negative() -> None:
 
 
 def test_second_pool_for_cifar_averages_the_border_over_the_pixels_it_has() -> None:
-    pooled = nin_cifar10().pool2(torch.ones(1, 1, 16, 16))
+    pooled = nin_cifar10().get_submodule("pool2")(torch.ones(1, 1, 16, 16))
     assert pooled.shape == (1, 1, 8, 8)
     assert torch.equal(pooled, torch.ones(1, 1, 8, 8))
 
@@ -34,7 +36,7 @@ def test_digit_form_has_no_relu_on_its_scores() -> None:
 
 
 def test_a_1x1_convolution_looks_at_one_pixel() -> None:
-    block = nin_cifar10().mlpconv1
+    block = nin_cifar10().get_submodule("mlpconv1")
     picture = torch.randn(1, 3, 9, 9)
     before = block(picture)
     picture[0, :, 4, 4] += 1

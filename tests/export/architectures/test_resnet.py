@@ -5,8 +5,10 @@ from torch import nn
 from export.architectures.resnet import (
     RESIDUAL_START,
     BasicBlock,
+    Bottleneck,
     CifarResNet,
     PaddedShortcut,
+    Shortcut,
     padding,
     plain,
     plain18,
@@ -40,7 +42,7 @@ def test_padded_shortcut_takes_every_second_pixel_and_adds_silent_channels() -> 
 
 
 @pytest.mark.parametrize("shortcut", [padding, projection])
-def test_shortcut_is_the_identity_where_the_shape_stays(shortcut: object) -> None:
+def test_shortcut_is_the_identity_where_the_shape_stays(shortcut: Shortcut) -> None:
     assert isinstance(shortcut(16, 16, 1), nn.Identity)
     assert not isinstance(shortcut(16, 32, 2), nn.Identity)
 
@@ -48,6 +50,7 @@ def test_shortcut_is_the_identity_where_the_shape_stays(shortcut: object) -> Non
 def test_bottleneck_strides_in_its_3x3_and_a_basic_block_in_its_first() -> None:
     with torch.device("meta"):
         bottleneck, basic = resnet50().layer2[0], resnet18().layer2[0]
+    assert isinstance(bottleneck, Bottleneck) and isinstance(basic, BasicBlock)
     assert [each.stride for each in (bottleneck.conv1, bottleneck.conv2, bottleneck.conv3)] == [
         (1, 1),
         (2, 2),
@@ -56,19 +59,24 @@ def test_bottleneck_strides_in_its_3x3_and_a_basic_block_in_its_first() -> None:
     assert (basic.conv1.stride, basic.conv2.stride) == ((2, 2), (1, 1))
 
 
+def start(network: nn.Module, norm: str) -> float:
+    """The value that all weights of a norm start with."""
+    (value,) = network.get_parameter(f"{norm}.weight").unique().tolist()
+    return float(value)
+
+
 def test_only_residual_blocks_start_near_the_identity() -> None:
-    network = resnet18()
-    assert network.layer1[0].bn2.weight.unique().item() == pytest.approx(RESIDUAL_START)
-    assert network.layer1[0].bn1.weight.unique().item() == 1
-    assert plain18().layer1[0].bn2.weight.unique().item() == 1
+    assert start(resnet18(), "layer1.0.bn2") == pytest.approx(RESIDUAL_START)
+    assert start(resnet18(), "layer1.0.bn1") == 1
+    assert start(plain18(), "layer1.0.bn2") == 1
     with torch.device("cpu"):
-        assert plain20_digits().layer1[0].bn2.weight.unique().item() == 1
+        assert start(plain20_digits(), "layer1.0.bn2") == 1
 
 
 def test_last_norm_of_a_bottleneck_starts_small() -> None:
-    block = resnet152().layer1[0]
-    assert block.bn3.weight.unique().item() == pytest.approx(RESIDUAL_START)
-    assert block.bn2.weight.unique().item() == 1
+    network = resnet152()
+    assert start(network, "layer1.0.bn3") == pytest.approx(RESIDUAL_START)
+    assert start(network, "layer1.0.bn2") == 1
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,7 @@ def test_last_norm_of_a_bottleneck_starts_small() -> None:
 )
 @pytest.mark.parametrize("shortcut", [plain, padding])
 def test_plain_and_residual_cost_the_same_at_every_depth_of_table_6(
-    shortcut: object, depth: int, parameters: int, macs: int
+    shortcut: Shortcut, depth: int, parameters: int, macs: int
 ) -> None:
     with torch.device("meta"):
         network = CifarResNet(depth, shortcut, channels=3).eval()

@@ -27,4 +27,5 @@ def test_networks_without_batch_norm_start_alive() -> None:
     network = vgg_digits().eval()
     features = network.features(torch.randn(8, 1, 32, 32))
     assert 1 < features.square().mean().sqrt() < 10  # 1 goes in; PyTorch's own start leaves 0.02
-    assert all(not layer.bias.any() for layer in network.features if isinstance(layer, nn.Conv2d))
+    convolutions = [layer for layer in network.features if isinstance(layer, nn.Conv2d)]
+    assert all(layer.bias is not None and not layer.bias.any() for layer in convolutions)

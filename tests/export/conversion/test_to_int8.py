@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -205,7 +205,7 @@ def test_graph_tells_nothing_of_the_machine_and_of_the_quantiser(
 ) -> None:
     path = int8["lenet5", target]
     before, model = onnx.load(fp32["lenet5"]), onnx.load(path)
-    parts = [*model.graph.node, *model.graph.value_info, *model.graph.initializer]
+    parts: list[Any] = [*model.graph.node, *model.graph.value_info, *model.graph.initializer]
     assert not any(item.metadata_props or item.doc_string for item in [model, model.graph, *parts])
     assert (model.producer_name, model.producer_version, model.opset_import) == (
         before.producer_name,

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -67,8 +68,8 @@ def test_graph_suits_tensorrt(precision: Precision, graphs: dict[Precision, Path
 def test_graph_tells_nothing_of_the_machine(random_lenet5: Loaded, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     model = exported(find("lenet5"), random_lenet5, path)
-    nodes = [*model.graph.node, *model.graph.value_info, *model.graph.initializer]
-    assert not any(item.metadata_props or item.doc_string for item in [model, model.graph, *nodes])
+    parts: list[Any] = [*model.graph.node, *model.graph.value_info, *model.graph.initializer]
+    assert not any(item.metadata_props or item.doc_string for item in [model, model.graph, *parts])
     for trace in (str(ROOT), "site-packages", "lenet.py", "+cpu"):
         assert trace.encode() not in path.read_bytes()
 

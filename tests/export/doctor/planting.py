@@ -110,7 +110,7 @@ def plan(header: bytes = b"ftrt" + bytes(20) + bytes([10, 16, 1, 11]), **engine:
         (folder / "1" / "model.onnx").unlink()
         (folder / "1" / "model.plan").write_bytes(header + b"layers")
         sha256 = hashlib.sha256(header + b"layers").hexdigest()
-        told = {"sha256": sha256, "library": "tensorrt", "version": "10.16.1.11"}
+        told: dict[str, object] = {"sha256": sha256, "library": "tensorrt", "version": "10.16.1.11"}
         told |= {"min_batch": 1, "opt_batch": 8, "max_batch": 8} | engine
         facts(lambda each: each["manifest"].update(format="plan", engine=told))(folder)
         config(lambda message: setattr(message, "backend", "tensorrt"))(folder)
@@ -159,6 +159,11 @@ def rename_output(graph: onnx.GraphProto) -> None:
 def truncate(folder: Path) -> None:
     path = folder / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:-1000])
+
+
+def replace_labels_by_a_folder(folder: Path) -> None:
+    (folder / "labels.txt").unlink()
+    (folder / "labels.txt").mkdir()
 
 
 def garble(word: bytes) -> Plant:

@@ -31,6 +31,7 @@ from tests.export.doctor.planting import (
     noise,
     plan,
     rename_output,
+    replace_labels_by_a_folder,
     set_batch,
     truncate,
 )
@@ -308,7 +309,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
         CHMOD,
     ),
     "a folder where a file should be": (
-        lambda folder: [(folder / "labels.txt").unlink(), (folder / "labels.txt").mkdir()],
+        replace_labels_by_a_folder,
         "labels.txt: expected a file, found something else",
         REBUILD,
     ),

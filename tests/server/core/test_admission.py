@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from server.core import admission as module
 from server.core.admission import BUSY_IMAGES, Admission
 from server.errors import DeadlineExceeded, ImageDecodeFailed, Overloaded, ShuttingDown
 
@@ -18,7 +17,7 @@ Tick = Callable[[float], None]
 def tick(monkeypatch: pytest.MonkeyPatch) -> Tick:
     """Moves the clock that waits are measured with."""
     now_s = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("server.core.admission.time.monotonic", lambda: now_s[0])
 
     def advance(seconds: float) -> None:
         now_s[0] += seconds

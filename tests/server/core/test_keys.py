@@ -21,7 +21,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from grpc_status import rpc_status
 from typer.testing import CliRunner
 
 from convoy import Client, errors
@@ -30,6 +29,7 @@ from convoy.v1 import classifier_pb2_grpc
 from server.core.keys import Keys, TokenBucket
 from server.errors import StartFailed
 from server.main import key
+from tests.server.rpc_errors import rpc_details
 
 ROOT = Path(__file__).resolve().parents[3]
 WIRES = ("grpc", "http")
@@ -116,7 +116,7 @@ def test_nobody_is_let_in_without_a_key_or_with_a_wrong_one(
     ],
 )
 def test_what_is_no_bearer_of_a_key_is_told_the_scheme(guarded: Any, header: str) -> None:
-    headers = {"authorization": header.encode("latin-1")}
+    headers = {b"authorization": header.encode("latin-1")}
     answer = httpx.get(f"{guarded.http}/v1/models", headers=headers)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert answer.headers["content-type"] == "application/problem+json"
@@ -157,7 +157,8 @@ def test_all_else_over_http_needs_one(guarded: Any, path: str) -> None:
 def test_health_and_reflection_need_no_key_and_all_else_over_grpc_does(
     guarded: Any, channel: grpc.Channel
 ) -> None:
-    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    health = stub.Check(health_pb2.HealthCheckRequest())
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     assert ProtoReflectionDescriptorDatabase(channel).get_services()
     for method in (
@@ -167,18 +168,19 @@ def test_health_and_reflection_need_no_key_and_all_else_over_grpc_does(
         "/inference.GRPCInferenceService/ServerReadyX",
         "/no.Service/Method",
     ):
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
         with pytest.raises(grpc.RpcError) as failure:
-            channel.unary_unary(method)(b"")
+            call(b"")
         assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_stream_without_a_key_is_refused(channel: grpc.Channel) -> None:
-    stub = classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+    stub = classifier_pb2_grpc.ImageClassifierStub(channel)
     with pytest.raises(grpc.RpcError) as failure:
         next(stub.StreamClassify(iter([pb.ClassifyRequest(model="lenet5")])))
     assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED
     info = error_details_pb2.ErrorInfo()
-    assert rpc_status.from_call(failure.value).details[0].Unpack(info)
+    assert rpc_details(failure.value)[0].Unpack(info)
     assert (info.reason, info.domain) == ("AUTH_REQUIRED", "convoy.v1")
 
 
@@ -224,7 +226,7 @@ def test_who_comes_too_often_is_told_when_to_come_back(guarded: Any, digit: byte
 def test_a_batch_and_a_stream_are_no_way_round_the_rate(
     guarded: Any, channel: grpc.Channel, digit: bytes
 ) -> None:
-    stub = classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+    stub = classifier_pb2_grpc.ImageClassifierStub(channel)
     metadata = [("authorization", f"Bearer {secret_of('slow-batches')}")]
     request = pb.ClassifyRequest(model="lenet5", image=pb.Image(content=digit))
     batch = pb.BatchClassifyRequest(requests=[request] * 9)
@@ -252,13 +254,13 @@ KINDS = ("", "application/json", "multipart/form-data", "multipart/form-data; bo
 
 
 def test_no_error_over_http_tells_of_the_gateways_insides(guarded: Any, keys_path: Path) -> None:
-    bearer = {"authorization": f"Bearer {secret_of('alice')}"}
+    bearer = {b"authorization": f"Bearer {secret_of('alice')}".encode()}
     told = set()
     with httpx.Client(base_url=guarded.http) as client:
         for path in ("lenet5:classify", "lenet5:batchClassify", "..%2f..%2fetc:classify", "%00"):
-            for headers in ({}, bearer):
+            for headers in (dict[bytes, bytes](), bearer):
                 for body, kind in itertools.product(GARBAGE, KINDS):
-                    kinds = {"content-type": kind.encode()} if kind else {}
+                    kinds = {b"content-type": kind.encode()} if kind else {}
                     answer = client.post(
                         f"/v1/models/{path}", content=body, headers=headers | kinds
                     )
@@ -270,13 +272,14 @@ def test_no_error_over_http_tells_of_the_gateways_insides(guarded: Any, keys_pat
 
 
 def test_no_error_over_grpc_does(guarded: Any, channel: grpc.Channel, keys_path: Path) -> None:
-    metadata = [("authorization", f"Bearer {secret_of('alice')}")]
+    metadata = (("authorization", f"Bearer {secret_of('alice')}"),)
     told = set()
     for method in ("Classify", "BatchClassify", "GetModel", "ListModels", "Nothing"):
         for message, with_key in itertools.product(GARBAGE, (True, False)):
-            call = channel.unary_unary(f"/convoy.v1.ImageClassifier/{method}")
+            path = f"/convoy.v1.ImageClassifier/{method}"
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
             try:
-                call(message, metadata=metadata if with_key else [], timeout=10)
+                call(message, metadata=metadata if with_key else None, timeout=10)
             except grpc.RpcError as error:
                 told.add(f"{error.code()} {error.details()} {error.trailing_metadata()}")
     assert len(told) > 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -45,11 +46,16 @@ def channel_to(address: str) -> grpc.aio.Channel:
     )
 
 
+def stub_for(channel: grpc.aio.Channel) -> Any:
+    """A client of the health service, whose methods the type stubs leave out."""
+    return health_pb2_grpc.HealthStub(channel)
+
+
 async def test_metadata_beyond_the_limit_is_refused_and_the_connection_goes_on(
     address: str,
 ) -> None:
     async with channel_to(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub = stub_for(channel)
         await stub.Check(CHECK, metadata=[("fits", "x" * 3000)])
         calls = [stub.Check(CHECK, metadata=[("large", "x" * 4500)]) for _ in range(20)]
         codes = [await call.code() for call in calls]  # of many, since none may pass by chance
@@ -61,20 +67,20 @@ async def test_connections_beyond_the_limit_are_closed_until_one_ends(address: s
     channels = [channel_to(address) for _ in range(SETTINGS.max_connections)]
     for channel in channels:
         # Those of the tests before may not have ended yet.
-        await health_pb2_grpc.HealthStub(channel).Check(CHECK, timeout=10, wait_for_ready=True)
+        await stub_for(channel).Check(CHECK, timeout=10, wait_for_ready=True)
     async with channel_to(address) as one_more:
         with pytest.raises(grpc.aio.AioRpcError) as failure:
-            await health_pb2_grpc.HealthStub(one_more).Check(CHECK, timeout=5)
+            await stub_for(one_more).Check(CHECK, timeout=5)
         assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
     for channel in channels:
         await channel.close()
     async with channel_to(address) as later:
-        await health_pb2_grpc.HealthStub(later).Check(CHECK, timeout=5, wait_for_ready=True)
+        await stub_for(later).Check(CHECK, timeout=5, wait_for_ready=True)
 
 
 async def test_streams_beyond_the_limit_wait(address: str) -> None:
     async with channel_to(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub = stub_for(channel)
         watches = [stub.Watch(CHECK) for _ in range(SETTINGS.max_concurrent_streams)]
         for watch in watches:
             await watch.read()

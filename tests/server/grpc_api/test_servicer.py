@@ -17,10 +17,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
-from grpc_status import rpc_status
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
+from tests.server.rpc_errors import rpc_details
 
 
 class Gateway(Protocol):
@@ -38,7 +38,7 @@ def channel(lenet_gateway: Gateway) -> Iterator[grpc.Channel]:
 
 @pytest.fixture
 def stub(channel: grpc.Channel) -> Any:
-    return classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+    return classifier_pb2_grpc.ImageClassifierStub(channel)
 
 
 def request_of(content: bytes, **fields: Any) -> pb.ClassifyRequest:
@@ -59,7 +59,7 @@ def test_errors_carry_code_reason_and_details(stub: Any, digit: bytes) -> None:
     error = failure.value
     assert error.code() is grpc.StatusCode.NOT_FOUND
     info, resource = error_details_pb2.ErrorInfo(), error_details_pb2.ResourceInfo()
-    details = rpc_status.from_call(error).details
+    details = rpc_details(error)
     assert details[0].Unpack(info) and details[1].Unpack(resource)
     assert (info.reason, info.domain, info.metadata["model"]) == (
         "MODEL_NOT_FOUND",
@@ -99,7 +99,7 @@ def test_bad_requests_are_named(
         stub.Classify(request_of(digit, **fields))
     info = error_details_pb2.ErrorInfo()
     assert failure.value.code().name == code
-    assert rpc_status.from_call(failure.value).details[0].Unpack(info)
+    assert rpc_details(failure.value)[0].Unpack(info)
     assert info.reason == reason
 
 
@@ -125,7 +125,7 @@ def test_a_client_with_more_calls_than_streams_waits(stub: Any, digit: bytes) ->
 
 
 def test_health_is_told_of_the_server_and_the_service(channel: grpc.Channel) -> None:
-    stub = health_pb2_grpc.HealthStub(channel)
+    stub: Any = health_pb2_grpc.HealthStub(channel)
     for name in ("", "convoy.v1.ImageClassifier"):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

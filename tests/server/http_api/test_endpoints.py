@@ -206,7 +206,7 @@ def test_a_request_id_that_no_header_can_carry_breaks_none(url: str, digit: byte
 
 def test_a_request_id_header_that_is_unusable_is_replaced(url: str, digit: bytes) -> None:
     for given in ("x" * 129, "é", "a b"):
-        answer = httpx.post(url, content=digit, headers={"x-request-id": given.encode("latin-1")})
+        answer = httpx.post(url, content=digit, headers={b"x-request-id": given.encode("latin-1")})
         assert answer.is_success
         assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
 

@@ -102,7 +102,7 @@ def mutual(
         *options_of(shipped_lenet5.parent, shown), f"--tls-client-ca={clients.ca}"
     )
     wait_until_ready(gateway)
-    return Mutual(gateway, shown, clients)
+    yield Mutual(gateway, shown, clients)
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -163,12 +163,12 @@ def test_with_a_client_ca_only_its_clients_are_let_in(
     mutual: Mutual, wire: str, digit: bytes, tmp_path: Path
 ) -> None:
     server, ca = server_of(mutual.gateway, wire), mutual.shown.ca
-    known = {"certificate": mutual.clients.certificate, "key": mutual.clients.key}
-    with Client(server, ca=ca, **known) as client:
+    known = mutual.clients
+    with Client(server, ca=ca, certificate=known.certificate, key=known.key) as client:
         assert client.classify(digit, model="lenet5").best.label == "7"
     stranger = issue(tmp_path / "stranger")
-    for shows in ({}, {"certificate": stranger.certificate, "key": stranger.key}):
-        client = Client(server, ca=ca, timeout_s=5, **shows)
+    for shown, key in ((None, None), (stranger.certificate, stranger.key)):
+        client = Client(server, ca=ca, timeout_s=5, certificate=shown, key=key)
         with client, pytest.raises(errors.Unavailable):
             client.models()
 

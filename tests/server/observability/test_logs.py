@@ -82,7 +82,7 @@ def test_a_refused_request_leaves_one_line_with_its_reason(lenet_gateway: Gatewa
         model="lenet5", image=pb.Image(content=b"secret picture"), request_id="refused"
     )
     with grpc.insecure_channel(lenet_gateway.grpc) as channel, pytest.raises(grpc.RpcError):
-        classifier_pb2_grpc.ImageClassifierStub(channel).Classify(request)  # type: ignore[no-untyped-call]
+        classifier_pb2_grpc.ImageClassifierStub(channel).Classify(request)
     (line,) = lines_after(lenet_gateway, start, "refused")
     assert (line["outcome"], line["door"]) == ("IMAGE_FORMAT_UNSUPPORTED", "grpc")
     assert (line["model"], line["image_bytes"]) == ("lenet5", 14)
@@ -97,7 +97,8 @@ def test_probes_leave_no_line(lenet_gateway: Gateway) -> None:
         httpx.get(f"{door}/readyz").raise_for_status()
     httpx.get(f"{lenet_gateway.operator}/metrics").raise_for_status()
     with grpc.insecure_channel(lenet_gateway.grpc) as channel:
-        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        stub.Check(health_pb2.HealthCheckRequest())
     httpx.post(
         f"{lenet_gateway.http}/v1/models/lenet5:classify",
         params={"request_id": "after-probes"},
@@ -112,7 +113,7 @@ def test_a_client_cannot_forge_a_line(lenet_gateway: Gateway, digit: bytes) -> N
         model=HOSTILE, version=HOSTILE, image=pb.Image(content=digit), request_id="forger"
     )
     with grpc.insecure_channel(lenet_gateway.grpc) as channel, pytest.raises(grpc.RpcError):
-        classifier_pb2_grpc.ImageClassifierStub(channel).Classify(request)  # type: ignore[no-untyped-call]
+        classifier_pb2_grpc.ImageClassifierStub(channel).Classify(request)
     (line,) = lines_after(lenet_gateway, start, "forger")
     assert line["model"] == HOSTILE
 

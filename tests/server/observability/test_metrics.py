@@ -65,7 +65,7 @@ def classify(gateway: Gateway, content: bytes, model: str = "lenet5") -> httpx.R
 def classify_over_grpc(gateway: Gateway, content: bytes) -> pb.ClassifyResponse:
     request = pb.ClassifyRequest(model="lenet5", image=pb.Image(content=content))
     with grpc.insecure_channel(gateway.grpc) as channel:
-        stub = classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+        stub = classifier_pb2_grpc.ImageClassifierStub(channel)
         answer: pb.ClassifyResponse = stub.Classify(request)
     return answer
 

@@ -22,12 +22,12 @@ import httpx
 import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
+from tests.server.rpc_errors import rpc_details
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIENT_SPAN = "b7ad6b7169203331"
@@ -162,7 +162,7 @@ def classify(gateway: Gateway, content: bytes, headers: dict[str, str]) -> httpx
 
 
 def stub_of(channel: grpc.Channel) -> Any:
-    return classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+    return classifier_pb2_grpc.ImageClassifierStub(channel)
 
 
 def test_a_request_is_a_span_under_its_clients_with_its_steps_under_it(
@@ -263,9 +263,10 @@ def answer_id_over_http(gateway: Gateway, path: str, headers: dict[str, str], bo
 
 def answer_id_over_grpc(gateway: Gateway, path: str, headers: dict[str, str], body: bytes) -> str:
     with grpc.insecure_channel(gateway.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
-        channel.unary_unary(path)(body, metadata=list(headers.items()))
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
+        call(body, metadata=tuple(headers.items()))
     info = error_details_pb2.RequestInfo()
-    assert rpc_status.from_call(failure.value).details[-1].Unpack(info)
+    assert rpc_details(failure.value)[-1].Unpack(info)
     return str(info.request_id)
 
 

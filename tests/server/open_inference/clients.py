@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.grpc.aio
 import tritonclient.http
@@ -18,6 +20,7 @@ class Gateway(Protocol):
     operator: str
 
     def log(self) -> str: ...
+    def wait_for(self, is_so: Callable[[], bool]) -> None: ...
 
 
 def kind_of(client: Any) -> Any:
@@ -40,10 +43,10 @@ def an_input(**changes: Any) -> dict[str, Any]:
 
 def check_seven(result: Any, expected: Any, n: int = 1) -> None:
     """Each row of the result is what our own API says."""
-    columns = {"label": str.encode, "score": np.float32, "index": np.int32}
-    for name, kind in columns.items():
-        row = [kind(found[name]) for found in expected["classes"]]
-        assert result.as_numpy(name).tolist() == [np.array(row).tolist()] * n, name
+    dtypes = {"label": np.bytes_, "score": np.float32, "index": np.int32}
+    for name, dtype in dtypes.items():
+        row: npt.NDArray[Any] = np.array([found[name] for found in expected["classes"]], dtype)
+        assert result.as_numpy(name).tolist() == [row.tolist()] * n, name
 
 
 def as_json(client: Any) -> dict[str, bool]:

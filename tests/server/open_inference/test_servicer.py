@@ -25,6 +25,7 @@ from tests.server.open_inference.clients import (
     check_seven,
     image_input,
 )
+from tests.server.rpc_errors import rpc_details
 
 
 def test_the_grpc_door_reads_typed_contents_as_well(
@@ -86,5 +87,4 @@ def test_grpc_errors_carry_the_reason(lenet_gateway: Gateway, digit: bytes) -> N
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with pytest.raises(grpc.RpcError) as failure:
             stub.ModelInfer(request)
-    details = dict(failure.value.trailing_metadata())
-    assert b"IMAGE_FORMAT_UNSUPPORTED" in details["grpc-status-details-bin"]
+    assert b"IMAGE_FORMAT_UNSUPPORTED" in rpc_details(failure.value)[0].value

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+import importlib
 from types import ModuleType
 
 import pytest
@@ -12,9 +10,4 @@ import pytest
 
 @pytest.fixture(scope="session")
 def zoo() -> ModuleType:
-    """zoo.py, which fuzz.py imports as a script does."""
-    spec = importlib.util.spec_from_file_location("zoo", Path(__file__).with_name("zoo.py"))
-    assert spec and spec.loader
-    module = sys.modules["zoo"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("tests.server.preprocessing.zoo")

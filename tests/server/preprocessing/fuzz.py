@@ -27,10 +27,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo import ANSWER, CORRUPT, MAX_BYTES, MAX_PIXELS, TOO_LARGE, UNSUPPORTED, zoo
-
 from server.errors import ServingError
 from server.preprocessing.decode import decode
+from tests.server.preprocessing.zoo import (
+    ANSWER,
+    CORRUPT,
+    MAX_BYTES,
+    MAX_PIXELS,
+    TOO_LARGE,
+    UNSUPPORTED,
+    zoo,
+)
 
 TIMEOUT_S = 20  # on a busy machine; a case takes about a millisecond
 MEMORY_BYTES = 256 << 20  # beyond what the child has when it starts

@@ -130,7 +130,7 @@ def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None
     upright[:24, :16] = 250  # top left quarter
     upright[24:, :16] = 120  # bottom left
     # How a camera stores it: the inverse of what a reader must do (EXIF 2.3, tag 274).
-    stored: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] = {
+    ways: dict[int, Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]] = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
@@ -139,10 +139,10 @@ def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None
         6: np.rot90,
         7: lambda a: a[::-1, ::-1].T,
         8: lambda a: np.rot90(a, -1),
-    }[orientation]
+    }
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    picture = Image.fromarray(np.ascontiguousarray(stored(upright))).convert("RGB")
+    picture = Image.fromarray(np.ascontiguousarray(ways[orientation](upright))).convert("RGB")
     image = decoded(encoded(picture, file_format, exif=exif.tobytes()))
     assert (image.width, image.height) == (32, 48)
     assert image.exif_applied == (orientation != 1)

@@ -15,12 +15,12 @@ import httpx
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
 from server.errors import ServingError
 from server.preprocessing.decode import decode
+from tests.server.rpc_errors import rpc_details
 
 AT_ONCE = 16  # requests
 
@@ -80,7 +80,7 @@ def test_mutated_files_do_no_worse_than_be_refused(tmp_path: Path) -> None:
 @pytest.fixture
 async def stub(lenet_gateway: Gateway) -> AsyncIterator[Any]:
     async with grpc.aio.insecure_channel(lenet_gateway.grpc) as channel:
-        yield classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+        yield classifier_pb2_grpc.ImageClassifierStub(channel)
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ async def over_grpc(stub: Any, content: bytes) -> str:
         return str((await stub.Classify(request)).classes[0].label)
     except grpc.aio.AioRpcError as error:
         info = error_details_pb2.ErrorInfo()
-        rpc_status.from_call(error).details[0].Unpack(info)
-        return info.reason
+        rpc_details(error)[0].Unpack(info)
+        return str(info.reason)
 
 
 async def test_the_gateway_answers_each_file_alike_on_both_wires_and_good_requests_beside(

@@ -21,6 +21,7 @@ import simplejpeg
 from PIL import Image
 
 Pixels = npt.NDArray[Any]
+Tags = dict[int, tuple[int, ...]]
 
 MAX_PIXELS = 1_000_000  # what the tests accept; the gateway of the tests, too
 MAX_BYTES = 16 << 20
@@ -116,9 +117,7 @@ def adam7(rows: Pixels) -> bytes:
     )
 
 
-def tiff(
-    tags: dict[int, tuple[int, ...]], data: bytes, order: str = "<", big: bool = False
-) -> bytes:
+def tiff(tags: Tags, data: bytes, order: str = "<", big: bool = False) -> bytes:
     """A TIFF whose directory comes first; the strip offsets (273, 324) count from `data`."""
     count, entry, room = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
     head_bytes = 16 if big else 8
@@ -145,7 +144,7 @@ def grey_tiff(rows: Pixels, strips: int = 1, **options: Any) -> bytes:
     each = -(-height // strips)
     offsets = tuple(range(0, height * width, each * width))
     counts = tuple(min(each * width, height * width - offset) for offset in offsets)
-    tags = {256: (width,), 257: (height,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
+    tags: Tags = {256: (width,), 257: (height,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
     tags |= {273: offsets, 278: (each,), 279: counts}
     return tiff(tags | options.pop("tags", {}), rows.tobytes(), **options)
 
@@ -596,10 +595,10 @@ def jpeg_bombs() -> Bombs:
 def tiff_bombs() -> Bombs:
     grey = sheet().grey
     yield "TIFF", grey_tiff(grey, tags={256: (60_000,), 257: (60_000,)}), TOO_LARGE
-    many: dict[int, tuple[int, ...]] = {273: (0,) * 200_000, 279: (0,) * 200_000}
+    many: Tags = {273: (0,) * 200_000, 279: (0,) * 200_000}
     yield "TIFF of 200,000 strips", grey_tiff(grey, tags=many), TOO_LARGE
     yield "BigTIFF of 200,000 strips", grey_tiff(grey, big=True, tags=many), TOO_LARGE
-    tags = {256: (16,), 257: (16,), 258: (8,), 259: (8,), 262: (1,), 277: (1,)}
+    tags: Tags = {256: (16,), 257: (16,), 258: (8,), 259: (8,), 262: (1,), 277: (1,)}
     tile = {322: (40_000,), 323: (40_000,), 324: (0,), 325: (len(zeros()),)}
     yield "TIFF with a tile of 1.6 gigapixels", tiff(tags | tile, zeros()), TOO_LARGE
     # The strip is a picture of zeros; what comes after its 256 bytes is not asked for.

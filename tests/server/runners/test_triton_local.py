@@ -58,6 +58,11 @@ def processes_of(repository: Path, program: str = "") -> list[int]:
     return found
 
 
+def process_of(repository: Path, program: str) -> int:
+    (pid,) = processes_of(repository, program)
+    return pid
+
+
 def left_outside(pid: int) -> set[Path]:
     folders = (Path("/dev/shm"), Path(tempfile.gettempdir()))
     return {path for folder in folders for path in folder.glob(f"convoy-{pid}-*")}
@@ -104,8 +109,8 @@ async def test_a_killed_server_fails_its_requests_and_comes_back(
     clients = [asyncio.create_task(ask()) for _ in range(8)]
     await asyncio.sleep(0.2)
     # Now and then a stub outlives its server; this one cannot even see that it died.
-    os.kill(*processes_of(repository, "backend_stub"), signal.SIGSTOP)
-    os.kill(*processes_of(repository, "bin/tritonserver"), signal.SIGKILL)
+    os.kill(process_of(repository, "backend_stub"), signal.SIGSTOP)
+    os.kill(process_of(repository, "bin/tritonserver"), signal.SIGKILL)
     await load_again(runner)
     for client in clients:
         client.cancel()
@@ -122,7 +127,7 @@ async def test_a_killed_server_fails_its_requests_and_comes_back(
 async def test_a_killed_stub_is_noticed_and_heals(
     runner: TritonLocalRunner, repository: Path
 ) -> None:
-    os.kill(*processes_of(repository, "backend_stub"), signal.SIGKILL)
+    os.kill(process_of(repository, "backend_stub"), signal.SIGKILL)
     with pytest.raises(RunnerUnavailable):
         await runner.infer("tiny.v1", IMAGE)
     assert await runner.index() == {"tiny.v1": False}
@@ -208,7 +213,7 @@ async def test_close_leaves_nothing(
     of_this_one = left_outside(os.getpid()) - already_there
     assert len(of_this_one) == 2
     # Having met a dead stub, tritonserver hangs at its end and leaves its shared memory.
-    os.kill(*processes_of(tmp_path, "backend_stub"), signal.SIGKILL)
+    os.kill(process_of(tmp_path, "backend_stub"), signal.SIGKILL)
     with pytest.raises(RunnerUnavailable):
         await runner.infer("tiny.v1", IMAGE)
     await runner.close()

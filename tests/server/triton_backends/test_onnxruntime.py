@@ -7,6 +7,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from server.runners.triton_local import TritonLocalRunner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def write_model(
     (path / "config.pbtxt").write_text(text_format.MessageToString(config))
 
 
-TRITON_TYPES = {
+TRITON_TYPES: dict[int, Any] = {
     TensorProto.UINT8: model_config_pb2.TYPE_UINT8,
     TensorProto.INT32: model_config_pb2.TYPE_INT32,
     TensorProto.INT64: model_config_pb2.TYPE_INT64,

@@ -67,7 +67,7 @@ async def wait_out_grace(pool: Pool) -> None:
     await poll(pool)
 
 
-def publish(repository: Path, version: int, change: Callable[[Path], None] | None = None) -> Path:
+def publish(repository: Path, version: int, change: Callable[[Path], object] | None = None) -> Path:
     """Another version of LeNet-5, there in one rename."""
     staging = repository / f"lenet5.v{version}.staging"
     shutil.copytree(repository / "lenet5.v1", staging)

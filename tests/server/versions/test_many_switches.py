@@ -45,7 +45,7 @@ async def test_nothing_is_left_of_versions_that_are_gone(
     repository: Path, digit: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.versions.manager.POLL_INTERVAL_S", 0.005)
-    addresses = {
+    addresses: dict[str, Any] = {
         f"{api}_address": f"unix:{repository}/../{api}" for api in ("http", "grpc", "metrics")
     }
     gateway = Gateway(
