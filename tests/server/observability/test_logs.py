@@ -324,7 +324,7 @@ def test_failed_handshakes_hold_up_no_call_while_nobody_reads_the_log(
             fail_handshakes(address)
             trusting = grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes())
             with grpc.secure_channel(address, trusting) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
+                health: Any = health_pb2_grpc.HealthStub(channel)
                 assert health.Check(health_pb2.HealthCheckRequest(), timeout=10)
     finally:
         os.close(reader)
