@@ -1,6 +1,6 @@
 """Real things for the tests: repositories, gateways in processes of their own, clients on the wire.
 
-What takes long to make is made once a session and shared; nobody may change it.
+What takes long to build or start is made once per session and shared: no test may change it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if "PYTEST_XDIST_WORKER" in os.environ:  # the process that all workers report to looks at it
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the controller checks, to which all workers report
         return
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--nothing-skipped") and reporter.stats.get("skipped"):
@@ -61,7 +61,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each file is one worker's, unless it names a group that shares what takes long to make."""
+    """Makes each file a group, which runs on one worker, unless the file names its group."""
     for item in items:
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
@@ -69,14 +69,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def session_path(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder that all workers of a run share."""
+    """Returns a folder that all workers of a run share."""
     base = tmp_path_factory.getbasetemp()
     return base if worker_id == "master" else base.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
 def build_cache(session_path: Path) -> None:
-    """Builds share a cache within a run; the installed Triton is the machine's."""
+    """Shares a build cache within a run; the installed Triton is shared between runs."""
     os.environ["CONVOY_CACHE"] = str(default_cache_path())
     os.environ["XDG_CACHE_HOME"] = str(session_path / "cache")
 
@@ -92,7 +92,7 @@ def shipped_lenet5() -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path, shipped_lenet5: Path) -> Path:
-    """A repository of one's own, with LeNet-5 in it."""
+    """A repository with LeNet-5, which the test may change."""
     path = tmp_path / "model_repository"
     shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
     return path
@@ -103,7 +103,7 @@ EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 
 @pytest.fixture(scope="session")
 def edit_facts() -> EditFacts:
-    """Changes what the config.pbtxt of a version's folder says of it."""
+    """Returns a function that changes the facts in the config.pbtxt of a version's folder."""
 
     def edit(version_path: Path, change: Callable[[pb.Model], None]) -> None:
         config_path = version_path / "config.pbtxt"
@@ -119,7 +119,7 @@ def edit_facts() -> EditFacts:
 
 @pytest.fixture(scope="session")
 def large_repository(session_path: Path, shipped_lenet5: Path) -> Path:
-    """LeNet-5, and ResNet-50 with random weights in fp32, built as a user builds it."""
+    """LeNet-5, and ResNet-50 with random weights in fp32, which the build command built."""
     path = session_path / "large" / "model_repository"
     command = [sys.executable, "export/build.py", "resnet50", "--weights", "random"]
     with FileLock(session_path / "large.lock"):  # the first worker builds
@@ -131,18 +131,18 @@ def large_repository(session_path: Path, shipped_lenet5: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def built(session_path: Path) -> PublishedVersion:
-    """LeNet-5 with random weights, in a repository of its own."""
+    """LeNet-5 with random weights, alone in a repository."""
     return build_once("lenet5", session_path)
 
 
 @pytest.fixture(scope="session")
 def built_nin(session_path: Path) -> PublishedVersion:
-    """NIN for CIFAR-10, a small network of colour photos, with random weights."""
+    """NIN for CIFAR-10, a small network for colour photos, with random weights."""
     return build_once("nin_cifar10", session_path)
 
 
 def build_once(name: str, session_path: Path) -> PublishedVersion:
-    """The first worker builds; the others find the version published already."""
+    """Builds in the first worker; the others find the version published."""
     options = Options(find(name), "fp32", "random", 0, session_path / "built" / name)
     with FileLock(session_path / f"{name}.lock"):
         return run(options)
@@ -153,7 +153,7 @@ def build_once(name: str, session_path: Path) -> PublishedVersion:
 
 @pytest.fixture(scope="session")
 def tritonserver() -> Path:
-    """Where the wheel's server lies; tests that need it are skipped where it cannot be had."""
+    """The folder of the wheel's server; tests that need it are skipped where it is unavailable."""
     try:
         return install(Path(os.environ["CONVOY_CACHE"]))
     except TritonCannotStart as error:
@@ -162,7 +162,7 @@ def tritonserver() -> Path:
 
 @pytest.fixture(params=RUNNERS)
 def runner_name(request: pytest.FixtureRequest) -> str:
-    """Each runner in turn; a test skips, and says so, where the tritonserver cannot be had."""
+    """Each runner in turn; a test is skipped where its runner is unavailable."""
     return need_runner(request, request.param)
 
 
@@ -172,8 +172,8 @@ def need_runner(request: pytest.FixtureRequest, name: str) -> str:
     return name
 
 
-class TritonElsewhere(TritonLocalRunner):
-    """At an address of one's own, and on a machine that a command enters."""
+class TritonAtAddress(TritonLocalRunner):
+    """A tritonserver at a given address, on the machine that a command enters."""
 
     def __init__(self, repository: Path, address: str, enter: Sequence[str]) -> None:
         super().__init__(repository, cache_path=Path(os.environ["CONVOY_CACHE"]))
@@ -188,11 +188,11 @@ class TritonElsewhere(TritonLocalRunner):
 def running_triton(
     repository: Path, address: str = "", enter: Sequence[str] = ()
 ) -> Iterator[TritonLocalRunner]:
-    """A tritonserver that no gateway has started; one that dies is started again."""
+    """Runs a tritonserver that belongs to no gateway; it is restarted when it dies."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = TritonElsewhere(repository, address, enter)
+    server = TritonAtAddress(repository, address, enter)
     try:
         asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
         yield server
@@ -204,29 +204,29 @@ def running_triton(
 
 
 @contextlib.contextmanager
-def address_of_triton(repository: Path) -> Iterator[str]:
+def triton_address(repository: Path) -> Iterator[str]:
     with running_triton(repository) as server:
         yield server.address
 
 
-TritonOf = Callable[[Path], contextlib.AbstractContextManager[str]]
-TritonAt = Callable[..., contextlib.AbstractContextManager[TritonLocalRunner]]
+StartTriton = Callable[[Path], contextlib.AbstractContextManager[str]]
+StartTritonAt = Callable[..., contextlib.AbstractContextManager[TritonLocalRunner]]
 
 
 @pytest.fixture(scope="session")
-def triton_of(tritonserver: Path) -> TritonOf:
-    """Starts a tritonserver over a repository, and tells its HOST:PORT."""
-    return address_of_triton
+def start_triton(tritonserver: Path) -> StartTriton:
+    """Starts a tritonserver on a repository, and returns its HOST:PORT."""
+    return triton_address
 
 
 @pytest.fixture(scope="session")
-def triton_at(tritonserver: Path) -> TritonAt:
-    """Starts a tritonserver over a repository at an address, on a machine that a command enters."""
+def start_triton_at(tritonserver: Path) -> StartTritonAt:
+    """Starts a tritonserver on a repository at an address, on the machine that a command enters."""
     return running_triton
 
 
 def holds(is_so: Callable[[], bool]) -> bool:
-    """Who does not answer, since it does not listen yet or the cores are busy, says "not yet"."""
+    """False also while the server refuses connections or does not answer in time."""
     try:
         return is_so()
     except httpx.TransportError:
@@ -235,7 +235,7 @@ def holds(is_so: Callable[[], bool]) -> bool:
 
 @dataclass
 class RunningGateway:
-    """A `convoy serve` in a process of its own."""
+    """A process of `convoy serve`."""
 
     process: subprocess.Popen[str]
     http: str  # http://HOST:PORT
@@ -254,7 +254,7 @@ class RunningGateway:
             time.sleep(0.05)
 
     def log(self) -> str:
-        """What was logged. A thread of its own writes the lines, a moment later."""
+        """Returns the log once it stops growing: a thread writes the lines a moment later."""
         before, text = "", self.log_path.read_text()
         while text != before:
             time.sleep(0.1)
@@ -270,8 +270,8 @@ class RunningGateway:
 def serving(
     log_path: Path, *arguments: str, environment: dict[str, str] | None = None
 ) -> Iterator[RunningGateway]:
-    """A gateway on free ports, told to stop at the end."""
-    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    """Runs a gateway on free ports, and stops it at the end."""
+    ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *arguments]
     environment = {**os.environ, **(environment or {})}
     with log_path.open("w") as log:
@@ -294,13 +294,13 @@ def serving(
 
 def read_addresses(process: subprocess.Popen[str], log_path: Path) -> tuple[str, str, str]:
     assert process.stdout
-    greeting = ""
+    banner = ""
     for line in process.stdout:
-        greeting += line
+        banner += line
         if "/metrics" in line:
             break
-    found = [re.search(rf"{door} +(\S+)", greeting) for door in ("HTTP", "gRPC", "operator")]
-    assert all(found), f"no addresses in:\n{greeting}\n{log_path.read_text()}"
+    found = [re.search(rf"{api} +(\S+)", banner) for api in ("HTTP", "gRPC", "operator")]
+    assert all(found), f"no addresses in:\n{banner}\n{log_path.read_text()}"
     http, grpc, operator = (match[1] for match in found if match)
     return http, grpc, operator.removesuffix("/metrics")
 
@@ -310,7 +310,7 @@ Serve = Callable[..., RunningGateway]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts gateways with the options given; they end with the test."""
+    """Starts gateways with the given options; they end with the test."""
     with contextlib.ExitStack() as running:
 
         def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningGateway:
@@ -322,7 +322,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture(scope="module")
 def serve_together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """As `serve`, for gateways that the tests of a file share."""
+    """Like `serve`, for gateways that the tests of a file share."""
     with contextlib.ExitStack() as running:
 
         def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningGateway:
@@ -363,7 +363,7 @@ def lenet_gateway(
 
 @pytest.fixture(scope="session")
 def shipped_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
-    """As `make serve` starts it: with all that ships."""
+    """The gateway that `make serve` starts: with all shipped models."""
     with serving(tmp_path_factory.mktemp("shipped") / "gateway.log") as running:
         running.wait_until_ready()
         yield running

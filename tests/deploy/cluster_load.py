@@ -1,5 +1,5 @@
-"""Clients of a cluster: each asks the gateways in turn over both wires, and the next one once where
-one fails. Prints what became of the requests, as JSON.
+"""Clients of a cluster: each asks the gateways in turn over both wires, and retries once on the
+next one. Prints the outcomes of the requests as JSON.
 
     python tests/deploy/cluster_load.py SECONDS IMAGE HOST…
 """

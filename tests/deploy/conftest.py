@@ -1,4 +1,4 @@
-"""What the tests on real engines have measured, in a table at the end."""
+"""Prints what the tests on real engines measured, as a table at the end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Measured = Callable[[str, object], None]
 
 @pytest.fixture
 def measured(record_property: Callable[[str, object], None]) -> Measured:
-    """Puts a figure, and what it is of, into the table."""
+    """Returns a function that adds a figure and its description to the table."""
 
     def put(what: str, figure: object) -> None:
         record_property("container", (what, figure))

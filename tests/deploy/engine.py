@@ -15,13 +15,13 @@ import httpx
 
 from tests.deploy.files import ROOT, clean_environment
 
-# Ends a process of the engine's machine by its id, as a crash would. What `docker kill` ends, the
-# engine does not start again.
+# Kills a process of the engine's machine by its id, like a crash. The engine does not restart
+# what `docker kill` ends.
 KILL = "import os, sys; os.kill(int(sys.argv[1]), 9)"
 
 
 def docker(*words: str, host: str = "", timeout_s: float = 120, stdin: Any = None) -> str:
-    """What the command says. `host`: the engine, unless DOCKER_HOST's."""
+    """Returns the output of the command. `host` replaces DOCKER_HOST."""
     environment = {**clean_environment(), **({"DOCKER_HOST": host} if host else {})}
     return run(["docker", *words], environment, timeout_s, stdin)
 
@@ -53,14 +53,14 @@ def free_port() -> int:
 class Deployment:
     """`docker compose` with an .env of its own, on free ports."""
 
-    folder: Path  # where .env lies
+    folder: Path  # contains .env
     settings: dict[str, str] = field(default_factory=dict)
     project: str = "convoy-test"
 
     def __post_init__(self) -> None:
         ports = ("HTTP_PORT", "GRPC_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT")
         self.settings = {**{name: str(free_port()) for name in ports}, **self.settings}
-        # COMPOSE_FILE is looked up from the folder in which the command is given.
+        # Compose resolves COMPOSE_FILE against the working directory.
         lines = [f"{name}={value}" for name, value in self.settings.items()]
         self.env_path.write_text("\n".join(lines) + "\n")
 
@@ -87,18 +87,18 @@ class Deployment:
         self.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
 
     def container(self, service: str) -> dict[str, Any]:
-        """What the engine knows of it."""
+        """Returns what the engine reports about the container of a service."""
         (name,) = self.compose("ps", "--all", "--quiet", service).split()
         (known,) = json.loads(docker("inspect", name))
         facts: dict[str, Any] = known
         return facts
 
     def kill(self, service: str) -> int:
-        """Ends its first process, and returns how often it was started again before."""
+        """Kills the first process of a service, and returns how often it was restarted before."""
         facts = self.container(service)
         image, pid = facts["Image"], str(facts["State"]["Pid"])
         words = ["run", "--rm", "--pid=host", "--user=0", "--entrypoint=python3"]
-        # The gateway's image has a Python, whatever that of the service has.
+        # The gateway's image has Python; that of the service may not.
         helper = self.container("gateway")["Image"] if service != "gateway" else image
         docker(*words, helper, "-c", KILL, pid)
         restarts: int = facts["RestartCount"]
@@ -106,7 +106,7 @@ class Deployment:
 
 
 def wait_for(is_so: Callable[[], bool], timeout_s: float = 60.0) -> float:
-    """Seconds that it took."""
+    """Returns the seconds that it took."""
     began_s = time.monotonic()
     while not is_so():
         assert time.monotonic() < began_s + timeout_s, f"not so after {timeout_s} s"

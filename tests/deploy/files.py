@@ -1,4 +1,4 @@
-"""The files of a deployment, as engines read them."""
+"""Reads the files of a deployment the way engines do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GPU = ROOT / "docker-compose.gpu.yml"
 SWARM = ROOT / "deploy" / "swarm.yml"
 OVERRIDES = (ROOT / "deploy" / "keys.yml", ROOT / "deploy" / "tls.yml")
 ALL = (COMPOSE, GPU, SWARM, *OVERRIDES)
-# All but the exporter, which runs when it is called.
+# All but the exporter, which runs on demand.
 STANDING = {"gateway", "triton", "prometheus", "grafana"}
 
 # ${NAME}, ${NAME:-default} or ${NAME:?what it must be}
@@ -33,7 +33,7 @@ def services(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def with_defaults(value: Any) -> Any:
-    """As where no variable is set."""
+    """Returns the value with every variable unset."""
     if isinstance(value, dict):
         return {key: with_defaults(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -44,7 +44,7 @@ def with_defaults(value: Any) -> Any:
 
 
 def variables(*paths: Path) -> dict[str, str | None]:
-    """What the files ask of .env, with the default that they name; those passed on have none."""
+    """Returns the variables of .env that the files use, with their defaults; None without one."""
     found: dict[str, str | None] = {}
     for path in paths:
         for match in VARIABLE.finditer(path.read_text()):
@@ -62,7 +62,7 @@ def variables(*paths: Path) -> dict[str, str | None]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Without what would be taken for a setting, but for where builds get what they need."""
+    """Returns the environment without settings, except the sources that builds download from."""
     settings = set(variables(*ALL)) | {"COMPOSE_FILE", "COMPOSE_PROFILES"}
     settings -= {"PYTHON_IMAGE", "EXPORT_BASE_IMAGE", "TORCH_INDEX"}
     return {name: value for name, value in os.environ.items() if name not in settings}

@@ -1,4 +1,4 @@
-"""docker-compose.yml, its overrides and .env.example, as Compose reads them without an engine."""
+"""docker-compose.yml, its overrides and .env.example; Compose reads them without an engine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.deploy.files import (
 EXAMPLE = (ROOT / ".env.example").read_text()
 # `NAME=value`, commented out; after "E.g." it is an example and not the default.
 EXAMPLES = dict(re.findall(r"^# ([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
-# Compose's own, which stand in no file.
+# Those of Compose itself, which no file mentions.
 COMPOSES_OWN = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
 
 
@@ -52,7 +52,7 @@ def test_the_example_names_the_defaults() -> None:
     assert {name: EXAMPLES[name] for name in defaults} == defaults
 
 
-def test_what_is_passed_to_the_gateway_is_a_setting_of_its() -> None:
+def test_what_is_passed_to_the_gateway_is_a_setting() -> None:
     for path in ALL:
         environment = services(path).get("gateway", {}).get("environment", {})
         for name in environment:
@@ -99,7 +99,7 @@ def test_the_images_of_triton_and_tensorrt_are_of_one_release() -> None:
     assert triton.rpartition(":")[2] == tensorrt.rpartition(":")[2]
 
 
-def test_the_gateway_is_given_up_after_it_has_drained() -> None:
+def test_the_gateway_is_killed_only_after_it_has_drained() -> None:
     grace: Any = services(COMPOSE)["gateway"]["stop_grace_period"]
     longest_s = float(EXAMPLES["CONVOY_NOT_READY_S"]) + Settings().shutdown_grace_s
     assert float(grace.removesuffix("s")) > longest_s
@@ -173,7 +173,7 @@ def test_gpus_are_tritons_and_the_exporters() -> None:
         reserved = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
         gpus = [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]
         assert reserved == (gpus if name in ("triton", "export") else [])
-        # Beside what the file of the GPUs adds, all that held without it.
+        # The override keeps the limits of the file that it extends.
         assert service["deploy"]["resources"]["limits"]["memory"]
 
 

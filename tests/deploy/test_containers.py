@@ -1,8 +1,8 @@
 """Images, compose file and stack on real engines: `make container-test`.
 
-Needs an engine of Docker 25 or newer with Compose, on this machine, as DOCKER_HOST says. Builds
-get what they need as PYTHON_IMAGE, EXPORT_BASE_IMAGE and TORCH_INDEX say (.env.example). The stack
-needs three engines more: SWARM_HOSTS, SWARM_CLIENT, SWARM_CUT and SWARM_MEND are explained there.
+Needs Docker 25 or newer with Compose on this machine, at DOCKER_HOST. PYTHON_IMAGE,
+EXPORT_BASE_IMAGE and TORCH_INDEX say where builds download from (.env.example). The stack needs
+three more engines: see SWARM_HOSTS, SWARM_CLIENT, SWARM_CUT and SWARM_MEND below.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.container
 DIGIT = ROOT / "tests" / "data" / "digit-7.png"
 GATEWAY_IMAGE, EXPORT_IMAGE = "convoy-gateway", "convoy-exporter"
 TRITON_STANDIN, PROMETHEUS_STANDIN = "convoy-triton-standin", "convoy-prometheus-standin"
-# On top of its base image.
+# Without its base image.
 MAX_GATEWAY_BYTES = 165e6
 WRITE = "open('/opt/venv/x', 'w')"
 
@@ -101,13 +101,13 @@ def labels(deployment: Deployment, **options: Any) -> list[str]:
     return found
 
 
-def test_the_gateway_is_nobody_and_can_write_nothing(alone: Deployment) -> None:
+def test_the_gateway_is_unprivileged_and_can_write_nothing(alone: Deployment) -> None:
     facts = alone.container("gateway")
     assert facts["HostConfig"]["ReadonlyRootfs"] and not facts["HostConfig"]["Privileged"]
     status = alone.compose("exec", "gateway", "cat", "/proc/1/status")
-    said = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
-    assert said["Uid"].split() == ["10001"] * 4
-    assert int(said["CapEff"], 16) == 0 and said["NoNewPrivs"] == "1"
+    fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == ["10001"] * 4
+    assert int(fields["CapEff"], 16) == 0 and fields["NoNewPrivs"] == "1"
     with pytest.raises(AssertionError, match="Read-only file system"):
         alone.compose("exec", "--user", "0", "gateway", "python", "-c", WRITE)
     with pytest.raises(AssertionError, match="Read-only file system"):
@@ -168,7 +168,7 @@ def ask_until_refused(client: Client, seen: list[str]) -> None:
 # ---------------------------------------------------------------- TLS, and keys
 
 
-def test_both_doors_speak_tls(tmp_path: Path, gateway_image: str) -> None:
+def test_both_apis_speak_tls(tmp_path: Path, gateway_image: str) -> None:
     files = issue(tmp_path)
     settings = {
         "COMPOSE_FILE": f"{ROOT}/docker-compose.yml:{ROOT}/deploy/tls.yml",
@@ -185,7 +185,7 @@ def test_both_doors_speak_tls(tmp_path: Path, gateway_image: str) -> None:
             labels(deployment)
 
 
-def test_keys_are_asked_for_and_read_anew(tmp_path: Path, gateway_image: str) -> None:
+def test_keys_are_asked_for_and_read_again(tmp_path: Path, gateway_image: str) -> None:
     keys = tmp_path / "keys.toml"
     alice = new_key("alice", keys)
     files = f"{ROOT}/docker-compose.yml:{ROOT}/deploy/keys.yml"
@@ -214,7 +214,7 @@ def new_key(name: str, keys: Path) -> str:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of somebody's, neither root's nor the gateway's."""
+    """A repository whose owner is neither root nor the gateway."""
     path = tmp_path_factory.mktemp("models") / "model_repository"
     shutil.copytree(ROOT / "model_repository" / "lenet5.v1", path / "lenet5.v1")
     for entry in [path, *path.rglob("*")]:
@@ -238,7 +238,7 @@ def with_triton(
         "PROMETHEUS_IMAGE": prometheus_standin,
         "MODEL_REPOSITORY": str(repository),
     }
-    # All but Grafana, whose image is nowhere to be had without a registry.
+    # All but Grafana, whose image is available from a registry alone.
     services = ("gateway", "triton", "prometheus")
     with deployed(tmp_path_factory.mktemp("triton"), *services, **settings) as deployment:
         yield deployment
@@ -250,10 +250,10 @@ def test_behind_the_gateway_a_triton_reads_the_digit(with_triton: Deployment) ->
         assert client.classify(DIGIT, model="lenet5").runtime == "triton onnxruntime"
 
 
-def test_triton_is_nobody_and_not_published(with_triton: Deployment) -> None:
+def test_triton_is_unprivileged_and_not_published(with_triton: Deployment) -> None:
     status = with_triton.compose("exec", "triton", "cat", "/proc/1/status")
-    said = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
-    assert said["Uid"].split() == ["1000"] * 4 and int(said["CapEff"], 16) == 0
+    fields = dict(line.split(":\t") for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == ["1000"] * 4 and int(fields["CapEff"], 16) == 0
     assert with_triton.container("triton")["HostConfig"]["PortBindings"] == {}
 
 
@@ -268,7 +268,7 @@ def test_what_is_killed_under_load_comes_back(
         wait_for(lambda: running.is_served(time.monotonic() - 3), 120)
     measured(f"{service} killed under load", dict(running.counts()))
     measured(f"{service} killed, answers again after s", round(running.back_after_s(killed_s), 1))
-    # What clients are told: that it is away, and nothing else.
+    # Clients see that it is unavailable, and no other error.
     allowed = {"RUNNER_UNAVAILABLE", "MODEL_NOT_READY", "Unavailable", "UNAVAILABLE"}
     assert running.seen() <= allowed, running.counts()
     assert labels(with_triton) == ["7", "7"]
@@ -293,7 +293,7 @@ def test_prometheus_sees_both(with_triton: Deployment) -> None:
 def test_a_build_appears_in_the_gateway_as_its_owners(
     with_triton: Deployment, repository: Path
 ) -> None:
-    # As `docker compose run` does by itself where the image is missing.
+    # `docker compose run` does this by itself where the image is missing.
     with_triton.compose("build", "--quiet", "export", timeout_s=3600)
     words = ["lenet5", "--weights", "random", "--name", "fresh", "--triton", "triton:8001"]
     with_triton.compose("run", "--rm", "export", *words, timeout_s=1200)
@@ -336,7 +336,7 @@ def test_the_override_gives_gpus_to_triton_and_to_builds() -> None:
 
 @pytest.fixture(scope="module")
 def engines() -> dict[str, str]:
-    """Of each host's address its engine, from SWARM_HOSTS: "10.0.0.1=unix:///… 10.0.0.2=…"."""
+    """Returns the engine of each address in SWARM_HOSTS: "10.0.0.1=unix:///… 10.0.0.2=…"."""
     named = os.environ.get("SWARM_HOSTS")
     if not named:
         pytest.skip("needs SWARM_HOSTS: three engines, as ADDRESS=DOCKER_HOST, with spaces between")
@@ -379,14 +379,14 @@ def deploy_stack(manager: str, **settings: str) -> None:
 
 @pytest.fixture(scope="module")
 def small_digit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Which is prepared in a tenth of the time: all hosts and clients share this machine."""
+    """An image that takes a tenth of the time: all hosts and clients share this machine."""
     path = tmp_path_factory.mktemp("digit") / "small.png"
     Image.open(DIGIT).resize((96, 96)).save(path)
     return path
 
 
 def as_client(*command: str) -> list[str]:
-    """A command given on a machine that reaches the hosts: SWARM_CLIENT is put in front of it."""
+    """Prefixes a command with SWARM_CLIENT, which runs it on a machine that reaches the hosts."""
     return [*shlex.split(os.environ.get("SWARM_CLIENT", "")), *command]
 
 
@@ -404,8 +404,8 @@ def ask_for(seconds: int, image: Path, hosts: list[str]) -> subprocess.Popen[str
 
 
 def counted(asking: subprocess.Popen[str]) -> dict[str, int]:
-    told, _ = asking.communicate(timeout=180)
-    counts: dict[str, int] = json.loads(told)
+    output, _ = asking.communicate(timeout=180)
+    counts: dict[str, int] = json.loads(output)
     return counts
 
 
@@ -416,9 +416,9 @@ def test_swarm_stack(
     small_digit: Path,
     measured: Measured,
 ) -> None:
-    """One gateway a node, in process; a node whose cable is pulled under load; Tritons behind them.
+    """One gateway per node, in process; then a node is cut off under load; then Tritons are added.
 
-    SWARM_CUT and SWARM_MEND are the commands that take the last host from the network and back.
+    SWARM_CUT and SWARM_MEND are commands that disconnect the last host and reconnect it.
     """
     manager = engines[stack[0]]
     wait_for(lambda: all(map(is_ready_at, stack)), 180)
@@ -437,7 +437,7 @@ def test_swarm_stack(
     assert cut.get("lost", 0) == 0 and not any(what.startswith("wrong") for what in cut)
     wait_for(lambda: is_ready_at(stack[-1]), 180)
 
-    # Triton first; then the gateways, one by one.
+    # Triton comes first, then the gateways one by one.
     tritons = {
         "MODEL_REPOSITORY": str(repository),
         "TRITON_IMAGE": TRITON_STANDIN,

@@ -1,4 +1,4 @@
-"""The images' recipes, without an engine."""
+"""The recipes of the images, checked without an engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def test_there_are_two() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_hadolint_has_nothing_to_say(path: Path) -> None:
+def test_hadolint_has_no_complaint(path: Path) -> None:
     command = [Path(sys.executable).with_name("hadolint"), path]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, "")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -34,7 +34,7 @@ def test_every_base_image_can_be_replaced(path: Path) -> None:
     assert bases and all(re.fullmatch(r"\$\{\w+_IMAGE\}", base) for base in bases)
 
 
-def test_the_gateways_image_runs_as_nobody_in_particular() -> None:
+def test_the_gateways_image_runs_as_an_unprivileged_user() -> None:
     recipe = (ROOT / "deploy" / "gateway.Dockerfile").read_text()
     last = recipe.rpartition("\nFROM ")[2]
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", last, re.MULTILINE)
@@ -65,4 +65,4 @@ def test_a_build_sees_nothing_that_was_not_named() -> None:
     assert rules[0] == "*"
     for rule in rules:
         path = rule.removeprefix("!")
-        assert not rule.startswith("!") or (ROOT / path).exists(), f"{path} is not there"
+        assert not rule.startswith("!") or (ROOT / path).exists(), f"{path} does not exist"

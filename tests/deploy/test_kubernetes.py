@@ -1,4 +1,4 @@
-"""deploy/kubernetes, as kubectl renders it, without a cluster."""
+"""deploy/kubernetes: what kubectl renders from it, checked without a cluster."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from tests.deploy.engine import free_port, wait_for
 from tests.deploy.files import COMPOSE, GPU, ROOT, read, services, with_defaults
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
-# From the oldest one with the sidecars that repository-objects needs to the newest.
+# From the oldest release with the sidecars that repository-objects needs to the newest.
 RELEASES = ("1.29", "1.32", "1.35", "1.37")
-# Each overlay as it stands, and with other components in the place of its own.
+# Each overlay unchanged, and with other components in place of its own.
 DEPLOYMENTS: dict[str, tuple[str, list[str] | None]] = {
     "cpu": ("cpu", None),
     "gpu": ("gpu", None),
@@ -43,7 +43,7 @@ DEPLOYMENTS: dict[str, tuple[str, list[str] | None]] = {
         ["keys", "tls", "triton", "repository-volume", "triton-autoscaler", "prometheus-operator"],
     ),
 }
-# Of the Prometheus Operator, whose schemas are not Kubernetes's.
+# Kinds of the Prometheus Operator, whose schemas are not part of Kubernetes.
 OF_THE_OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 
 VERSION = version("convoy-serving")
@@ -78,18 +78,20 @@ def render(folder: Path) -> list[Manifest]:
         [kubectl, "kustomize", folder], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    # It says what is out of date there.
+    # kubectl warns about what is deprecated.
     assert done.stderr == ""
     return list(yaml.safe_load_all(done.stdout))
 
 
-def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
+def select_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
     return {one["metadata"]["name"]: one for one in manifests if one["kind"] == kind}
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """What each Deployment makes."""
-    return {name: one["spec"]["template"] for name, one in of_kind(manifests, "Deployment").items()}
+    """Returns the pod template of each Deployment."""
+    return {
+        name: one["spec"]["template"] for name, one in select_kind(manifests, "Deployment").items()
+    }
 
 
 def containers(pod: Manifest) -> list[Manifest]:
@@ -121,23 +123,23 @@ def job() -> Manifest:
 
 def test_each_component_is_part_of_a_deployment_here() -> None:
     listed = {name for _, components in DEPLOYMENTS.values() for name in components or []}
-    # The components that bring a repository bring this one along.
+    # The components with a repository include this one.
     assert {path.name for path in (KUBERNETES / "components").iterdir()} == listed | {"doctor"}
 
 
-def test_everything_is_in_the_namespace_and_bears_the_label(manifests: list[Manifest]) -> None:
+def test_everything_is_in_the_namespace_and_has_the_label(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         metadata = manifest["metadata"]
         assert metadata["labels"]["app.kubernetes.io/part-of"] == "convoy", metadata
         assert (metadata.get("namespace") or metadata["name"]) == "convoy", metadata
-    enforced = of_kind(manifests, "Namespace")["convoy"]["metadata"]["labels"]
+    enforced = select_kind(manifests, "Namespace")["convoy"]["metadata"]["labels"]
     assert enforced["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_what_is_referred_to_is_there(manifests: list[Manifest]) -> None:
-    claims = set(of_kind(manifests, "PersistentVolumeClaim"))
-    configs = set(of_kind(manifests, "ConfigMap"))
-    # Which people make, by the command at the head of the component.
+    claims = set(select_kind(manifests, "PersistentVolumeClaim"))
+    configs = set(select_kind(manifests, "ConfigMap"))
+    # People create these with the command at the top of the component.
     secrets = {"api-keys", "gateway-tls", "model-store"}
     for pod in pods(manifests).values():
         volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
@@ -156,27 +158,27 @@ def test_services_autoscalers_and_budgets_are_of_pods_that_are_there(
     manifests: list[Manifest],
 ) -> None:
     there = pods(manifests)
-    for name, service in of_kind(manifests, "Service").items():
+    for name, service in select_kind(manifests, "Service").items():
         (pod,) = [one for one in there.values() if selects(service["spec"]["selector"], one)]
         open_ports = {port["name"] for one in containers(pod) for port in one.get("ports", [])}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports, name
-    for budget in of_kind(manifests, "PodDisruptionBudget").values():
+    for budget in select_kind(manifests, "PodDisruptionBudget").values():
         labels = budget["spec"]["selector"]["matchLabels"]
         assert len([one for one in there.values() if selects(labels, one)]) == 1
-    for name, autoscaler in of_kind(manifests, "HorizontalPodAutoscaler").items():
+    for name, autoscaler in select_kind(manifests, "HorizontalPodAutoscaler").items():
         assert autoscaler["spec"]["scaleTargetRef"]["name"] == name
-        # Else each `kubectl apply` would set the number back.
-        assert "replicas" not in of_kind(manifests, "Deployment")[name]["spec"]
+        # Otherwise each `kubectl apply` would reset the number.
+        assert "replicas" not in select_kind(manifests, "Deployment")[name]["spec"]
 
 
 def test_monitors_find_the_ports_and_name_the_jobs_of_the_alerts() -> None:
     manifests = rendered("gpu, everything")
-    monitors = of_kind(manifests, "ServiceMonitor")
+    monitors = select_kind(manifests, "ServiceMonitor")
     for job, monitor in monitors.items():
         labels = monitor["spec"]["selector"]["matchLabels"]
         (service,) = [
             one
-            for one in of_kind(manifests, "Service").values()
+            for one in select_kind(manifests, "Service").values()
             if labels.items() <= one["metadata"]["labels"].items()
         ]
         assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == job
@@ -188,7 +190,7 @@ def test_monitors_find_the_ports_and_name_the_jobs_of_the_alerts() -> None:
 
 
 def test_the_rules_of_the_operator_are_the_alerts() -> None:
-    (rules,) = of_kind(rendered("gpu, everything"), "PrometheusRule").values()
+    (rules,) = select_kind(rendered("gpu, everything"), "PrometheusRule").values()
     assert rules["spec"] == read(ROOT / "deploy" / "prometheus" / "alerts.yml")
 
 
@@ -212,14 +214,14 @@ def test_each_container_has_few_rights_and_a_limit(manifests: list[Manifest]) ->
 
 
 def test_tritons_ports_are_the_gateways_and_monitorings(manifests: list[Manifest]) -> None:
-    for name, policy in of_kind(manifests, "NetworkPolicy").items():
+    for name, policy in select_kind(manifests, "NetworkPolicy").items():
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
         assert len([p for p in pods(manifests).values() if guards(policy, p)]) == 1, name
     for name, pod in pods(manifests).items():
-        policies = of_kind(manifests, "NetworkPolicy").values()
+        policies = select_kind(manifests, "NetworkPolicy").values()
         (policy,) = [one for one in policies if guards(one, pod)]
         assert (
-            let_in(policy, pods(manifests))
+            allowed_peers(policy, pods(manifests))
             == {
                 "gateway": {"http": {"all"}, "grpc": {"all"}, "operator": {"monitoring"}},
                 "triton": {"grpc": {"gateway"}, "metrics": {"monitoring"}},
@@ -232,8 +234,8 @@ def guards(policy: Manifest, pod: Manifest) -> bool:
     return selects(policy["spec"]["podSelector"]["matchLabels"], pod)
 
 
-def let_in(policy: Manifest, there: dict[str, Manifest]) -> dict[str, set[str]]:
-    """Who reaches each port: pods, a namespace, or all."""
+def allowed_peers(policy: Manifest, there: dict[str, Manifest]) -> dict[str, set[str]]:
+    """Returns the peers that may reach each port: pods, a namespace, or all."""
     found: dict[str, set[str]] = {}
     for rule in policy["spec"]["ingress"]:
         who = set() if "from" in rule else {"all"}
@@ -248,10 +250,10 @@ def let_in(policy: Manifest, there: dict[str, Manifest]) -> dict[str, set[str]]:
     return found
 
 
-def test_the_gateway_may_go_to_names_to_triton_and_to_the_store_alone(
+def test_the_gateway_may_reach_dns_triton_and_the_store_alone(
     manifests: list[Manifest],
 ) -> None:
-    gateway = of_kind(manifests, "NetworkPolicy")["gateway"]["spec"]["egress"]
+    gateway = select_kind(manifests, "NetworkPolicy")["gateway"]["spec"]["egress"]
     goes_to = {port["port"] for rule in gateway for port in rule["ports"]}
     there = pods(manifests)
     fetches = any(one["name"] == "fetch" for one in containers(there["gateway"]))
@@ -263,14 +265,14 @@ def test_the_gateway_may_go_to_names_to_triton_and_to_the_store_alone(
 # ---------------------------------------------------------------- what is lost nowhere
 
 
-def test_a_rolling_update_takes_nobody_away_before_the_next_one_serves(
+def test_a_rolling_update_removes_no_pod_before_the_next_one_serves(
     manifests: list[Manifest],
 ) -> None:
-    for name, deployment in of_kind(manifests, "Deployment").items():
+    for name, deployment in select_kind(manifests, "Deployment").items():
         if name == "repository":
             continue
         strategy = deployment["spec"]["strategy"]["rollingUpdate"]
-        # On GPUs there may be none to spare, and one of two Tritons is enough to serve.
+        # There may be no spare GPU, and one of two Tritons is enough to serve.
         spare = {"maxSurge": 1, "maxUnavailable": 0}
         of_gpus = {"maxSurge": 0, "maxUnavailable": 1}
         has_gpu = "nvidia.com/gpu" in containers(pods(manifests)[name])[-1]["resources"]["limits"]
@@ -279,7 +281,7 @@ def test_a_rolling_update_takes_nobody_away_before_the_next_one_serves(
         assert "readinessProbe" in pods(manifests)[name]["spec"]["containers"][0]
 
 
-def test_the_gateway_is_given_up_after_it_has_drained(manifests: list[Manifest]) -> None:
+def test_the_gateway_is_killed_only_after_it_has_drained(manifests: list[Manifest]) -> None:
     pod = pods(manifests)["gateway"]
     (gateway,) = pod["spec"]["containers"]
     settings = variables(gateway)
@@ -315,7 +317,7 @@ def test_images_and_tritons_options_are_those_of_the_compose_file() -> None:
 
 def test_the_gateway_takes_its_settings() -> None:
     (gateway,) = pods(rendered("gpu, everything"))["gateway"]["spec"]["containers"]
-    # For its addresses the image has variables of its own.
+    # The image sets the variables of the addresses.
     recipe = (ROOT / "deploy" / "gateway.Dockerfile").read_text()
     of_the_image = dict(re.findall(r"\b(CONVOY_\w+_ADDRESS)=(\S+)", recipe))
     clean = {name: text for name, text in os.environ.items() if not name.startswith("CONVOY_")}
@@ -341,7 +343,9 @@ def test_the_gateways_probes_are_answered(lenet_gateway: RunningGateway) -> None
 
 
 @pytest.mark.parametrize("is_broken", [False, True], ids=["healthy", "broken"])
-def test_doctor_tells_and_bars_no_way(repository: Path, is_broken: bool) -> None:
+def test_doctor_reports_faults_and_keeps_no_pod_from_starting(
+    repository: Path, is_broken: bool
+) -> None:
     doctor = pods(rendered("gpu"))["triton"]["spec"]["initContainers"][0]
     if is_broken:
         (repository / "lenet5.v1" / "1" / "model.onnx").write_bytes(b"no network")
@@ -359,7 +363,7 @@ def test_doctor_tells_and_bars_no_way(repository: Path, is_broken: bool) -> None
 
 @pytest.fixture
 def triton(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A real tritonserver with the manifest's options: its addresses, by the names of the ports."""
+    """Runs a real tritonserver with the manifest's options; returns addresses by port name."""
     lay_out_backends(tritonserver, tmp_path / "backends")
     (container,) = pods(rendered("gpu"))["triton"]["spec"]["containers"]
     ports = {port["name"]: free_port() for port in container["ports"]}
@@ -382,7 +386,7 @@ def triton(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[dic
         process.wait(60)
 
 
-def test_triton_is_ready_and_tells_its_queue_once_a_gateway_has_loaded_a_version(
+def test_triton_is_ready_and_reports_its_queue_once_a_gateway_has_loaded_a_version(
     triton: dict[str, str], serve: Serve
 ) -> None:
     (container,) = pods(rendered("gpu"))["triton"]["spec"]["containers"]
@@ -396,15 +400,15 @@ def test_triton_is_ready_and_tells_its_queue_once_a_gateway_has_loaded_a_version
     assert not succeeds(probe)
     serve(f"--triton={triton['grpc']}").wait_until_ready()
     assert succeeds(probe)
-    # There was a proof, and so there are requests to tell of.
-    told = httpx.get(f"http://{triton['metrics']}/metrics").text
+    # The proof of the version has left requests to count.
+    metrics = httpx.get(f"http://{triton['metrics']}/metrics").text
     (rule,) = adapter()["rules"]["custom"]
     for name in set(re.findall(r"nv_\w+", rule["metricsQuery"] + rule["seriesQuery"])):
-        assert re.search(rf'^{name}{{model="lenet5.v1".*}} [1-9]', told, re.M), name
+        assert re.search(rf'^{name}{{model="lenet5.v1".*}} [1-9]', metrics, re.M), name
 
 
 def test_the_autoscaler_and_its_adapter_speak_of_one_metric() -> None:
-    autoscaler = of_kind(rendered("gpu, everything"), "HorizontalPodAutoscaler")["triton"]
+    autoscaler = select_kind(rendered("gpu, everything"), "HorizontalPodAutoscaler")["triton"]
     (metric,) = autoscaler["spec"]["metrics"]
     (rule,) = adapter()["rules"]["custom"]
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
@@ -430,7 +434,7 @@ def succeeds(command: list[str]) -> bool:
 
 @pytest.fixture
 def store(tmp_path: Path, repository: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
-    """Runs the container at that place of the gateway's init containers, on a store of files."""
+    """Runs the nth of the gateway's init containers on a store of files."""
     config = tmp_path / "rclone.conf"
     config.write_text(f"[store]\ntype = alias\nremote = {tmp_path}/store\n")
     (tmp_path / "store").mkdir()
@@ -462,14 +466,14 @@ def test_a_bucket_is_there_before_the_pod_and_followed_after(
 ) -> None:
     there, here = tmp_path / "store" / "models", tmp_path / "models"
     assert store(0).wait(30) == 0
-    assert files_of(here) == files_of(there) != {}
+    assert read_files(here) == read_files(there) != {}
     renewing = store(-1)
     shutil.copytree(there / "lenet5.v1", tmp_path / "lenet5.v2")
     (tmp_path / "lenet5.v2" / "1" / "model.onnx").write_bytes(bytes(64 << 20))
     (tmp_path / "lenet5.v2").rename(there / "lenet5.v2")
     wait_for((here / "lenet5.v2" / "config.pbtxt").exists)
-    assert files_of(here) == files_of(there)
-    # By the time of arrival: without this one a version is none.
+    assert read_files(here) == read_files(there)
+    # By the time of arrival: without config.pbtxt a folder is no version.
     last = max((here / "lenet5.v2").rglob("*.*"), key=lambda path: path.stat().st_ctime_ns)
     assert last.name == "config.pbtxt"
     shutil.rmtree(there / "lenet5.v2")
@@ -485,7 +489,7 @@ def test_a_version_that_arrives_during_a_fetch_comes_whole_with_the_next(
 ) -> None:
     there, here, arriving = tmp_path / "store" / "models", tmp_path / "models", tmp_path / "v2"
     shutil.copytree(there / "lenet5.v1", arriving)
-    # As soon as the store was asked for the first time.
+    # The version arrives right after the first request to the store.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "rclone").write_text(
         f'#!/bin/sh\n{Path(sys.executable).with_name("rclone")} "$@" || exit\n'
@@ -497,7 +501,7 @@ def test_a_version_that_arrives_during_a_fetch_comes_whole_with_the_next(
     assert (here / "lenet5.v1" / "config.pbtxt").exists()
     assert not (here / "lenet5.v2" / "config.pbtxt").exists()
     assert store(0).wait(30) == 0
-    assert files_of(here) == files_of(there)
+    assert read_files(here) == read_files(there)
 
 
 def test_a_store_that_is_away_keeps_a_pod_from_starting_and_ends_none(
@@ -513,7 +517,7 @@ def test_a_store_that_is_away_keeps_a_pod_from_starting_and_ends_none(
     assert store(0).wait(30) != 0
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")

@@ -23,10 +23,10 @@ from tests.deploy.files import COMPOSE, ROOT, read
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "convoy.json").read_text())
 PANELS = {panel["title"]: panel for panel in DASHBOARD["panels"] if panel["type"] != "row"}
-# What only a machine with GPUs tells, and Triton itself; the names are of NVIDIA's documents.
+# Metrics that only a Triton with GPUs has; the names are from NVIDIA's documents.
 OF_GPUS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
 ALERTS_OF_GPUS = {"GpuMemoryFull"}
-# What Grafana puts in place of its own variables.
+# Values that Grafana substitutes for its own variables.
 VARIABLES = {"$__rate_interval": "10s", "$model": ".*"}
 
 
@@ -76,7 +76,7 @@ def test_the_dashboard_is_one_that_grafana_provisions() -> None:
     assert (
         datasource["url"] == "http://prometheus:9090" and "prometheus" in read(COMPOSE)["services"]
     )
-    # Where the provider looks is where the dashboard is put.
+    # The dashboard is mounted in the folder that the provider reads.
     provider = read(ROOT / "deploy" / "grafana" / "provider.yml")["providers"][0]
     mounts = {
         one["source"]: one["target"] for one in read(COMPOSE)["services"]["grafana"]["configs"]
@@ -91,7 +91,7 @@ def test_the_dashboard_is_one_that_grafana_provisions() -> None:
 def busy_gateway(
     tmp_path_factory: pytest.TempPathFactory, tritonserver: Path
 ) -> Iterator[RunningGateway]:
-    """A gateway on a real Triton, which has answered and refused."""
+    """A gateway with a real Triton."""
     log_path = tmp_path_factory.mktemp("observed") / "gateway.log"
     with serving(log_path, "--runner=triton-local", "--models=lenet5") as running:
         running.wait_until_ready()
@@ -102,7 +102,7 @@ def busy_gateway(
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory, busy_gateway: RunningGateway, digit: bytes
 ) -> Iterator[Callable[[str], list[Any]]]:
-    """Asks a Prometheus that has watched the gateway at work for some seconds."""
+    """Queries a Prometheus that has scraped the busy gateway for some seconds."""
     program, folder, port = found("prometheus"), tmp_path_factory.mktemp("prometheus"), free_port()
     target = busy_gateway.operator.removeprefix("http://")
     job = {"job_name": "gateway", "static_configs": [{"targets": [target]}]}
@@ -129,7 +129,7 @@ def prometheus(
 
 
 def is_watched(ask: Callable[[str], list[Any]]) -> bool:
-    """Rates need more than one look at a counter that exists."""
+    """Rates need several scrapes of a counter that exists."""
     try:
         seen = ask('count_over_time(convoy_requests_total{reason="OK"}[1m]) >= 4')
     except (httpx.TransportError, httpx.HTTPStatusError):  # it is still starting
@@ -165,18 +165,18 @@ def test_each_panel_shows_something(title: str, prometheus: Callable[[str], list
             assert of_gpus <= OF_GPUS, query
             continue
         assert series, query
-        # What the legend names is a label of what is shown.
+        # The legend uses only labels of the series.
         labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
         assert labels <= set(series[0]["metric"]), query
 
 
 @pytest.mark.parametrize("alert", sorted(set(alerts()) - ALERTS_OF_GPUS))
-def test_each_alert_looks_at_what_is_there(
+def test_each_alert_uses_metrics_that_exist(
     alert: str, prometheus: Callable[[str], list[Any]]
 ) -> None:
-    """Without its comparison a rule finds something to compare."""
+    """The metrics of each rule exist."""
     for name in set(re.findall(r"\b(?:convoy_\w+|up)\b", alerts()[alert])):
-        assert prometheus(name), f"{alert} asks for {name}, which nothing tells"
+        assert prometheus(name), f"{alert} asks for {name}, which nothing reports"
 
 
 @pytest.mark.parametrize("alert", sorted(alerts()))

@@ -1,4 +1,4 @@
-"""docs/operations.md, held to what it speaks of."""
+"""docs/operations.md agrees with what it describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 
 
 def section(title: str) -> str:
-    """From the heading to the next one of its rank."""
+    """Returns the text from a heading to the next one of the same rank."""
     rank = title.split(maxsplit=1)[0]
     return re.split(rf"^{rank} ", OPERATIONS.partition(f"\n{title}\n")[2], flags=re.M)[0]
 
@@ -27,7 +27,7 @@ def test_each_alert_has_its_section_in_the_order_of_the_rules() -> None:
     sections = re.findall(r"^### (\w+)$", section("## Alerts"), re.M)
     assert sections == [rule["alert"] for rule in group["rules"]]
     for alert in sections:
-        # What it means, and what to do.
+        # Its meaning, then what to do.
         assert re.match(r"\n\*[^*]+\*", section(f"### {alert}")), alert
         assert "\n- " in section(f"### {alert}"), alert
 
@@ -47,7 +47,7 @@ def test_files_that_are_named_are_there() -> None:
 
 
 def test_the_sizes_follow_from_what_was_measured() -> None:
-    """Rows of performance.md: gateways, in flight, answers/s, p50, p99, rode together, cores."""
+    """Rows of performance.md: gateways, in flight, answers/s, p50, p99, batch, cores."""
     rows = re.findall(r"^\| (\d) \| (\d+) \| ([\d,]+) \| .+ \| ([\d.]+) \|$", PERFORMANCE, re.M)
     measured = {(int(row[0]), int(row[1])): (number(row[2]), float(row[3])) for row in rows}
     sizing = section("## Sizing")
@@ -73,7 +73,7 @@ def number(text: str) -> int:
 
 
 def test_a_version_comes_back_from_the_backup(repository: Path, tmp_path: Path) -> None:
-    """By the commands of the section, in other places."""
+    """Runs the commands of the section with other paths."""
     places = {
         "/restored/models": f"{tmp_path}/restored",
         "backup:models": f"{tmp_path}/backup",

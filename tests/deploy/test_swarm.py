@@ -1,4 +1,4 @@
-"""deploy/swarm.yml says what docker-compose.yml says, as far as a stack can."""
+"""deploy/swarm.yml agrees with docker-compose.yml, as far as a stack can."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from tests.deploy.files import COMPOSE, STANDING, SWARM, read, services
 
-# What the two say of a service in the same words.
+# Keys that the two files give the same value.
 SHARED = (
     *("image", "command", "user", "environment", "healthcheck", "read_only", "cap_drop"),
     *("configs", "stop_grace_period"),
 )
-# What a stack refuses, or passes over with a warning.
+# Keys that a stack refuses, or ignores with a warning.
 NOT_IN_A_STACK = (
     *("build", "profiles", "restart", "security_opt", "depends_on", "container_name", "shm_size"),
     *("devices", "privileged", "network_mode", "ipc", "links"),
@@ -30,7 +30,7 @@ def test_a_service_is_the_same_in_both(name: str) -> None:
 
 
 def targets(service: dict[str, Any]) -> list[Any]:
-    """Where what is mounted, whatever it is called outside."""
+    """Returns the mounts, without the names of their sources."""
     mounts = service.get("volumes", [])
     return [mount if isinstance(mount, str) else {**mount, "source": ""} for mount in mounts]
 
@@ -41,13 +41,13 @@ def test_a_stack_has_all_but_the_exporter() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(STANDING))
-def test_nothing_stands_there_that_a_stack_passes_over(name: str) -> None:
+def test_no_key_is_one_that_a_stack_ignores(name: str) -> None:
     assert not set(services(SWARM)[name]) & set(NOT_IN_A_STACK)
 
 
 @pytest.mark.parametrize("name", sorted(STANDING))
 def test_no_service_needs_ipvs(name: str) -> None:
-    """Virtual addresses and the routing mesh stand on it, and not every kernel has the module."""
+    """Virtual addresses and the routing mesh need it, and not every kernel has the module."""
     service = services(SWARM)[name]
     assert service["deploy"]["endpoint_mode"] == "dnsrr"
     assert all(port["mode"] == "host" for port in service.get("ports", []))

@@ -1,4 +1,4 @@
-"""The tables that the tests here end in: of the catalog's networks, and of faults."""
+"""Prints the results of these tests as tables: the catalog's networks, faults, and endurance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def small_digit(digit: bytes) -> bytes:
-    """Which is prepared in little time, so that many requests go through a fault."""
+    """An image that takes little time to prepare, so that a fault meets many requests."""
     content = io.BytesIO()
     Image.open(io.BytesIO(digit)).resize((32, 32)).save(content, "PNG")
     return content.getvalue()
@@ -23,7 +23,7 @@ Note = Callable[..., None]
 
 @pytest.fixture
 def note(record_property: Callable[[str, object], None]) -> Note:
-    """Puts what became of the requests of a load into the table of faults."""
+    """Returns a function that adds the outcomes of a load to the table of faults."""
 
     def put(
         fault: str, runner: str, load: Any, fault_s: float, *, seen: str = "", back: str = ""
@@ -37,7 +37,7 @@ def note(record_property: Callable[[str, object], None]) -> Note:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    walks, faults = rows_of(terminalreporter, "walk"), rows_of(terminalreporter, "fault")
+    walks, faults = collect_rows(terminalreporter, "walk"), collect_rows(terminalreporter, "fault")
     if walks:
         terminalreporter.section(
             "networks: largest difference of the rung of its precision, seconds"
@@ -51,7 +51,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line("|---" * len(columns) + "|")
         for cells in faults:
             terminalreporter.line(f"| {' | '.join(cells)} |")
-    if endurance := rows_of(terminalreporter, "endurance"):
+    if endurance := collect_rows(terminalreporter, "endurance"):
         terminalreporter.section(
             "memory of the gateway: after a quarter of the requests, and growth"
         )
@@ -60,7 +60,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{requests} {runner} {early_mb:.1f} MB {grown_mb:+.1f} MB")
 
 
-def rows_of(terminalreporter: pytest.TerminalReporter, table: str) -> list[Any]:
+def collect_rows(terminalreporter: pytest.TerminalReporter, table: str) -> list[Any]:
     return sorted(
         value
         for report in terminalreporter.stats.get("passed", [])

@@ -1,7 +1,7 @@
-"""Machines of their own for servers: network namespaces, each with a cable to this one.
+"""Separate machines for servers: network namespaces, each with a virtual cable to this one.
 
-Where they are not allowed (they need root, and `ip`), a machine is an address of the loopback
-network, which has no cable.
+Where namespaces are not allowed (they need root and `ip`), a machine is an address of the loopback
+network, without a cable.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Host:
     address: str
-    namespace: str = ""  # none on the loopback network
+    namespace: str = ""  # empty on the loopback network
 
     @property
     def enter(self) -> list[str]:
-        """What a command begins with that is to run there."""
+        """Returns the prefix of a command that runs on this host."""
         command = [shutil.which("nsenter") or "", f"--net=/run/netns/{self.namespace}"]
         return command if self.namespace else []
 
     @contextlib.contextmanager
     def unplugged(self) -> Iterator[None]:
-        """While its cable is pulled: what is sent to it goes nowhere, and nobody is told."""
+        """Pulls the cable: packets are lost without an error until the block ends."""
         ip("-netns", self.namespace, "link", "set", "cable", "down")
         try:
             yield
@@ -56,7 +56,7 @@ def namespaces_are_allowed() -> bool:
 
 @contextlib.contextmanager
 def host(number: int) -> Iterator[Host]:
-    """At 198.18.0.0/15, which RFC 2544 keeps for tests of networks."""
+    """Creates a host in 198.18.0.0/15, which RFC 2544 reserves for network tests."""
     namespace, cable = f"convoy-{os.getpid()}-{number}", f"cv{os.getpid()}-{number}"
     net = f"198.{18 + os.getpid() % 2}.{os.getpid() // 2 % 256}.%d/30"
     here, there = 4 * number + 1, 4 * number + 2

@@ -1,4 +1,4 @@
-"""Requests that go on while something breaks, and what became of each of them."""
+"""Continuous requests while something breaks, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.conftest import holds
 
 CLIENTS_PER_WIRE = 2
 PAUSE_S = 0.01  # the gateway needs the cores too
-# So many answers in a row on each wire, and it serves again.
+# A gateway serves again after this many right answers in a row on each wire.
 ENOUGH_ANSWERS = 5
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one request; times are those of time.monotonic()."""
+    """The outcome of one request; times are from time.monotonic()."""
 
     wire: str
     began_s: float
@@ -37,7 +37,7 @@ class Outcome:
 
 @dataclass
 class Load:
-    """What became of the requests so far, in the order in which they ended."""
+    """The outcomes of the requests so far, in the order in which they ended."""
 
     answer: str  # the best label of a right answer
     outcomes: list[Outcome] = field(default_factory=list)
@@ -46,14 +46,14 @@ class Load:
         return Counter(each.what for each in list(self.outcomes) if each.began_s >= since_s)
 
     def seen(self) -> set[str]:
-        """What clients saw beside the right answer."""
+        """Returns what clients saw besides the right answer."""
         return set(self.counts()) - {self.answer}
 
     def longest_s(self) -> float:
         return max(each.took_s for each in list(self.outcomes))
 
     def is_served(self, since_s: float) -> bool:
-        """Each wire has answered enough in a row, of what was asked after since_s."""
+        """True if each wire has answered enough requests in a row that began after since_s."""
         for wire in ("grpc", "http"):
             late = [each for each in list(self.outcomes) if each.wire == wire]
             late = [each for each in late if each.began_s >= since_s][-ENOUGH_ANSWERS:]
@@ -62,7 +62,7 @@ class Load:
         return True
 
     def back_after_s(self, fault_s: float) -> float:
-        """From a fault to the answer that follows the last request that failed."""
+        """Returns the seconds from a fault to the first answer after the last failed request."""
         outcomes = list(self.outcomes)
         failed_s = [each.ended_s for each in outcomes if each.what != self.answer]
         last_s = max([fault_s, *failed_s])
@@ -80,7 +80,7 @@ def load(
     timeout_s: float = 20.0,
     clients_per_wire: int = CLIENTS_PER_WIRE,
 ) -> Iterator[Load]:
-    """Clients that ask again and again over both wires, as long as the block lasts."""
+    """Runs clients that send requests over both wires until the block ends."""
     running = Load(answer)
     is_over = threading.Event()
 
@@ -109,11 +109,11 @@ def load(
 
 
 def ask(client: Client, image: bytes, model: str = "lenet5") -> str:
-    """The best label; or the gateway's reason, or what a client makes of one that is not there."""
+    """Returns the best label, or the reason of the error that the gateway or the client raised."""
     try:
         return client.classify(image, model=model).best.label
     except errors.DeadlineExceeded:
-        return "DEADLINE_EXCEEDED"  # over gRPC the client's own clock may be the first to say so
+        return "DEADLINE_EXCEEDED"  # over gRPC the client's own clock may expire first
     except errors.Unavailable as error:
         return error.reason or "Unavailable"
     except errors.ConvoyError as error:
@@ -134,14 +134,14 @@ def wait_for(is_so: Callable[[], bool], timeout_s: float = 120.0) -> None:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a gateway could leak."""
+    """Counts of the resources that a gateway could leak."""
 
     files: int
     threads: int
-    shared_memory: int  # its regions, and those of its Triton
+    shared_memory: int  # regions of the gateway and of its Triton
 
 
-def holdings_of(pid: int) -> Holdings:
+def read_holdings(pid: int) -> Holdings:
     return Holdings(
         files=len(list(Path("/proc", str(pid), "fd").iterdir())),
         threads=len(list(Path("/proc", str(pid), "task").iterdir())),
@@ -151,26 +151,26 @@ def holdings_of(pid: int) -> Holdings:
 
 @contextmanager
 def nothing_leaks(gateway: Any, left_regions: int = 0) -> Iterator[None]:
-    """What the gateway holds while nobody asks is the same before and after.
+    """Checks that an idle gateway holds the same resources before and after the block.
 
-    To be used on a gateway that has seen load: pools of threads are filled by the first.
-    `left_regions` of shared memory are known to stay.
+    The gateway must have seen load before, which fills its thread pools. `left_regions` is the
+    number of shared memory regions that are known to stay.
     """
     pid = gateway.process.pid
     before = settled(pid)
     expected = replace(before, shared_memory=before.shared_memory + left_regions)
     yield
     with contextlib.suppress(AssertionError):  # the comparison below says more
-        wait_for(lambda: holdings_of(pid) == expected, 20)
-    assert holdings_of(pid) == expected
+        wait_for(lambda: read_holdings(pid) == expected, 20)
+    assert read_holdings(pid) == expected
 
 
 def settled(pid: int) -> Holdings:
-    """Once connections that were closed a moment ago are gone."""
-    before, now = None, holdings_of(pid)
+    """Returns the holdings once recently closed connections are gone."""
+    before, now = None, read_holdings(pid)
     while now != before:
         time.sleep(0.5)
-        before, now = now, holdings_of(pid)
+        before, now = now, read_holdings(pid)
     return now
 
 

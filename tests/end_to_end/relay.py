@@ -1,4 +1,4 @@
-"""A road to a server that can be made slow, blocked or cut: TCP, byte for byte."""
+"""A TCP relay to a server that a test can slow down, block or cut."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class Relay:
-    """Relays from a port of its own, in a thread; what is set holds for open connections too."""
+    """Relays from a port of its own, in a thread; changes apply to open connections too."""
 
     def __init__(self, target: str) -> None:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
-        self.delay_s = 0.0  # of each piece, in either direction
-        self.is_silent = False  # takes everything and passes nothing on, as a cable that was cut
+        self.delay_s = 0.0  # for each chunk, in either direction
+        self.is_silent = False  # reads everything and forwards nothing, like a cut cable
         self.passed_bytes = 0  # towards the server
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -26,14 +26,14 @@ class Relay:
         self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def refuse(self) -> None:
-        """Closes the port and resets what is open."""
+        """Closes the port and resets the open connections."""
         self._run(self._close())
 
     def accept(self) -> None:
         self._listen(int(self.address.rpartition(":")[2]))
 
     def cut(self) -> None:
-        """Resets what is open; the port stays."""
+        """Resets the open connections; the port stays open."""
         self._run(self._cut())
 
     def close(self) -> None:
@@ -67,24 +67,24 @@ class Relay:
             to_read, to_write = await asyncio.open_connection(self._host, self._port)
             writers.append(to_write)
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pass_on(reader, to_write, counted=True))
-                both.create_task(self._pass_on(to_read, writer))
+                both.create_task(self._forward(reader, to_write, counted=True))
+                both.create_task(self._forward(to_read, writer))
         except* (OSError, asyncio.CancelledError):
             pass
         finally:
             for each in writers:
                 each.transport.abort()
 
-    async def _pass_on(
+    async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counted: bool = False
     ) -> None:
-        while piece := await reader.read(1 << 16):
+        while chunk := await reader.read(1 << 16):
             await asyncio.sleep(self.delay_s)
             if not self.is_silent:
-                writer.write(piece)
+                writer.write(chunk)
                 await writer.drain()
-                self.passed_bytes += len(piece) * counted
-        raise ConnectionResetError  # one side has gone: so the other
+                self.passed_bytes += len(chunk) * counted
+        raise ConnectionResetError  # one side has disconnected: disconnect the other
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Two gateways behind a real haproxy, with the configuration of deploy/haproxy; one is killed.
+"""Two gateways behind a real haproxy with the configuration of deploy/haproxy; one is killed.
 
-Slow, and Debian's haproxy has to be installed: apt-get install haproxy.
+Slow; needs Debian's haproxy: apt-get install haproxy.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ def test_of_a_gateway_that_is_killed_only_what_was_in_flight_there_is_lost(
     # Each client has one request at a time, and about half of them were with the one killed.
     assert lost <= clients, running.counts()
     late = running.counts(since_s=killed_s + 2)
-    assert set(late) == {"7"}, "once the proxy has looked, nothing is lost any more"
+    assert set(late) == {"7"}, "once the proxy has checked, no request is lost any more"
 
 
 @pytest.mark.slow
-def test_a_gateway_that_is_told_to_stop_loses_nothing(serve: Serve, small_digit: bytes) -> None:
+def test_a_gateway_that_gets_sigterm_loses_nothing(serve: Serve, small_digit: bytes) -> None:
     one, two = (serve("--models=lenet5", "--not-ready-s=3") for _ in range(2))
     for gateway in (one, two):
         gateway.wait_until_ready()

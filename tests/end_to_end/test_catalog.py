@@ -1,8 +1,7 @@
 """Every network of the catalog, from random weights to an answer through both runners.
 
-`make test` walks one that reads photos, in fp16, whose build proves fp32 on the way (test_walk.py
-builds one that reads digits); `make test-slow` walks all of them in both precisions, and ends in a
-table.
+`make test` runs one photo network in fp16, whose build also proves fp32 (test_walk.py builds a
+digit network); `make test-slow` runs all of them in both precisions, and prints a table.
 """
 
 from __future__ import annotations

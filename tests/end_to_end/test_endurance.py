@@ -1,4 +1,4 @@
-"""Many requests, one in five of them no good: the gateway holds what it held, and no more."""
+"""Many requests, one in five of them invalid: the gateway leaks nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_GROWTH_BYTES = 5 << 20
 
 
 class Crowd:
-    """Clients that ask a number of requests over both wires, and count what they saw."""
+    """Clients that send a number of requests over both wires, and count the outcomes."""
 
     def __init__(self, gateway: RunningGateway, image: bytes, requests: int) -> None:
         self.seen: Counter[str] = Counter()
@@ -46,7 +46,7 @@ class Crowd:
         with Client(server) as client, Client(server, timeout_s=0.001) as hurried:
             for number in self._left:
                 who = hurried if number % 20 == 15 else client
-                # A name that nobody has asked for before.
+                # A new model name each time.
                 model = uuid.uuid4().hex if number % 20 == 19 else "lenet5"
                 self.seen[ask(who, bad.get(number % 20, self._image), model)] += 1
 
@@ -68,7 +68,7 @@ def test_many_requests_leave_nothing_behind(
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """Memory is looked at after the first quarter, which fills what is kept, and at the end."""
+    """Measures memory after the first quarter, which fills pools and caches, and at the end."""
     need_runner(request, runner)
     gateway = serve(
         f"--repository={shipped_lenet5.parent}", "--models=lenet5", f"--runner={runner}"

@@ -1,6 +1,6 @@
-"""Triton breaks while requests run: clients are told, the gateway lives on and serves again.
+"""Triton breaks while requests run: clients get errors, the gateway survives and serves again.
 
-Each test ends in a row of the table in docs/reliability.md.
+Each test prints a row of the table in docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AWAY = {"RUNNER_UNAVAILABLE", "MODEL_NOT_READY"}
 def own_triton(
     shipped_lenet5: Path, tritonserver: Path, small_digit: bytes, tmp_path_factory: Any
 ) -> Iterator[RunningGateway]:
-    """A gateway with a Triton of its own, which has seen load, and leaves nothing at its end."""
+    """A gateway with its own Triton, which has seen load, and leaves nothing behind at its end."""
     log_path = tmp_path_factory.mktemp("own") / "gateway.log"
     options = [f"--repository={shipped_lenet5.parent}", "--models=lenet5", "--runner=triton-local"]
     with serving(log_path, *options) as gateway:
@@ -51,14 +51,14 @@ def own_triton(
 
 @pytest.fixture(scope="module")
 def relay(own_triton: RunningGateway) -> Iterator[Relay]:
-    """A road to that Triton."""
-    with relay_to(address_of(tritonserver_of(own_triton.process.pid))) as relay:
+    """A relay to that Triton."""
+    with relay_to(read_address(find_tritonserver(own_triton.process.pid))) as relay:
         yield relay
 
 
 @pytest.fixture(scope="module")
 def far_triton(relay: Relay, small_digit: bytes, tmp_path_factory: Any) -> Iterator[RunningGateway]:
-    """A gateway whose Triton is at the end of a road."""
+    """A gateway whose Triton is at the end of a relay."""
     log_path = tmp_path_factory.mktemp("far") / "gateway.log"
     with serving(log_path, f"--triton={relay.address}", "--models=lenet5") as gateway:
         gateway.wait_until_ready()
@@ -67,8 +67,8 @@ def far_triton(relay: Relay, small_digit: bytes, tmp_path_factory: Any) -> Itera
         yield gateway
 
 
-def tritonserver_of(pid: int) -> int:
-    """The child whose program is the tritonserver."""
+def find_tritonserver(pid: int) -> int:
+    """Returns the process id of the child that runs the tritonserver."""
     for path in Path("/proc", str(pid), "task").glob("*/children"):
         for child in path.read_text().split():
             if "tritonserver" in Path("/proc", child, "exe").resolve().name:
@@ -76,14 +76,14 @@ def tritonserver_of(pid: int) -> int:
     raise AssertionError("no tritonserver runs")
 
 
-def address_of(tritonserver_pid: int) -> str:
+def read_address(tritonserver_pid: int) -> str:
     found = re.search(r"--grpc-port=(\d+)", Path(f"/proc/{tritonserver_pid}/cmdline").read_text())
     assert found
     return f"127.0.0.1:{found[1]}"
 
 
 def ask_without_deadline(gateway: Any, image: bytes, outcomes: list[str]) -> list[threading.Thread]:
-    """One client on each wire that would wait for ever."""
+    """Starts one client per wire that would wait forever."""
 
     def ask_over_grpc() -> None:
         request = pb.ClassifyRequest(model="lenet5", image=pb.Image(content=image))
@@ -111,22 +111,22 @@ def test_a_killed_tritonserver_is_unavailable_and_then_back(
     pid = own_triton.process.pid
     with nothing_leaks(own_triton):
         with load(own_triton, small_digit) as running:
-            first, killed_s = tritonserver_of(pid), time.monotonic()
+            first, killed_s = find_tritonserver(pid), time.monotonic()
             os.kill(first, signal.SIGKILL)
             wait_for(lambda: bool(running.seen()))
             assert httpx.get(f"{own_triton.http}/livez").status_code == 200
             wait_for(lambda: running.is_served(killed_s))
         assert running.seen() <= AWAY
-        assert tritonserver_of(pid) != first
+        assert find_tritonserver(pid) != first
         own_triton.wait_until_ready()
     note("tritonserver killed", "triton-local", running, killed_s)
 
 
-def test_a_tritonserver_that_stands_still_for_a_moment_goes_on(
+def test_a_tritonserver_that_is_stopped_for_a_moment_goes_on(
     own_triton: RunningGateway, small_digit: bytes, note: Note
 ) -> None:
-    """Who can wait gets an answer; who cannot is told when its deadline passes."""
-    server = tritonserver_of(own_triton.process.pid)
+    """Patient clients get an answer; others get an error when their deadline passes."""
+    server = find_tritonserver(own_triton.process.pid)
     with (
         nothing_leaks(own_triton),
         load(own_triton, small_digit, clients_per_wire=1) as patient,
@@ -140,7 +140,7 @@ def test_a_tritonserver_that_stands_still_for_a_moment_goes_on(
         wait_for(lambda: patient.is_served(going_s) and hurried.is_served(going_s))
     assert patient.seen() == set()
     assert "DEADLINE_EXCEEDED" in hurried.seen() <= {"DEADLINE_EXCEEDED", "OVERLOADED"}
-    assert tritonserver_of(own_triton.process.pid) == server
+    assert find_tritonserver(own_triton.process.pid) == server
     note("tritonserver stopped for 2 s, clients wait 20 s", "triton-local", patient, stopped_s)
     note("tritonserver stopped for 2 s, clients wait 0.5 s", "triton-local", hurried, stopped_s)
 
@@ -152,7 +152,7 @@ def test_a_tritonserver_that_hangs_is_found_and_replaced(
     endless: list[str] = []
     with nothing_leaks(own_triton):
         with load(own_triton, small_digit, timeout_s=60) as running:
-            first, stopped_s = tritonserver_of(pid), time.monotonic()
+            first, stopped_s = find_tritonserver(pid), time.monotonic()
             os.kill(first, signal.SIGSTOP)
             threads = ask_without_deadline(own_triton, small_digit, endless)
             wait_for(lambda: not is_ready(own_triton))
@@ -162,7 +162,7 @@ def test_a_tritonserver_that_hangs_is_found_and_replaced(
         assert endless == ["RUNNER_UNAVAILABLE"] * 2
         assert running.seen() <= AWAY
         assert running.longest_s() < 30
-        assert tritonserver_of(pid) != first
+        assert find_tritonserver(pid) != first
     note("tritonserver stopped for good", "triton-local", running, stopped_s)
 
 
@@ -173,7 +173,7 @@ def is_ready(gateway: RunningGateway) -> bool:
 def test_a_model_that_somebody_unloads_comes_back_and_no_request_is_lost(
     own_triton: RunningGateway, small_digit: bytes, note: Note
 ) -> None:
-    address = address_of(tritonserver_of(own_triton.process.pid))
+    address = read_address(find_tritonserver(own_triton.process.pid))
     with nothing_leaks(own_triton), load(own_triton, small_digit) as running:
         unloaded_s = time.monotonic()
         with InferenceServerClient(address) as stranger:

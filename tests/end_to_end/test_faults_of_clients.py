@@ -1,4 +1,4 @@
-"""Clients that go away in the middle: what they asked for is let go, on either wire."""
+"""Clients that disconnect early: the gateway cancels their requests, on either wire."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_uploads_that_end_in_the_middle_hold_nothing(
 
 
 def cut_uploads(gateway: RunningGateway, wire: str) -> None:
-    """Three at once over a slow road, which is cut before any of them can have passed."""
+    """Three at once over a slow relay, which is cut before any of them can have passed."""
     with relay_to(getattr(gateway, wire).removeprefix("http://")) as relay:
         relay.delay_s = 0.02
         threads, outcomes = ask_through(relay, wire, bytes(LARGE_BYTES), "lenet5", 3)
@@ -64,18 +64,18 @@ def test_answers_that_nobody_awaits_any_more_are_given_up(
     ):
         photo = photos["flower.jpg"]
         threads, outcomes = ask_through(relay, wire, photo, "resnet50", CLIENTS)
-        # By their bytes: the digits of the load are in flight as well, and have hardly any.
+        # Counted in bytes, of which the digits of the load have hardly any.
         wait_for(lambda: in_flight(gateway)[1] >= WAITING * len(photo))
         gone_s = time.monotonic()
         relay.cut()
         for thread in threads:
             thread.join()
         wait_for(lambda: running.is_served(gone_s))
-    # On busy cores some are answered before the last has asked, or before the road is cut.
+    # On busy cores some are answered before the last has asked, or before the relay is cut.
     assert len(outcomes) == CLIENTS and "Unavailable" in outcomes
     assert running.seen() == set()
     wait_for(lambda: in_flight(gateway) == (0, 0))
-    note(f"clients go away while they wait, {wire}", runner_of(gateway), running, gone_s)
+    note(f"clients go away while they wait, {wire}", read_runner(gateway), running, gone_s)
 
 
 def ask_through(
@@ -95,12 +95,12 @@ def ask_through(
 
 
 def in_flight(gateway: RunningGateway) -> tuple[int, int]:
-    """Images that the gateway holds, and the bytes of their requests."""
+    """Returns the number of images in flight, and the bytes of their requests."""
     metrics = httpx.get(f"{gateway.operator}/metrics").text
     images, n_bytes = re.findall(r"^convoy_in_flight(?:_bytes)? (\S+)$", metrics, re.MULTILINE)
     return int(float(images)), int(float(n_bytes))
 
 
-def runner_of(gateway: RunningGateway) -> str:
+def read_runner(gateway: RunningGateway) -> str:
     arguments = str(gateway.process.args)
     return "triton-local" if "--runner=triton-local" in arguments else "in-process"

@@ -1,4 +1,4 @@
-"""The machine runs out of something, or its clock jumps; and SIGTERM comes while requests run."""
+"""The machine runs out of a resource, its clock jumps, or SIGTERM arrives while requests run."""
 
 from __future__ import annotations
 
@@ -63,24 +63,24 @@ def options_for(runner: str, version: Path) -> list[str]:
 # ---------------------------------------------------------------- no files left to open
 
 
-def test_without_file_descriptors_open_connections_are_served_on(
+def test_without_file_descriptors_open_connections_are_still_served(
     machine: Machine, small_digit: bytes, note: Note
 ) -> None:
-    """New ones wait unanswered until there are some again; the log is not flooded meanwhile."""
+    """New connections wait until descriptors are free; meanwhile the log is not flooded."""
     gateway = machine.gateway
 
-    def ask_anew(timeout_s: float) -> str:
+    def ask_on_new_connection(timeout_s: float) -> str:
         with Client(gateway.http, timeout_s=timeout_s) as client:
             return ask(client, small_digit)
 
     with nothing_leaks(gateway), load(gateway, small_digit) as running:
         lines, flooded_s = gateway.log().count("\n"), time.monotonic()
         with flood_of_connections(gateway):
-            late = ask_anew(timeout_s=1)
+            late = ask_on_new_connection(timeout_s=1)
             gateway.wait_for(lambda: running.is_served(flooded_s + 2), 60)
             logged = gateway.log().count("\n") - lines - running.counts(flooded_s).total()
         over_s = time.monotonic()
-        wait_for(lambda: ask_anew(timeout_s=5) == "7")
+        wait_for(lambda: ask_on_new_connection(timeout_s=5) == "7")
         back_s = time.monotonic() - over_s
     assert late == "DEADLINE_EXCEEDED"
     assert running.seen() == set()
@@ -98,7 +98,7 @@ def test_without_file_descriptors_open_connections_are_served_on(
 
 @contextmanager
 def flood_of_connections(gateway: RunningGateway) -> Iterator[None]:
-    """More connections to each door than the gateway has file descriptors left."""
+    """Opens more connections to each API than the gateway has file descriptors left."""
     pid = gateway.process.pid
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     highest = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
@@ -141,10 +141,10 @@ def test_a_full_disk_for_the_log_costs_no_request(
 
 @contextmanager
 def logging_to_a_full_disk(options: list[str], tmp_path: Path) -> Iterator[RunningGateway]:
-    """Neither standard output, with the addresses, nor standard error finds room."""
+    """Runs a gateway whose standard output and standard error are on a full disk."""
     http, grpc, operator = addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
-    doors = zip(("http", "grpc", "metrics"), addresses, strict=True)
-    flags = [f"--{door}-address={address}" for door, address in doors]
+    apis = zip(("http", "grpc", "metrics"), addresses, strict=True)
+    flags = [f"--{api}-address={address}" for api, address in apis]
     command = [sys.executable, "-m", "convoy.cli", "serve", *flags, *options]
     nothing = tmp_path / "log"
     nothing.touch()
@@ -176,8 +176,8 @@ def is_ready(gateway: RunningGateway) -> bool:
 class Clock:
     """The wall clock of a gateway, which a file sets: "+1d" is tomorrow.
 
-    What fakes it opens the file at each look, and ends the process that has no file left to open:
-    so the gateway is one of its own.
+    libfaketime opens the file at each call, and ends a process that has no descriptor left: so
+    these tests use a gateway of their own.
     """
 
     path: Path
@@ -186,7 +186,7 @@ class Clock:
     def set(self, days: int) -> None:
         new = self.path.with_suffix(".new")
         new.write_text(f"{days:+d}d")
-        new.replace(self.path)  # at once: half a time would end the process, too
+        new.replace(self.path)  # atomically: an incomplete time would end the process too
         shown_s = time.time() + days * DAY_S
         wait_for(lambda: abs(last_logged_s(self.gateway) - shown_s) < 60)
 
@@ -221,7 +221,7 @@ def test_a_clock_that_jumps_costs_no_request(
 
 
 def faked_by(clock: Path) -> dict[str, str]:
-    """An environment in which the wall clock follows a file; the monotonic one goes on, as ever."""
+    """Returns an environment in which a file sets the wall clock, but not the monotonic clock."""
     spec = find_spec("libfaketime")
     if not spec or not spec.origin:
         pytest.skip("needs libfaketime, whose package is for Linux on x86-64")
@@ -242,10 +242,10 @@ def last_logged_s(gateway: RunningGateway) -> float:
 # ---------------------------------------------------------------- signals
 
 
-def test_sigterm_under_load_loses_nothing_that_was_taken(
+def test_sigterm_under_load_loses_nothing_that_was_accepted(
     machine: Machine, small_digit: bytes, note: Note
 ) -> None:
-    """Every answer that the gateway gave has arrived; SIGHUPs before it change nothing."""
+    """Every answer that the gateway logged has arrived; SIGHUPs before it change nothing."""
     gateway, offset = machine.gateway, len(machine.gateway.log())
     with load(gateway, small_digit, clients_per_wire=4) as running:
         for _ in range(3):
@@ -263,6 +263,6 @@ def test_sigterm_under_load_loses_nothing_that_was_taken(
 
 
 def outcomes_in(log: str) -> Counter[str]:
-    """What the gateway says that it answered."""
+    """Counts the outcomes in a gateway's log."""
     lines = (json.loads(line) for line in log.splitlines() if line.startswith("{"))
     return Counter(line["outcome"] for line in lines if "outcome" in line)

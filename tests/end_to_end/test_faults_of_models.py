@@ -1,4 +1,4 @@
-"""A model that breaks on one picture, or goes away: it, and nothing beside it, fails."""
+"""A model that fails on one picture, or is withdrawn, affects no other model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from server.preprocessing import prepare
 from server.preprocessing.decode import decode
 from server.runners.base import parse_facts
 from tests.conftest import RUNNERS, RunningGateway, need_runner, serving
-from tests.end_to_end.load import ask, holdings_of, load, nothing_leaks, wait_for
+from tests.end_to_end.load import ask, load, nothing_leaks, read_holdings, wait_for
 
 Note = Callable[..., None]
 Pixels = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ on_triton = pytest.mark.parametrize("fragile", ["triton-local"], indirect=True)
 
 @pytest.fixture(scope="module")
 def poison(small_digit: bytes) -> bytes:
-    """A seven that leans the other way: a sound picture, and one that no golden image equals."""
+    """A seven that leans the other way: a valid picture that equals no golden image."""
     content = io.BytesIO()
     Image.open(io.BytesIO(small_digit)).rotate(12, fillcolor=255).save(content, "PNG")
     return content.getvalue()
@@ -62,7 +62,7 @@ def fragile(
     poison: bytes,
     tmp_path_factory: Any,
 ) -> Iterator[Fragile]:
-    """Serves LeNet-5 as it ships, and one that fails on the poison; on Triton, one that dies."""
+    """Serves LeNet-5, a copy that fails on the poison and, on Triton, a copy that dies of it."""
     need_runner(request, request.param)
     folder = tmp_path_factory.mktemp(request.param)
     repository = folder / "model_repository"
@@ -84,7 +84,7 @@ def fragile(
 
 
 def network_input(version: Path, image: bytes) -> Pixels:
-    """What the gateway's preparation makes of an image for a version."""
+    """Returns the input of a version's network for an image, as the gateway prepares it."""
     config = text_format.Parse(
         (version / "config.pbtxt").read_text(), model_config_pb2.ModelConfig()
     )
@@ -93,9 +93,9 @@ def network_input(version: Path, image: bytes) -> Pixels:
 
 
 def make_failing(model_path: Path, poison: Pixels) -> None:
-    """The network with one more node, which ONNX Runtime fails in when it sees the poison.
+    """Adds nodes to the network in which ONNX Runtime fails on the poison.
 
-    It looks up row 0 of a table of one row; for an image with the poison's sum of pixels, row 1.
+    They look up row 0 of a table of one row; for an image with the poison's sum of pixels, row 1.
     """
     model = onnx.load(model_path)
     total = np.array([[int(poison.astype(np.int64).sum())]], np.int64)
@@ -112,10 +112,10 @@ def make_failing(model_path: Path, poison: Pixels) -> None:
         helper.make_node("Equal", ["column", "total"], ["is_poison"]),
         helper.make_node("Cast", ["is_poison"], ["row"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "row"], ["nothing"]),
-        helper.make_node("Add", ["sound", "nothing"], ["probabilities"]),
+        helper.make_node("Add", ["valid", "nothing"], ["probabilities"]),
     ]
     for node in model.graph.node:
-        node.output[:] = ["sound" if name == "probabilities" else name for name in node.output]
+        node.output[:] = ["valid" if name == "probabilities" else name for name in node.output]
     for name, value in constants.items():
         tensor = numpy_helper.from_array(value, f"poison_{name}")
         model.graph.initializer.append(tensor)
@@ -126,7 +126,7 @@ def make_failing(model_path: Path, poison: Pixels) -> None:
 
 
 def make_dying(version: Path, poison: Pixels) -> None:
-    """The version with a backend that ends, as by a fault of native code, on the poison."""
+    """Gives the version a backend that exits on the poison, like a fault of native code."""
     source = (ROOT / "server/triton_backends/onnxruntime/model.py").read_text()
     digest = hashlib.sha256(poison.tobytes()).hexdigest()
     (version / "1" / "model.py").write_text(f"""{source}
@@ -148,7 +148,7 @@ class TritonPythonModel(TritonPythonModel):
 def test_a_picture_that_a_model_fails_on_fails_alone(
     fragile: Fragile, small_digit: bytes, poison: bytes, note: Note
 ) -> None:
-    """Others ride in the same batches, and all of them are answered."""
+    """Others are in the same batches, and all of them are answered."""
     gateway = fragile.gateway
     with (
         nothing_leaks(gateway),
@@ -170,7 +170,7 @@ def test_a_picture_that_a_model_fails_on_fails_alone(
 
 
 def answers_to(gateway: RunningGateway, images: list[bytes]) -> list[str]:
-    """What became of images that go through the network together: a response or an error."""
+    """Returns the result of each image of a batch: "response" or "error"."""
     requests = [
         pb.ClassifyRequest(model="failing", image=pb.Image(content=image)) for image in images
     ]
@@ -206,13 +206,13 @@ def test_what_dead_backends_leave_in_a_tritonserver_ends_with_it(
     fragile: Fragile, small_digit: bytes, poison: bytes
 ) -> None:
     gateway, pid = fragile.gateway, fragile.gateway.process.pid
-    regions = holdings_of(pid).shared_memory
+    regions = read_holdings(pid).shared_memory
     with Client(gateway.grpc) as client:
         for _ in range(20):
             assert ask(client, poison, "dying") == "RUNNER_UNAVAILABLE"
             wait_for(lambda: ask(client, small_digit, "dying") == "7")
     gateway.wait_for(lambda: "a new tritonserver" in gateway.log())
-    wait_for(lambda: holdings_of(pid).shared_memory <= regions)
+    wait_for(lambda: read_holdings(pid).shared_memory <= regions)
 
 
 def test_a_model_that_is_withdrawn_under_load_and_restored(

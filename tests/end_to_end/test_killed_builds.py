@@ -19,14 +19,14 @@ from convoy import Client
 ROOT = Path(__file__).parents[2]
 Serve = Callable[..., Any]
 
-# Of what a build stages: a kill waits for one of them in turn, and then for a while. Some of the
-# kills come when all is done.
+# Files that a build stages: a kill waits for one of them in turn, and then for a while. Some kills
+# come after the build has ended.
 PARTS = ("1/model.onnx", ".", "config.pbtxt")
 MAX_DELAY_S = 15.0
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """sha256 of each file below the folder."""
+    """Returns the SHA-256 of each file below the folder."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -60,10 +60,10 @@ def kill_with_its_children(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_builds_leave_what_is_served_and_the_next_clears_up(
+def test_killed_builds_leave_what_is_served_and_the_next_build_cleans_up(
     times: int, serve: Serve, repository: Path, digit: bytes
 ) -> None:
-    # The first version, which is asked for again and again, stays beside those that come.
+    # The first version, which every request names, stays loaded beside the new ones.
     gateway = serve(f"--repository={repository}", f"--keep-loaded={times + 1}")
     gateway.wait_until_ready()
     random_ = random.Random(5)
@@ -72,14 +72,14 @@ def test_killed_builds_leave_what_is_served_and_the_next_clears_up(
         process, part = build(repository), PARTS[number % len(PARTS)]
         while process.poll() is None and not is_staged(repository, part):
             time.sleep(0.01)
-        if number:  # the first is killed at once: it copies the model
+        if number:  # the first is killed at once, while it copies the model
             time.sleep(random_.uniform(0, MAX_DELAY_S))
         kill_with_its_children(process)
         after = published(repository)
         assert {
             name: after.get(name) for name in before
         } == before  # nothing that was there changed
-        for name in after.keys() - before.keys():  # published before the kill, and whole
+        for name in after.keys() - before.keys():  # published completely before the kill
             assert sorted(after[name]) == ["1/model.onnx", "config.pbtxt", "labels.txt"]
         before = after
         with Client(gateway.grpc) as client:

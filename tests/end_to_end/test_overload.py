@@ -1,4 +1,4 @@
-"""Far more requests than can be answered: those that are let in are answered, and in time."""
+"""Far more requests than can be answered: those that are admitted are answered in time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.xdist_group("large-gateway")
 
-# Of a short run, where the cores may have other work to do: answers as a share of the capacity, and
-# those that are late. The long one, which has the cores for itself, asks for nine tenths and a
-# fifth; where nobody is refused, all but the first are late.
+# Limits of the short run, on cores that may be busy: answers as a share of the capacity, and the
+# share of late answers. The long run has the cores for itself, and demands nine tenths and a fifth;
+# without refusals, all but the first answers are late.
 MIN_SHARE, MAX_LATE = 0.5, 0.5
 
 
-def assert_overload_is_kept_at_the_door(load: Load, most_late: float) -> None:
+def assert_overload_is_refused(load: Load, most_late: float) -> None:
     refused = load.select("OVERLOADED")
     assert {each.what for each in load.outcomes} <= {"OK", "OVERLOADED", "DEADLINE_EXCEEDED"}
     assert len(refused) > len(load.outcomes) / 3
@@ -34,13 +34,13 @@ def assert_overload_is_kept_at_the_door(load: Load, most_late: float) -> None:
 
 @pytest.mark.parametrize("gateway", ["in-process"], indirect=True)
 async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gateway: Any) -> None:
-    """Deadline and length are measured in images, so that they suit machines of any speed."""
+    """Deadline and duration are given in images, so that they suit machines of any speed."""
     async with connect_clients(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
         capacity = await measure_capacity(clients, 32)
         load = await open_loop(
             clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity
         )
-    assert_overload_is_kept_at_the_door(load, MAX_LATE)
+    assert_overload_is_refused(load, MAX_LATE)
     assert load.goodput > MIN_SHARE * capacity
 
 
@@ -55,7 +55,7 @@ async def test_goodput_stays_flat_past_saturation(
     gateway.wait_until_ready(120)
     async with connect_clients(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
         _, loads = await measure(clients, seconds=20.0, deadline_s=1.0)
-    assert_overload_is_kept_at_the_door(loads[-1], 0.2)
+    assert_overload_is_refused(loads[-1], 0.2)
     assert loads[-1].goodput >= 0.9 * max(load.goodput for load in loads)
 
 

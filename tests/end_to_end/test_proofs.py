@@ -1,7 +1,6 @@
-"""A version is ready on a runner only when its golden images come back right there.
+"""A version is ready on a runner only when the runner answers its golden images correctly.
 
-Each way of going wrong is a second version of a model of its own, published beside a first one that
-is right.
+Each fault is the second version of a model, published beside a correct first one.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 MODEL_FILE = Path("1", "model.onnx")
 
 
-# ---------------------------------------------------------------- what can be wrong
+# ---------------------------------------------------------------- faults
 
 
 def swap_labels(version: Path, edit_facts: EditFacts) -> None:
-    """Those of the best two of a golden image."""
+    """Swaps the labels of the best two classes of a golden image."""
 
     def swap(facts: pb.Model) -> None:
         best, next_best = (
@@ -44,7 +43,7 @@ def swap_labels(version: Path, edit_facts: EditFacts) -> None:
 
 
 def swap_channels(version: Path, _: EditFacts) -> None:
-    """RGB becomes BGR behind the graph's input; everything else is as it was."""
+    """Turns RGB into BGR behind the graph's input; everything else is unchanged."""
     model = onnx.load(version / MODEL_FILE)
     nodes = model.graph.node
     place = next(at for at, node in enumerate(nodes) if node.op_type == "Cast")
@@ -63,7 +62,7 @@ def truncate(version: Path, _: EditFacts) -> None:
 
 
 def flip_bytes(version: Path, _: EditFacts) -> None:
-    """Of the largest weight: the byte of each float that holds its sign."""
+    """Flips the sign of each float of the largest weight."""
     graph = onnx.load(version / MODEL_FILE).graph
     weight = max((tensor.raw_data for tensor in graph.initializer), key=len)
     content = bytearray((version / MODEL_FILE).read_bytes())
@@ -74,7 +73,7 @@ def flip_bytes(version: Path, _: EditFacts) -> None:
 
 
 WRONG_ANSWER = r"golden image .* is answered '.*' [0-9.]+, the build answered '.*' [0-9.]+"
-# By the name of the model that it befalls: to whom it is done, what, and what the gateway says.
+# By the name of the faulty model: the network, the fault, and the reason that the gateway gives.
 WRONG = {
     "labels": ("lenet5", swap_labels, WRONG_ANSWER),
     "channels": ("nin_cifar10", swap_channels, WRONG_ANSWER),
@@ -83,16 +82,16 @@ WRONG = {
 }
 
 
-# ---------------------------------------------------------------- what becomes of it
+# ---------------------------------------------------------------- tests
 
 
 @pytest.fixture(scope="module")
 def right(built_nin: PublishedVersion, shipped_lenet5: Path) -> dict[str, Path]:
-    """A version that reads grey digits, and one that takes photos in three channels."""
+    """A version for grey digits, and one for colour photos."""
     return {"lenet5": shipped_lenet5, "nin_cifar10": built_nin.folder}
 
 
-def test_what_is_wrong_is_found_before_it_answers_and_is_named(
+def test_a_faulty_version_answers_nothing_and_its_fault_is_named(
     serve: Serve,
     runner_name: str,
     tmp_path: Path,

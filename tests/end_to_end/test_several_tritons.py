@@ -1,6 +1,6 @@
-"""Several real Tritons behind one gateway: who is asked, and what is lost when one is.
+"""Several real Tritons behind one gateway: how requests spread, and what a lost Triton costs.
 
-Each is on a machine of its own, as `hosts` has them.
+Each runs on a machine of its own, from `hosts`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from tests.end_to_end.relay import relay_to
 
 Serve = Callable[..., Any]
 ServeTogether = Callable[..., Any]
-TritonAt = Callable[..., contextlib.AbstractContextManager[Any]]
+StartTritonAt = Callable[..., contextlib.AbstractContextManager[Any]]
 
-PORT = 18001  # the same on each machine, as behind a name
+PORT = 18001  # the same on each machine, as a name with several addresses needs
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def machines() -> Iterator[list[Host]]:
 
 @pytest.fixture(scope="module")
 def tritons(
-    triton_at: TritonAt, repository: Path, machines: list[Host]
+    start_triton_at: StartTritonAt, repository: Path, machines: list[Host]
 ) -> Iterator[dict[str, Any]]:
-    """What runs, by its address."""
+    """The running Tritons by address."""
     with contextlib.ExitStack() as running:
         yield {
             address_on(each): running.enter_context(
-                triton_at(repository, address_on(each), each.enter)
+                start_triton_at(repository, address_on(each), each.enter)
             )
             for each in machines
         }
@@ -68,7 +68,7 @@ def gateway(serve_together: ServeTogether, tritons: dict[str, Any]) -> Any:
     gateway = serve_together(f"--triton={','.join(tritons)}", "--unload-grace-s=1")
     gateway.wait_for(lambda: all(runner["is_reachable"] for runner in runners(gateway)))
     gateway.wait_until_ready()
-    wait_for(lambda: min(images(gateway).values(), default=0) >= 1)  # each has proven it
+    wait_for(lambda: min(images(gateway).values(), default=0) >= 1)  # each has proven the version
     return gateway
 
 
@@ -78,7 +78,7 @@ def runners(gateway: Any) -> list[dict[str, Any]]:
 
 
 def images(gateway: Any, outcome: str = "OK") -> Counter[str]:
-    """That each runner was given, by what became of them."""
+    """Counts the images of each runner that had an outcome."""
     return Counter({each["name"]: each["images"].get(outcome, 0) for each in runners(gateway)})
 
 
@@ -95,24 +95,24 @@ def test_the_load_spreads_evenly(gateway: Any, small_digit: bytes) -> None:
     assert min(shares.values()) > 0.8 * max(shares.values()), shares
 
 
-def test_a_slow_one_is_given_less(
+def test_a_slow_triton_gets_fewer_requests(
     serve: Serve, tritons: dict[str, Any], small_digit: bytes
 ) -> None:
     first, second, third = tritons
-    with relay_to(third) as road:
-        gateway = serve(f"--triton={first},{second},{road.address}")
+    with relay_to(third) as relay:
+        gateway = serve(f"--triton={first},{second},{relay.address}")
         gateway.wait_until_ready()
         wait_for(lambda: min(images(gateway).values(), default=0) >= 1)
-        road.delay_s = 0.1
+        relay.delay_s = 0.1
         before = images(gateway)
         with load(gateway, small_digit) as running:
             wait_for(lambda: running.counts().total() >= 200)
         shares = images(gateway) - before
         assert running.seen() == set()
-        assert shares[road.address] < 0.5 * min(shares[first], shares[second]), shares
+        assert shares[relay.address] < 0.5 * min(shares[first], shares[second]), shares
 
 
-def test_of_one_that_is_killed_no_request_is_lost_and_it_comes_back(
+def test_a_killed_triton_loses_no_request_and_comes_back(
     gateway: Any, tritons: dict[str, Any], small_digit: bytes
 ) -> None:
     victim = next(iter(tritons))
@@ -126,13 +126,13 @@ def test_of_one_that_is_killed_no_request_is_lost_and_it_comes_back(
         wait_for(lambda: images(gateway)[victim] > back + 20)
         wait_for(lambda: running.is_served(lost_s))
     assert running.seen() == set()
-    # Beside those of the load: what proved the versions anew.
+    # Besides those of the load, images prove the version again.
     twice = images(gateway).total() - given - running.counts().total()
     assert 0 <= twice <= 10, "a request ran twice that was not in flight at the victim"
 
 
 @pytest.mark.slow
-def test_a_cable_that_is_pulled_is_found(
+def test_a_pulled_cable_is_detected(
     gateway: Any, tritons: dict[str, Any], machines: list[Host], small_digit: bytes
 ) -> None:
     if not machines[0].namespace:
@@ -144,24 +144,24 @@ def test_a_cable_that_is_pulled_is_found(
             wait_for(lambda: running.is_served(pulled_s))
         back = images(gateway)[address_on(machines[0])]
         wait_for(lambda: images(gateway)[address_on(machines[0])] > back + 20)
-    assert running.seen() == set(), "they are asked elsewhere, once the silence is found"
+    assert running.seen() == set(), "requests fail over once the silence is detected"
 
 
 @pytest.mark.slow
-def test_a_road_that_falls_silent_is_found(
+def test_a_silent_connection_is_detected(
     serve: Serve, tritons: dict[str, Any], small_digit: bytes
 ) -> None:
     first, second, third = tritons
-    with relay_to(third) as road:
-        gateway = serve(f"--triton={first},{second},{road.address}")
+    with relay_to(third) as relay:
+        gateway = serve(f"--triton={first},{second},{relay.address}")
         gateway.wait_until_ready()
         wait_for(lambda: min(images(gateway).values(), default=0) >= 1)
         with load(gateway, small_digit, timeout_s=60) as running:
-            road.is_silent = True
+            relay.is_silent = True
             pulled_s = time.monotonic()
-            wait_for(lambda: road.address not in reachable(gateway))
+            wait_for(lambda: relay.address not in reachable(gateway))
             wait_for(lambda: running.is_served(pulled_s))
-        assert running.seen() == set(), "they are asked elsewhere, once the silence is found"
+        assert running.seen() == set(), "requests fail over once the silence is detected"
 
 
 def test_a_new_version_rolls_over_all_of_them_and_two_gateways(
@@ -173,50 +173,50 @@ def test_a_new_version_rolls_over_all_of_them_and_two_gateways(
         staging = repository / "lenet5.v2.staging"
         shutil.copytree(repository / "lenet5.v1", staging)
         staging.rename(repository / "lenet5.v2")
-        wait_for(lambda: default_of(gateway) == default_of(second) == "2")
-        time.sleep(3)  # over the grace period: the old one is let go by both
+        wait_for(lambda: default_version(gateway) == default_version(second) == "2")
+        time.sleep(3)  # longer than the grace period: both unload the old version
         assert [each.counts()["7"] > 0 for each in (one, two)] == [True, True]
     assert one.seen() == two.seen() == set()
 
 
-def default_of(gateway: Any) -> str:
+def default_version(gateway: Any) -> str:
     return str(httpx.get(f"{gateway.http}/v1/models/lenet5").json()["version"])
 
 
-def test_a_name_that_grows_and_shrinks_is_noticed(
+def test_added_and_removed_addresses_of_a_name_are_noticed(
     tmp_path: Path, tritons: dict[str, Any], machines: list[Host], small_digit: bytes
 ) -> None:
     first, second, _ = machines
     named = tmp_path / "hosts"
-    named.write_text(lines_of(first))
+    named.write_text(render_hosts(first))
     with serving_with_hosts(named, tmp_path, f"--triton=tritons:{PORT}") as gateway:
         gateway.wait_until_ready()
         assert {each["name"] for each in runners(gateway)} == {address_on(first)}
         with load(gateway, small_digit) as running:
-            named.write_text(lines_of(first, second))
+            named.write_text(render_hosts(first, second))
             wait_for(lambda: images(gateway)[address_on(second)] > 20)
-            named.write_text(lines_of(second))
+            named.write_text(render_hosts(second))
             wait_for(lambda: {each["name"] for each in runners(gateway)} == {address_on(second)})
             moved_s = time.monotonic()
             wait_for(lambda: running.is_served(moved_s))
         assert running.seen() == set()
 
 
-def lines_of(*machines: Host) -> str:
-    """What /etc/hosts says while a name has these addresses."""
+def render_hosts(*machines: Host) -> str:
+    """Returns an /etc/hosts that gives a name these addresses."""
     return "127.0.0.1 localhost\n" + "".join(f"{each.address} tritons\n" for each in machines)
 
 
 class Gateway:
     def __init__(self, process: subprocess.Popen[str], log_path: Path) -> None:
         self.process = process
-        greeting = ""
+        banner = ""
         assert process.stdout
         for line in process.stdout:
-            greeting += line
+            banner += line
             if "/metrics" in line:
                 break
-        found = dict(re.findall(r"(HTTP|gRPC|operator) +(\S+)", greeting))
+        found = dict(re.findall(r"(HTTP|gRPC|operator) +(\S+)", banner))
         assert found, log_path.read_text()
         self.http, self.grpc = found["HTTP"], found["gRPC"]
         self.operator = found["operator"].removesuffix("/metrics")
@@ -227,9 +227,9 @@ class Gateway:
 
 @contextlib.contextmanager
 def serving_with_hosts(hosts: Path, tmp_path: Path, *arguments: str) -> Iterator[Gateway]:
-    """A gateway for which the file stands in the place of /etc/hosts."""
+    """Runs a gateway that sees the file as /etc/hosts."""
     log_path = tmp_path / "gateway.log"
-    ports = [f"--{door}-address=127.0.0.1:0" for door in ("http", "grpc", "metrics")]
+    ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
     serve = [sys.executable, "-m", "convoy.cli", "serve", *ports, *arguments]
     mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"']
     with log_path.open("w") as log:

@@ -1,4 +1,4 @@
-"""How a gateway begins and ends: what is broken is one sentence, and nothing stays behind."""
+"""How a gateway starts and stops: an error is one sentence, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from convoy import Client
 
 Serve = Callable[..., Any]
 
-# At once, to ResNet-50: work for seconds, so that a drain can be looked at.
+# Concurrent requests to ResNet-50: work for seconds, so that a test can observe the drain.
 REQUESTS = 48
 
 
 def refused(*arguments: str) -> str:
-    """What a gateway that cannot start says."""
+    """Returns the error of a gateway that cannot start."""
     command = [sys.executable, "-m", "convoy.cli", "serve", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     lines = done.stderr.strip().splitlines()
@@ -36,14 +36,14 @@ def refused(*arguments: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("door", ["http", "grpc", "metrics"])
-def test_a_port_in_use_is_one_sentence(repository: Path, door: str) -> None:
+@pytest.mark.parametrize("api", ["http", "grpc", "metrics"])
+def test_a_port_in_use_is_one_sentence(repository: Path, api: str) -> None:
     ports = dict.fromkeys(("http", "grpc", "metrics"), "127.0.0.1:0")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports[door] = f"127.0.0.1:{taken.getsockname()[1]}"
+        ports[api] = f"127.0.0.1:{taken.getsockname()[1]}"
         flags = [f"--{name}-address={address}" for name, address in ports.items()]
         message = refused(*flags, f"--repository={repository}")
-    assert f"--{door}-address {ports[door]}" in message and "free port" in message
+    assert f"--{api}-address {ports[api]}" in message and "free port" in message
 
 
 def test_a_missing_repository_is_one_sentence(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def shared_memory_of(pid: int) -> list[Path]:
+def list_shared_memory(pid: int) -> list[Path]:
     return list(Path("/dev/shm").glob(f"convoy-{pid}-*"))
 
 
@@ -90,16 +90,16 @@ def test_sigterm_drains_and_leaves_nothing(
     assert httpx.post(f"{gateway.http}/v1/models/lenet5:classify", content=digit).is_success
     family = descendants(gateway.process.pid)
     assert bool(family) == (runner_name == "triton-local")
-    assert bool(shared_memory_of(gateway.process.pid)) == (runner_name == "triton-local")
+    assert bool(list_shared_memory(gateway.process.pid)) == (runner_name == "triton-local")
 
     assert gateway.stop() == 0
     gateway_left = [pid for pid in family if Path("/proc", str(pid)).exists()]
     assert not gateway_left
-    assert not shared_memory_of(gateway.process.pid)
+    assert not list_shared_memory(gateway.process.pid)
 
 
 def accepted(gateway: Any) -> int:
-    """Requests that are in flight or answered: a count that never falls."""
+    """Counts the requests that are in flight or answered; the count never falls."""
     metrics = httpx.get(f"{gateway.operator}/metrics").text
     counts = re.findall(r"^convoy_(?:in_flight|requests_total{.*}) (\S+)$", metrics, re.MULTILINE)
     return sum(int(float(count)) for count in counts)
@@ -108,7 +108,7 @@ def accepted(gateway: Any) -> int:
 def test_a_second_sigterm_does_not_cut_the_drain_short(
     serve: Serve, large_repository: Path, photos: dict[str, bytes]
 ) -> None:
-    """Of a slow model many requests are in flight; two signals later all of them are answered."""
+    """All requests in flight to a slow model are answered after two signals."""
     photo = photos["flower.jpg"]
     gateway = serve(f"--repository={large_repository}", "--models=resnet50")
     gateway.wait_until_ready(120)

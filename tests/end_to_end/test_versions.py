@@ -1,6 +1,6 @@
-"""Versions come and go under traffic: no request is lost, and only what is proven answers.
+"""Versions come and go under traffic: no request is lost, and only proven versions answer.
 
-On each runner, and with two gateways on one Triton, which let go of versions under each other.
+Tested on each runner, and with two gateways on one Triton, which unload versions of each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convoy import Client
 from convoy.v1 import classifier_pb2 as pb
 
 Serve = Callable[..., Any]
-TritonOf = Callable[[Path], AbstractContextManager[str]]
+StartTriton = Callable[[Path], AbstractContextManager[str]]
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +31,8 @@ GRACE = "--unload-grace-s=0.5"
 
 
 @pytest.fixture
-def shared_triton(triton_of: TritonOf, repository: Path) -> Iterator[str]:
-    with triton_of(repository) as address:
+def shared_triton(start_triton: StartTriton, repository: Path) -> Iterator[str]:
+    with start_triton(repository) as address:
         yield address
 
 
@@ -59,7 +59,7 @@ def gateways(request: pytest.FixtureRequest, serve: Serve, repository: Path) -> 
 
 @contextmanager
 def traffic(gateways: list[Any], image: bytes, version: str = "") -> Iterator[Counter[str]]:
-    """Asks again and again, over each wire of each gateway; counts what answered, or the error."""
+    """Sends requests over each wire of each gateway until the block ends; counts the outcomes."""
     outcomes: Counter[str] = Counter()
     is_over = threading.Event()
 
@@ -73,8 +73,8 @@ def traffic(gateways: list[Any], image: bytes, version: str = "") -> Iterator[Co
                     outcomes[repr(error)] += 1
                 time.sleep(0.01)  # the gateways need the cores too
 
-    doors = [door for gateway in gateways for door in (gateway.grpc, gateway.http)]
-    threads = [threading.Thread(target=ask, args=(door,)) for door in doors]
+    servers = [server for gateway in gateways for server in (gateway.grpc, gateway.http)]
+    threads = [threading.Thread(target=ask, args=(server,)) for server in servers]
     for thread in threads:
         thread.start()
     try:
@@ -164,7 +164,7 @@ def test_a_version_that_stays_loaded_answers_by_its_number_through_a_switch(
     assert set(outcomes) == {"v1 7", "v2 7"}
 
 
-def test_a_gateway_that_lets_go_of_a_version_fails_no_request_of_another_one(
+def test_a_gateway_that_unloads_a_version_fails_no_request_of_another_gateway(
     serve: Serve, shared_triton: str, repository: Path, small_digit: bytes
 ) -> None:
     triton = f"--triton={shared_triton}"

@@ -1,4 +1,4 @@
-"""From an image to a label, over both wires and both runners, with real parts only."""
+"""From an image to a label over both wires and both runners, without mocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from export.options import Options
 from export.samples.drawn_digits import drawn_digits
 
 PHOTOS = ("china.jpg", "flower.jpg")
-# The same fp32 network in another runtime; what the build allows it.
+# What the build allows between two runtimes of the same fp32 network.
 TOLERANCE = find("resnet50").fp32_tolerance
 
 pytestmark = pytest.mark.xdist_group("large-gateway")
@@ -62,7 +62,7 @@ def resnet50() -> torch.nn.Module:
 
 
 def by_pytorch(network: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Probabilities of one image, H×W×3, without any of the service's code."""
+    """Returns the probabilities of one image, H×W×3, without the code of the gateway."""
     row = find("resnet50")
     normalised = (torch.from_numpy(pixels) / 255 - torch.tensor(row.mean)) / torch.tensor(row.std)
     with torch.inference_mode():
@@ -72,7 +72,7 @@ def by_pytorch(network: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.N
 
 
 def as_published(path: Path) -> npt.NDArray[np.uint8]:
-    """torchvision's transform for the V2 weights: shorter side to 232, centre 224 x 224."""
+    """Applies torchvision's transform for the V2 weights: shorter side to 232, centre 224×224."""
     with Image.open(path) as image:
         assert image.size == (640, 427)
         resized = image.resize((int(232 * 640 / 427), 232), Image.Resampling.BILINEAR)
@@ -101,7 +101,7 @@ def test_the_served_probabilities_are_pytorchs(
 
 
 def statistics(gateway: Any) -> tuple[int, ...]:
-    """Triton's own count of ResNet-50's inferences and executions; empty without a Triton."""
+    """Returns Triton's count of ResNet-50's inferences and executions; empty without a Triton."""
     for path in Path("/proc", str(gateway.process.pid), "task").glob("*/children"):
         for child in path.read_text().split():
             arguments = Path("/proc", child, "cmdline").read_text()
@@ -113,7 +113,7 @@ def statistics(gateway: Any) -> tuple[int, ...]:
 
 
 def settled_statistics(gateway: Any) -> tuple[int, ...]:
-    """Read until they stay: Triton counts an execution a moment after it has answered."""
+    """Reads until the counts stay: Triton counts an execution a moment after it has answered."""
     before: tuple[int, ...] = ()
     while (now := statistics(gateway)) != before:
         before = now
@@ -121,34 +121,32 @@ def settled_statistics(gateway: Any) -> tuple[int, ...]:
     return now
 
 
-def test_requests_of_different_clients_ride_together(
-    gateway: Any, photos: dict[str, bytes]
-) -> None:
-    """Of sixteen clients at once: at most half as many executions as inferences."""
+def test_requests_of_different_clients_are_batched(gateway: Any, photos: dict[str, bytes]) -> None:
+    """Sixteen concurrent clients cause at most half as many executions as inferences."""
     with Client(gateway.grpc, timeout_s=60) as client:
         alone = {name: client.classify(photos[name], model="resnet50") for name in PHOTOS}
-    together: list[tuple[str, Classification]] = []
+    batched: list[tuple[str, Classification]] = []
     start = threading.Barrier(16)
     before = settled_statistics(gateway)
 
     def ask(name: str) -> None:
         with Client(gateway.grpc, timeout_s=60) as client:
             start.wait()
-            together.append((name, client.classify(photos[name], model="resnet50")))
+            batched.append((name, client.classify(photos[name], model="resnet50")))
 
     threads = [threading.Thread(target=ask, args=(PHOTOS[number % 2],)) for number in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(together) == 16
-    # Each of n images that rode together says n: they are one execution.
-    executions = sum(1 / answer.batch_size for _, answer in together)
-    assert executions <= 8, Counter(answer.batch_size for _, answer in together)
+    assert len(batched) == 16
+    # Each of n images in a batch reports n: they are one execution.
+    executions = sum(1 / answer.batch_size for _, answer in batched)
+    assert executions <= 8, Counter(answer.batch_size for _, answer in batched)
     if before:
         inferences, executions_there = np.subtract(settled_statistics(gateway), before)
         assert (inferences, executions_there) == (16, round(executions))
-    for name, answer in together:
+    for name, answer in batched:
         scores = [found.score for found in answer.classes]
         assert [found.index for found in answer.classes] == [
             found.index for found in alone[name].classes
@@ -177,7 +175,7 @@ SHIPPED = [name for name, network in CATALOG.items() if network.weights == "digi
 
 
 def share_of_drawn_digits_read(gateway: Any, model: str, count: int) -> float:
-    """Of the 360 held-out digits in pen and marker, each dark on light and light on dark."""
+    """Returns the share of the 360 held-out digits, in pen and marker, in both contrasts."""
     right = total = 0
     with Client(gateway.grpc) as client:
         for image, label in islice(drawn_digits(seed=2026), count):

@@ -76,10 +76,10 @@ def test_the_file_behind_the_gateway_answers_as_it_does_alone(staged: Path) -> N
 
 
 def test_the_file_behind_a_real_triton_answers_as_it_does_alone(
-    staged: Path, triton_of: Callable[[Path], AbstractContextManager[str]]
+    staged: Path, start_triton: Callable[[Path], AbstractContextManager[str]]
 ) -> None:
     """And leaves nothing on it: a second proof loads the folder again."""
-    with triton_of(staged.parent) as address:
+    with start_triton(staged.parent) as address:
         for _ in range(2):
             rung = prove(staged, triton=address)
             assert (rung.images, rung.top1_agreement) == (8, 1)
