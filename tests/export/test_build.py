@@ -185,7 +185,7 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: PublishedVersion) -> No
         ),
         (["lenet5", "--int8", "--fp16"], 2, "Give --fp16 or --int8, not both."),
         (["lenet5", "--calibration", "x"], 2, "--calibration is only for --int8"),
-        (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x to calibrate on"),
+        (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x for the calibration"),
         (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
         (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
         (["lenet5", "--opt-batch", "4"], 2, "--opt-batch and --optimization-level are for engines"),
