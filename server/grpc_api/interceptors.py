@@ -69,6 +69,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self._service = service
         self._message_timeout_s = message_timeout_s
         self._pause_timeout_s = pause_timeout_s
+        self._wrapped: dict[str, Handler] = {}  # by path; only of methods that there are
 
     async def intercept_service(
         self,
@@ -76,7 +77,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         path = handler_call_details.method
-        handler = await continuation(handler_call_details) or NO_SUCH_METHOD
+        if path in self._wrapped:
+            return self._wrapped[path]
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return self._wrap(NO_SUCH_METHOD, path)
+        return self._wrapped.setdefault(path, self._wrap(handler, path))
+
+    def _wrap(self, handler: Handler, path: str) -> Handler:
         if handler.unary_unary:
             return grpc.stream_unary_rpc_method_handler(
                 self.wrap_unary(handler, path), None, handler.response_serializer
@@ -89,15 +97,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def wrap_unary(
         self, handler: Handler, path: str
-    ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[Any]]:
+    ) -> Callable[[object, Context], Awaitable[Any]]:
         method: Any = handler.unary_unary
 
-        async def answer(raw: AsyncIterator[bytes], context: Context) -> Any:
+        async def answer(_: object, context: Context) -> Any:
             call = self._service.begin("grpc", path)
             try:
                 with self._service.receive(call, ANSWERED):
                     self._read_metadata(call, context)
-                    message = await next_message(raw, handler, self._message_timeout_s)
+                    message = await next_message(context, handler, self._message_timeout_s)
                     if message is None:
                         raise MalformedRequest("the call has no message")
                     return await method(message, CallContext(context, call))
@@ -108,15 +116,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def wrap_stream(
         self, handler: Handler, path: str
-    ) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
+    ) -> Callable[[object, Context], AsyncIterator[Any]]:
         method: Any = handler.stream_stream
 
-        async def answer(raw: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        async def answer(_: object, context: Context) -> AsyncIterator[Any]:
             call = self._service.begin("grpc", path)
             try:
                 with self._service.receive(call, ANSWERED):
                     self._read_metadata(call, context)
-                    requests = messages(raw, handler, self._pause_timeout_s)
+                    requests = messages(context, handler, self._pause_timeout_s)
                     async for response in method(requests, CallContext(context, call)):
                         yield response
             except (ServingError, Unimplemented) as error:
@@ -132,15 +140,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         call.set_timeout(context.time_remaining())
 
 
-async def messages(
-    raw: AsyncIterator[bytes], handler: Handler, timeout_s: float
-) -> AsyncIterator[Any]:
-    while (message := await next_message(raw, handler, timeout_s)) is not None:
+async def messages(context: Context, handler: Handler, timeout_s: float) -> AsyncIterator[Any]:
+    while (message := await next_message(context, handler, timeout_s)) is not None:
         yield message
 
 
-async def next_message(raw: AsyncIterator[bytes], handler: Handler, timeout_s: float) -> Any | None:
+async def next_message(context: Context, handler: Handler, timeout_s: float) -> Any | None:
     """As the handler wants it: our own methods take it raw. None: there are no more.
+
+    gRPC's iterator over messages would be a generator for each call, which the event loop has to
+    close in a task of its own.
 
     Raises:
         DeadlineExceeded, MalformedRequest: it does not come in time, or cannot be parsed.
@@ -148,10 +157,8 @@ async def next_message(raw: AsyncIterator[bytes], handler: Handler, timeout_s: f
     deserialize: Any = handler.request_deserializer or bytes
     try:
         async with asyncio.timeout(timeout_s):
-            message = await anext(raw)
-        return deserialize(message)
-    except StopAsyncIteration:
-        return None
+            message = await context.read()
+        return None if message is grpc.aio.EOF else deserialize(message)
     except TimeoutError as error:
         raise DeadlineExceeded(f"no whole message came within {timeout_s:g} s") from error
     except DecodeError as error:
