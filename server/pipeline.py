@@ -19,6 +19,8 @@ from server.preprocessing import prepare
 from server.preprocessing.decode import DecodedImage, decode
 from server.runners.base import Inference, LoadedModel, Runner
 
+MANY_CLASSES = 100  # fewer are sorted as fast as they are searched for the best
+
 
 @dataclass(frozen=True)
 class PreparedImage:
@@ -99,13 +101,19 @@ def best_classes(
     probabilities: npt.NDArray[np.float32], labels: Sequence[pb.Label], top_k: int
 ) -> list[pb.Class]:
     """The `top_k` best classes, in descending order; equal scores by index."""
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    order = order_of_best(probabilities, top_k)
+    best = zip(order.tolist(), probabilities[order].tolist(), strict=True)
     return [
-        pb.Class(
-            label=labels[index].name,
-            score=float(probabilities[index]),
-            index=int(index),
-            id=labels[index].id,
-        )
-        for index in order
+        pb.Class(label=labels[index].name, score=score, index=index, id=labels[index].id)
+        for index, score in best
     ]
+
+
+def order_of_best(probabilities: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:
+    """Of many classes, only those that are as good as the last of the best are sorted."""
+    n = len(probabilities)
+    if n <= max(top_k, MANY_CLASSES):
+        return np.argsort(-probabilities, kind="stable")
+    worst = np.partition(probabilities, n - top_k)[n - top_k]
+    (candidates,) = np.nonzero(probabilities >= worst)
+    return candidates[np.argsort(-probabilities[candidates], kind="stable")][:top_k]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from types import TracebackType
 
 from server.errors import ImageTooLarge, Overloaded, ShuttingDown
 
@@ -42,26 +42,21 @@ class LatencyEstimator:
             return 0.0
         return (self.in_flight + images) * (self._service_s + DEVIATIONS * self._deviation_s)
 
-    @contextmanager
-    def held(self, images: int, timeout_s: float | None) -> Iterator[None]:
-        """Holds the images of one request, and learns from its end."""
+    def hold(self, images: int) -> int:
+        """The place of the last of these images in the queue."""
         self.in_flight += images
-        place, since_s = self.in_flight, time.monotonic()
-        is_answered = is_cancelled = False
-        try:
-            yield
-            is_answered = True
-        except asyncio.CancelledError:
-            is_cancelled = True
-            raise
-        finally:
-            self.in_flight -= images
-            took_s = time.monotonic() - since_s
-            is_late = timeout_s is not None and took_s > GIVEN_UP_SHARE * timeout_s
-            if is_late or is_cancelled:
-                self._given_up(took_s / place)
-            elif is_answered:  # a failed one may not have waited for its turn
-                self._answered(took_s / place, is_busy=place >= BUSY_IMAGES)
+        return self.in_flight
+
+    def release(self, images: int) -> None:
+        self.in_flight -= images
+
+    def learn(self, place: int, took_s: float, timeout_s: float | None, outcome: object) -> None:
+        """From a request that ended; the outcome is the type of its exception, or None."""
+        is_late = timeout_s is not None and took_s > GIVEN_UP_SHARE * timeout_s
+        if is_late or outcome is asyncio.CancelledError:
+            self._given_up(took_s / place)
+        elif outcome is None:  # a failed one may not have waited for its turn
+            self._answered(took_s / place, is_busy=place >= BUSY_IMAGES)
 
     def _answered(self, service_s: float, *, is_busy: bool) -> None:
         if is_busy or (self._service_s is not None and service_s < self._service_s):
@@ -135,9 +130,8 @@ class Admission:
             )
         self.in_flight_bytes += n_bytes
 
-    @contextmanager
-    def request(self, images: Mapping[str, int], timeout_s: float | None = None) -> Iterator[None]:
-        """Holds the images of one request, counted by model.
+    def request(self, images: Mapping[str, int], timeout_s: float | None = None) -> Admitted:
+        """The context that holds the images of one request, counted by model.
 
         Raises:
             ShuttingDown: the gateway accepts nothing new.
@@ -145,15 +139,17 @@ class Admission:
         """
         self._check_room(sum(images.values()))
         self._check_deadline(images, timeout_s)
+        return Admitted(self, images, timeout_s)
+
+    def estimator(self, model: str) -> LatencyEstimator:
+        return self._estimators[model]
+
+    def note_arrival(self) -> None:
         self._idle.clear()
-        try:
-            with ExitStack() as held:
-                for name, n in images.items():
-                    held.enter_context(self._estimators[name].held(n, timeout_s))
-                yield
-        finally:
-            if not self.in_flight:
-                self._idle.set()
+
+    def note_end(self) -> None:
+        if not self.in_flight:
+            self._idle.set()
 
     def drain(self) -> None:
         self.is_draining = True
@@ -185,3 +181,37 @@ class Admission:
     def _drain_time_s(self) -> float:
         waits_s = [estimator.wait_s() for estimator in self._estimators.values()]
         return max(waits_s, default=0.0) or UNMEASURED_RETRY_S
+
+
+class Admitted:
+    """Holds the images of one request, and learns from its end.
+
+    A class, since a generator with one more for each model costs four times as much.
+    """
+
+    def __init__(
+        self, admission: Admission, images: Mapping[str, int], timeout_s: float | None
+    ) -> None:
+        self._admission = admission
+        self._images = images
+        self._timeout_s = timeout_s
+        self._places: list[int] = []  # of each model
+        self._since_s = 0.0
+
+    def __enter__(self) -> None:
+        self._admission.note_arrival()
+        self._since_s = time.monotonic()
+        self._places = [self._admission.estimator(name).hold(n) for name, n in self._images.items()]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        took_s = time.monotonic() - self._since_s
+        for (name, n), place in zip(self._images.items(), self._places, strict=True):
+            estimator = self._admission.estimator(name)
+            estimator.release(n)
+            estimator.learn(place, took_s, self._timeout_s, kind)
+        self._admission.note_end()

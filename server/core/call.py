@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -27,8 +27,12 @@ from server.versions.manager import Servable
 M = TypeVar("M", bound=Message)
 
 
+NO_DEADLINE = contextlib.nullcontext()
+
+
 def new_id() -> str:
-    return uuid.uuid4().hex
+    """As unique as a random UUID. It is no secret, so that it need not come from the kernel."""
+    return f"{random.getrandbits(128):032x}"
 
 
 class ClientLeft(Exception):
@@ -71,19 +75,20 @@ class Call:
         """Seconds until the deadline, at least 0; None without a deadline."""
         return None if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
 
-    @contextlib.asynccontextmanager
-    async def within_deadline(self) -> AsyncIterator[None]:
+    def within_deadline(self) -> contextlib.AbstractAsyncContextManager[None]:
         """
         Raises:
             DeadlineExceeded: the block did not end in time.
         """
+        return NO_DEADLINE if self.deadline_s is None else self._within(self.deadline_s)
+
+    @contextlib.asynccontextmanager
+    async def _within(self, deadline_s: float) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self.remaining_s()):
                 yield
         except TimeoutError as error:
-            if self.deadline_s is None:  # a time-out of the block's own
-                raise
-            timeout_s = self.deadline_s - self.arrived_s
+            timeout_s = deadline_s - self.arrived_s
             raise DeadlineExceeded(f"no answer within {timeout_s:.3f} s") from error
 
     def read(self, raw: bytes, kind: type[M]) -> M:
@@ -106,11 +111,16 @@ class Call:
         if is_request_id(request_id):
             self.request_id = request_id
 
-    @contextlib.contextmanager
-    def traced(self, name: str, **facts: str | int) -> Iterator[tracing.Span]:
+    def traced(
+        self, name: str, **facts: str | int
+    ) -> contextlib.AbstractContextManager[tracing.Span]:
         """The span of this call, under that of the client."""
+        self.is_traced = True
+        return self._recorded(name, **facts) if tracing.is_set_up() else tracing.NO_SPAN
+
+    @contextlib.contextmanager
+    def _recorded(self, name: str, **facts: str | int) -> Iterator[tracing.Span]:
         with tracing.span(name, request_id=self.request_id, **facts) as span:
-            self.is_traced = True
             self.trace_id = tracing.trace_id()
             yield span
 

@@ -21,23 +21,16 @@ def to_response(classification: Classification, outcome: Outcome) -> pb.Classify
     assert classification.servable
     request, servable = classification.request, classification.servable
     loaded, prepared, inference = servable.loaded, outcome.prepared, outcome.inference
-    facts, image = loaded.facts, prepared.image
+    image = prepared.image
     if not math.isfinite(outcome.probabilities.sum()):
         raise InferenceFailed(f"{servable.folder} returned scores that are not numbers")
     top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
-    best = best_classes(outcome.probabilities, facts.labels, top_k)
-    return pb.ClassifyResponse(
+    best = best_classes(outcome.probabilities, loaded.labels, top_k)
+    response = pb.ClassifyResponse(
         classes=[candidate for candidate in best if candidate.score >= request.min_score],
         model=servable.model,
         version=servable.version,
-        served=pb.Served(
-            runtime=loaded.runtime,
-            precision=facts.manifest.precision,
-            device=loaded.device,
-            weights=facts.manifest.weights.source,
-            manifest_digest=facts.manifest_digest,
-            batch_size=inference.batch_size,
-        ),
+        served=loaded.served,
         timing=pb.Timing(
             decode_us=prepared.decode_us,
             preprocess_us=prepared.preprocess_us,
@@ -54,6 +47,8 @@ def to_response(classification: Classification, outcome: Outcome) -> pb.Classify
         ),
         request_id=classification.request_id,
     )
+    response.served.batch_size = inference.batch_size
+    return response
 
 
 # ---------------------------------------------------------------- the access log

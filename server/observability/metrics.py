@@ -6,6 +6,7 @@ import math
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
 
@@ -90,15 +91,20 @@ class Metrics:
         )
         for collector in (ProcessCollector, GCCollector, PlatformCollector):
             collector(registry=self._instruments)
+        # Finding the series of some labels takes longer than counting in it.
+        self._requests_of = cache(self._requests.labels)
+        self._image_bytes_of = cache(self._image_bytes.labels)
+        self._stages_of = cache(self._stages.labels)
+        self._batch_size_of = cache(self._batch_size.labels)
 
     def answered(self, transport: str, response: pb.ClassifyResponse, image_bytes: int) -> None:
         self._count(transport, response.model, "OK", image_bytes)
-        self._batch_size.labels(response.model).observe(response.served.batch_size)
+        self._batch_size_of(response.model).observe(response.served.batch_size)
         timing = response.timing
         measured = [stage for stage in STAGES_WITHIN_INFER if timing.HasField(f"{stage}_us")]
         for stage in (*STAGES, *measured):
             seconds = getattr(timing, f"{stage}_us") / 1e6
-            self._stages.labels(response.model, stage).observe(seconds)
+            self._stages_of(response.model, stage).observe(seconds)
 
     def refused(self, transport: str, model: str, reason: str, image_bytes: int = 0) -> None:
         """`model` is empty if the client named none, or one that does not exist."""
@@ -109,8 +115,8 @@ class Metrics:
         self._unread.labels(int(status)).inc()
 
     def _count(self, transport: str, model: str, reason: str, image_bytes: int) -> None:
-        self._requests.labels(transport, model, reason).inc()
-        self._image_bytes.labels(transport, model).inc(image_bytes)
+        self._requests_of(transport, model, reason).inc()
+        self._image_bytes_of(transport, model).inc(image_bytes)
 
     def collect(self) -> list[Metric]:
         """Everything counted so far. Takes milliseconds: call it in a thread."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ def _traceparent() -> str:
 
 
 class Span:
-    """A step while it lasts; costs nothing where nobody traces."""
+    """A step while it lasts; an empty one where nobody traces."""
 
     def __init__(self, recording: Any = None) -> None:
         self._recording = recording
@@ -104,15 +104,20 @@ class Span:
             self._recording.set_status(StatusCode.ERROR)
 
 
-NO_SPAN = Span()
+NO_SPAN = nullcontext(Span())
+
+
+def is_set_up() -> bool:
+    return _tracer is not None
+
+
+def span(name: str, **facts: str | int) -> AbstractContextManager[Span]:
+    """A step; the outermost one of a task is the request, under the client's span."""
+    return recorded_span(_tracer, name, facts) if _tracer else NO_SPAN
 
 
 @contextmanager
-def span(name: str, **facts: str | int) -> Iterator[Span]:
-    """A step; the outermost one of a task is the request, under the client's span."""
-    if _tracer is None:
-        yield NO_SPAN
-        return
+def recorded_span(tracer: Tracer, name: str, facts: Mapping[str, str | int]) -> Iterator[Span]:
     from opentelemetry.trace import SpanKind, get_current_span
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -121,7 +126,7 @@ def span(name: str, **facts: str | int) -> Iterator[Span]:
     else:
         context = TraceContextTextMapPropagator().extract(_client_headers.get())
         kind = SpanKind.SERVER
-    with _tracer.start_as_current_span(name, context, kind, record_exception=False) as recording:
+    with tracer.start_as_current_span(name, context, kind, record_exception=False) as recording:
         step = Span(recording)
         step.note(**facts)
         try:

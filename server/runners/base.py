@@ -7,7 +7,9 @@ repository, such as `resnet152.v3`. Every runner passes the same tests
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +51,22 @@ class LoadedModel:
     facts: pb.Model  # from config.pbtxt, parameters["convoy.v1.Model"]
     runtime: str  # "onnxruntime", "triton onnxruntime"
     device: str  # "cpu" or "gpu"
+
+    @cached_property
+    def labels(self) -> Sequence[pb.Label]:
+        """A list: a repeated field would make a new object each time that one is read."""
+        return list(self.facts.labels)
+
+    @cached_property
+    def served(self) -> pb.Served:
+        """What all answers of the version say of their origin."""
+        return pb.Served(
+            runtime=self.runtime,
+            precision=self.facts.manifest.precision,
+            device=self.device,
+            weights=self.facts.manifest.weights.source,
+            manifest_digest=self.facts.manifest_digest,
+        )
 
 
 @dataclass(frozen=True)

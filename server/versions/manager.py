@@ -149,6 +149,9 @@ class VersionManager:
     def names(self) -> set[str]:
         return set(self._models)
 
+    def has_model(self, name: str) -> bool:
+        return name in self._models
+
     def has_started(self) -> bool:
         """Whether each version of the first poll has been proven or has failed."""
         return self._started
@@ -159,6 +162,10 @@ class VersionManager:
 
     def proven(self, name: str) -> set[int]:
         return {number for number, version in self.versions(name).items() if version.is_ready()}
+
+    def is_proven(self, name: str, number: int) -> bool:
+        version = self.versions(name).get(number)
+        return version is not None and version.is_ready()
 
     def present(self, name: str) -> set[int]:
         """The numbers in the repository at the last poll."""

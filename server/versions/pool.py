@@ -95,7 +95,10 @@ class Pool:
     def default(self, name: str) -> int | None:
         """The number of the version that answers when none is named; None: there is none."""
         number = self._defaults.get(name)
-        return number if number in self._proven(name, self._reachable()) else None
+        if number is None:
+            return None
+        managers = self._reachable()
+        return number if any(manager.is_proven(name, number) for manager in managers) else None
 
     def _move_default(self, name: str) -> None:
         """Up once all have decided; down only from what is withdrawn, or proven nowhere."""
@@ -120,7 +123,7 @@ class Pool:
     # ------------------------------------------------------------ what requests ask
 
     def has_model(self, name: str) -> bool:
-        return any(name in manager.names() for manager in self._managers.values())
+        return any(manager.has_model(name) for manager in self._managers.values())
 
     def has_version(self, name: str, version: str) -> bool:
         return version.isdecimal() and int(version) in self._numbers(name)
