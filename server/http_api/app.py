@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.core.service import Service
 from server.http_api.docs_page import docs_routes
@@ -28,20 +28,28 @@ class ModelName(StringConvertor):
 register_url_convertor("model", ModelName())
 
 
-def create_app(
-    service: Service, settings: Settings, more_routes: Sequence[Route] = ()
-) -> Starlette:
+class Routes:
+    """Starlette's router alone: what Starlette puts around it, `CallMiddleware` does."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        # A redirection would repeat the host that the client claims to have asked.
+        self._router = Router(routes, redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # without an application the router would answer by itself
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            response = handle_http_exception(Request(scope), error)
+            await response(scope, receive, send)
+
+
+def create_app(service: Service, settings: Settings, more_routes: Sequence[Route] = ()) -> ASGIApp:
     """The application that clients see; `more_routes` are those of another contract."""
-    app = Starlette(
-        routes=[
-            *Endpoints(service, settings).routes(),
-            *probe_routes(service),
-            *docs_routes(service.pool, needs_key=service.keys is not None),
-            *more_routes,
-        ],
-        middleware=[Middleware(CallMiddleware, service=service)],
-        exception_handlers={HTTPException: handle_http_exception},
-    )
-    # A redirection would repeat the host that the client claims to have asked.
-    app.router.redirect_slashes = False
-    return app
+    routes = [
+        *Endpoints(service, settings).routes(),
+        *probe_routes(service),
+        *docs_routes(service.pool, needs_key=service.keys is not None),
+        *more_routes,
+    ]
+    return CallMiddleware(Routes(routes), service)

@@ -232,6 +232,8 @@ def parse_query(query: QueryParams, allowed: Iterable[str]) -> pb.ClassifyReques
     Raises:
         MalformedRequest: a parameter is unknown, given twice, or of the wrong type.
     """
+    if not query:
+        return pb.ClassifyRequest()
     check_query(query, allowed)
     try:
         return json_format.ParseDict(dict(query), pb.ClassifyRequest())

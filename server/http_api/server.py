@@ -160,6 +160,8 @@ class BoundedProtocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state)
         self.conn = StrictConnection(settings.max_header_bytes)
+        self._departure: asyncio.Future[None] = self.loop.create_future()
+        self.app_state = {**app_state, "departure": self._watch_departure}
         self._settings = settings
         self._note_refusal = note_refusal
         self._waits_for = ""  # "headers", "body" or nothing
@@ -198,6 +200,7 @@ class BoundedProtocol(H11Protocol):
         self._stop_waiting()
         self.resume_writing()
         super().connection_lost(exc)
+        self._note_departure()
 
     # ------------------------------------------------------------ time-outs
 
@@ -269,12 +272,25 @@ class BoundedProtocol(H11Protocol):
         if self.cycle:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
+        self._note_departure()
         if self.transport.can_write_eof():
             # Closing with unread bytes would reset the connection and lose the answer.
             self.transport.write_eof()
         else:
             self.transport.close()
         self._abort_soon()
+
+    def _watch_departure(self) -> asyncio.Future[None]:
+        """Done when the client has left; an application that works need not wait for messages too.
+
+        Reads on: uvicorn pauses after a large piece of a body, and would not notice the end.
+        """
+        self.flow.resume_reading()
+        return self._departure
+
+    def _note_departure(self) -> None:
+        if not self._departure.done():
+            self._departure.set_result(None)
 
     def _answer(self, status: HTTPStatus, detail: str) -> None:
         self._note_refusal(status)

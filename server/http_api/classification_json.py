@@ -1,0 +1,86 @@
+"""ClassifyResponse as JSON, written field by field.
+
+protobuf's own writer asks the message for its description again with each answer, and takes ten
+times as long. Its result is the same.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from convoy.v1 import classifier_pb2 as pb
+
+FLOAT = struct.Struct("f")
+# Decimal digits that every float has, and that each is told apart by.
+MIN_DIGITS, MAX_DIGITS = 6, 9
+
+
+def response_to_dict(response: pb.ClassifyResponse) -> dict[str, Any]:
+    """In snake_case and with all fields, but those that are messages or optional and not set."""
+    members: dict[str, Any] = {
+        "classes": [class_to_dict(candidate) for candidate in response.classes],
+        "model": response.model,
+        "version": response.version,
+        "request_id": response.request_id,
+    }
+    if response.HasField("served"):
+        members["served"] = served_to_dict(response.served)
+    if response.HasField("timing"):
+        members["timing"] = timing_to_dict(response.timing)
+    if response.HasField("image"):
+        members["image"] = image_to_dict(response.image)
+    return members
+
+
+def class_to_dict(candidate: pb.Class) -> dict[str, Any]:
+    return {
+        "label": candidate.label,
+        "score": shortest(candidate.score),
+        "index": candidate.index,
+        "id": candidate.id,
+    }
+
+
+def served_to_dict(served: pb.Served) -> dict[str, Any]:
+    return {
+        "runtime": served.runtime,
+        "precision": served.precision,
+        "device": served.device,
+        "weights": served.weights,
+        "manifest_digest": served.manifest_digest,
+        "batch_size": served.batch_size,
+    }
+
+
+def timing_to_dict(timing: pb.Timing) -> dict[str, Any]:
+    members = {
+        "decode_us": timing.decode_us,
+        "preprocess_us": timing.preprocess_us,
+        "infer_us": timing.infer_us,
+        "total_us": timing.total_us,
+    }
+    if timing.HasField("queue_us"):
+        members["queue_us"] = timing.queue_us
+    if timing.HasField("compute_us"):
+        members["compute_us"] = timing.compute_us
+    return members
+
+
+def image_to_dict(image: pb.ImageFacts) -> dict[str, Any]:
+    return {
+        "width": image.width,
+        "height": image.height,
+        "format": image.format,
+        "exif_applied": image.exif_applied,
+    }
+
+
+def shortest(score: float) -> float:
+    """The number with the fewest digits that is this float of 32 bits."""
+    packed = FLOAT.pack(score)
+    for digits in range(MIN_DIGITS, MAX_DIGITS):
+        rounded = float(f"{score:.{digits}g}")
+        if FLOAT.pack(rounded) == packed:
+            return rounded
+    return float(f"{score:.{MAX_DIGITS}g}")
