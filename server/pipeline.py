@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -101,19 +102,18 @@ def best_classes(
     probabilities: npt.NDArray[np.float32], labels: Sequence[pb.Label], top_k: int
 ) -> list[pb.Class]:
     """The `top_k` best classes, in descending order; equal scores by index."""
-    order = order_of_best(probabilities, top_k)
-    best = zip(order.tolist(), probabilities[order].tolist(), strict=True)
     return [
         pb.Class(label=labels[index].name, score=score, index=index, id=labels[index].id)
-        for index, score in best
+        for index, score in best_scores(probabilities, top_k)
     ]
 
 
-def order_of_best(probabilities: npt.NDArray[np.float32], top_k: int) -> npt.NDArray[np.intp]:
-    """Of many classes, only those that are as good as the last of the best are sorted."""
+def best_scores(probabilities: npt.NDArray[np.float32], top_k: int) -> Sequence[tuple[int, float]]:
+    """Index and score. Few are sorted as Python's numbers; of many, those that can be the best."""
     n = len(probabilities)
     if n <= max(top_k, MANY_CLASSES):
-        return np.argsort(-probabilities, kind="stable")
+        return sorted(enumerate(probabilities.tolist()), key=itemgetter(1), reverse=True)[:top_k]
     worst = np.partition(probabilities, n - top_k)[n - top_k]
     (candidates,) = np.nonzero(probabilities >= worst)
-    return candidates[np.argsort(-probabilities[candidates], kind="stable")][:top_k]
+    scores = zip(candidates.tolist(), probabilities[candidates].tolist(), strict=True)
+    return sorted(scores, key=itemgetter(1), reverse=True)[:top_k]

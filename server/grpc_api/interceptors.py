@@ -99,12 +99,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self, handler: Handler, path: str
     ) -> Callable[[object, Context], Awaitable[Any]]:
         method: Any = handler.unary_unary
+        needs_key = not OPEN_METHODS.fullmatch(path)
 
         async def answer(_: object, context: Context) -> Any:
             call = self._service.begin("grpc", path)
             try:
                 with self._service.receive(call, ANSWERED):
-                    self._read_metadata(call, context)
+                    self._read_metadata(call, context, needs_key)
                     message = await next_message(context, handler, self._message_timeout_s)
                     if message is None:
                         raise MalformedRequest("the call has no message")
@@ -118,12 +119,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         self, handler: Handler, path: str
     ) -> Callable[[object, Context], AsyncIterator[Any]]:
         method: Any = handler.stream_stream
+        needs_key = not OPEN_METHODS.fullmatch(path)
 
         async def answer(_: object, context: Context) -> AsyncIterator[Any]:
             call = self._service.begin("grpc", path)
             try:
                 with self._service.receive(call, ANSWERED):
-                    self._read_metadata(call, context)
+                    self._read_metadata(call, context, needs_key)
                     requests = messages(context, handler, self._pause_timeout_s)
                     async for response in method(requests, CallContext(context, call)):
                         yield response
@@ -132,10 +134,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _read_metadata(self, call: Call, context: Context) -> None:
+    def _read_metadata(self, call: Call, context: Context, needs_key: bool) -> None:
         metadata = tuple(context.invocation_metadata() or ())
         call.trace_id = tracing.begin(dict(metadata))
-        if not OPEN_METHODS.fullmatch(call.path):
+        if needs_key:
             self._service.authenticate(call, authorization(metadata))
         call.set_timeout(context.time_remaining())
 

@@ -74,7 +74,7 @@ class ManagedVersion:
     number: int
     state: pb.State = pb.STATE_AVAILABLE
     reason: str = ""  # why it is not ready
-    loaded: LoadedModel | None = None  # set while it is READY, and only then
+    servable: Servable | None = None  # set while it is READY, and only then
     failures: int = 0
     retry_at_s: float = 0.0
     superseded_at_s: float | None = None
@@ -92,7 +92,7 @@ class ManagedVersion:
 
     def reset(self, reason: str) -> None:
         """It is no longer loaded."""
-        self.state, self.reason, self.loaded = pb.STATE_AVAILABLE, reason, None
+        self.state, self.reason, self.servable = pb.STATE_AVAILABLE, reason, None
 
 
 @dataclass
@@ -181,9 +181,7 @@ class VersionManager:
     def servable(self, name: str, number: int) -> Servable | None:
         """The version, if it is proven here."""
         version = self.versions(name).get(number)
-        if version is None or version.loaded is None:
-            return None
-        return Servable(self.runner, version.folder, version.model, str(number), version.loaded)
+        return version.servable if version else None
 
     def reloading(self, name: str, number: int | None) -> asyncio.Task[None] | None:
         """The update that reloads a version (None: any) which the runner lost, if there is one."""
@@ -195,7 +193,7 @@ class VersionManager:
     def note_loss(self, lost: Servable) -> None:
         """Called when a version that was resolved turned out not to be loaded any more."""
         for version in self._all_versions():
-            if version.loaded is lost.loaded:
+            if version.servable is lost:
                 self._mark_lost(version)
         self._defaults.tick()
 
@@ -293,14 +291,17 @@ class VersionManager:
             logger.exception("%s could not be tried", version.folder)
             await self._reject(version, f"{type(error).__name__}: {error}")
         else:
-            version.state, version.reason, version.loaded = pb.STATE_READY, "", loaded
+            version.state, version.reason = pb.STATE_READY, ""
+            version.servable = Servable(
+                self.runner, version.folder, version.model, str(version.number), loaded
+            )
             version.failures = 0
             version.superseded_at_s = None
             logger.info("%s is proven (%.1f s)", version.folder, time.monotonic() - started_s)
 
     async def _reject(self, version: ManagedVersion, reason: str) -> None:
         pause_s = min(INITIAL_BACKOFF_S * 2**version.failures, MAX_BACKOFF_S)
-        version.state, version.reason, version.loaded = pb.STATE_FAILED, reason, None
+        version.state, version.reason, version.servable = pb.STATE_FAILED, reason, None
         version.failures += 1
         version.retry_at_s = time.monotonic() + pause_s
         logger.error("%s is not served: %s (next try in %.0f s)", version.folder, reason, pause_s)

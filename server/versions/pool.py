@@ -249,7 +249,7 @@ class Pool:
         ]
         if not servables:
             return None
-        picked = min(servables, key=self._load)
+        picked = min(servables, key=self._load) if len(servables) > 1 else servables[0]
         self._last_turn[picked.runner.name] = next(self._turns)
         return picked
 
@@ -275,8 +275,8 @@ class Pool:
     def _message(self, name: str, number: int) -> pb.Model:
         version = self._version(name, number)
         message = pb.Model()
-        if version.loaded:
-            message.CopyFrom(version.loaded.facts)
+        if version.servable:
+            message.CopyFrom(version.servable.loaded.facts)
         message.name, message.version = name, str(number)
         message.state, message.state_reason = version.state, version.reason
         message.is_default = version.is_ready() and number == self.default(name)
