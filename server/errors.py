@@ -24,6 +24,18 @@ import grpc
 DOMAIN = "convoy.v1"
 
 
+MAX_QUOTED = 200  # characters of what a client sent, in an error or a line of the log
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
+
+
+def quote(text: str) -> str:
+    """For messages: in quotation marks, with escapes, and not too long."""
+    return repr(cut(text))
+
+
 class ServingError(Exception):
     """A request that cannot be answered; the message says what happened, the value, the remedy."""
 
@@ -37,7 +49,7 @@ class ServingError(Exception):
         # Seconds after which the same request may succeed; None: retrying is no use.
         self.retry_after_s = retry_after_s
         # Facts for programs, such as model="resnet152"; clients of both APIs receive them.
-        self.metadata = metadata
+        self.metadata = {name: cut(value) for name, value in metadata.items()}
 
 
 class MalformedRequest(ServingError):

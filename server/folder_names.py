@@ -7,3 +7,10 @@ import re
 # NAME.vN is served. The folders of builds and of withdrawn versions have a suffix: no match.
 FOLDER_NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]*)\.v(?P<version>[1-9][0-9]*)")
 STAGING_SUFFIX = ".staging"
+MAX_VERSION_DIGITS = 18  # Python refuses to read thousands
+
+
+def parse_version(text: str) -> int | None:
+    """The number of a version; None if the text is none."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_VERSION_DIGITS
+    return int(text) if is_number else None

@@ -18,8 +18,9 @@ from google.protobuf.message import DecodeError, Message
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import ByteReservation
+from server.core.bounds import Bounds, check_message, malformed
 from server.core.validation import is_request_id
-from server.errors import DeadlineExceeded, MalformedRequest, ServingError
+from server.errors import DeadlineExceeded, ServingError
 from server.observability import tracing
 from server.pipeline import PreparedImage
 from server.versions.manager import Servable
@@ -54,6 +55,7 @@ class Call:
     transport: str  # "grpc" or "http"
     path: str  # as the wire has it: /v1/models/lenet5:classify, /convoy.v1.ImageClassifier/Classify
     reservation: ByteReservation
+    bounds: Bounds
     # The gateway's own, until the headers or the message give one.
     request_id: str = field(default_factory=new_id)
     arrived_s: float = field(default_factory=time.monotonic)
@@ -91,19 +93,26 @@ class Call:
             timeout_s = deadline_s - self.arrived_s
             raise DeadlineExceeded(f"no answer within {timeout_s:.3f} s") from error
 
-    def read(self, raw: bytes, kind: type[M]) -> M:
-        """Reserves the bytes of a message, all of them, checks its size, and parses it.
+    def hold(self, raw: bytes) -> None:
+        """Reserves the bytes of a message, all of them, until the call ends.
 
         Raises:
             ImageTooLarge, Overloaded: it is too large, or the gateway holds too much already.
-            MalformedRequest: the bytes are no message of this kind.
         """
         self.reservation.check_size(len(raw))
         self.reservation.add(len(raw))
+
+    def read(self, raw: bytes, kind: type[M]) -> M:
+        """Checks what a message holds, and then parses it.
+
+        Raises:
+            MalformedRequest: it holds too much, or the bytes are no message of this kind.
+        """
+        check_message(raw, kind, self.bounds)
         try:
             return kind.FromString(raw)
         except DecodeError as error:
-            raise MalformedRequest("the bytes are not a valid message of this method") from error
+            raise malformed() from error
 
     def identify(self, model: str, request_id: str) -> None:
         """Takes over what the message says; an invalid id is reported under the gateway's own."""
@@ -131,6 +140,7 @@ class Call:
             self.transport,
             self.path,
             reservation,
+            self.bounds,
             deadline_s=self.deadline_s,
             client=self.client,
             trace_id=self.trace_id,

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
-from server.core.call import Call, Classification, new_id
+from server.core.call import Call, Classification
 from server.core.keys import Keys
 from server.core.responses import to_response
 from server.core.validation import check_request
@@ -61,8 +61,8 @@ class Classifier:
         Raises:
             ShuttingDown, Overloaded: the batch as a whole is refused.
         """
-        for request in requests:
-            call.add(request, new_id())
+        for index, request in enumerate(requests):
+            call.add(request, f"{call.request_id}-{index}")
         images = call.classifications
         with call.traced("classify_batch", requests=len(images)), self._admitted(call):
             for image in images[1:]:  # the transport has charged for one

@@ -16,7 +16,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
-from server.errors import AuthRequired, Forbidden, RateLimited, StartFailed
+from server.errors import AuthRequired, Forbidden, RateLimited, StartFailed, cut
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Key:
             Forbidden: the key is for other models.
         """
         if self.entry.models is not None and model not in self.entry.models:
-            raise Forbidden(f"{self.name} may not use the model {model}", model=model)
+            raise Forbidden(f"{self.name} may not use the model {cut(model)}", model=model)
 
 
 class Keys:

@@ -7,7 +7,7 @@ import time
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.call import Call, Classification
-from server.errors import InferenceFailed, ServingError
+from server.errors import InferenceFailed, ServingError, cut
 from server.pipeline import Outcome, best_classes
 
 DEFAULT_TOP_K = 5
@@ -58,8 +58,8 @@ def call_fields(call: Call, outcome: str) -> dict[str, object]:
     """The fields of the line of a call that ended before its message was read."""
     fields = {
         **common_fields(call, call.request_id, outcome, time.monotonic() - call.arrived_s),
-        "path": call.path,
-        "model": call.model,
+        "path": cut(call.path),
+        "model": cut(call.model),
     }
     return without_empty(fields)
 
@@ -67,16 +67,31 @@ def call_fields(call: Call, outcome: str) -> dict[str, object]:
 def classification_fields(
     call: Call, classification: Classification, outcome: str
 ) -> dict[str, object]:
-    """The fields of the one line for each image."""
+    """The fields of the line of a call that has one image."""
     elapsed_s = (classification.ended_s or time.monotonic()) - classification.began_s
     fields = {
         **common_fields(call, classification.request_id, outcome, elapsed_s),
-        "model": classification.request.model,
+        "model": cut(classification.request.model),
         "image_bytes": len(classification.content),
     }
     if classification.result and not isinstance(classification.result, ServingError):
         fields |= response_fields(classification.result)
     return without_empty(fields)
+
+
+def batch_fields(call: Call, outcome: str, n_failed: int) -> dict[str, object]:
+    """The fields of the line of a call that has several images."""
+    images = call.classifications
+    models = {image.request.model for image in images}
+    return without_empty(
+        {
+            **common_fields(call, call.request_id, outcome, time.monotonic() - call.arrived_s),
+            "model": cut(", ".join(sorted(models))),
+            "images": len(images),
+            "failed": n_failed,
+            "image_bytes": sum(len(image.content) for image in images),
+        }
+    )
 
 
 def common_fields(call: Call, request_id: str, outcome: str, elapsed_s: float) -> dict[str, object]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
+from server.core.bounds import Bounds
 from server.core.call import Call, Classification, ClientLeft, Unimplemented
 from server.core.classifier import Classifier, internal_error
 from server.core.keys import Keys
-from server.core.responses import call_fields, classification_fields
+from server.core.responses import batch_fields, call_fields, classification_fields
 from server.core.rpc_status import to_item_result
 from server.core.validation import check_batch_size
 from server.errors import ServingError
@@ -24,6 +25,8 @@ from server.tasks import cancel_and_wait
 from server.versions.pool import Pool
 
 logger = logging.getLogger(__name__)
+
+OK = "OK"  # the outcome of what was answered
 
 # Requests of one stream that are worked on side by side; the next is read when the first is done.
 STREAM_WINDOW = 16
@@ -49,6 +52,7 @@ class Service:
         self.keys = Keys(settings.api_keys) if settings.api_keys else None
         self._settings = settings
         self._classifier = Classifier(pool, pipeline, self.admission, self.keys)
+        self._bounds = Bounds.for_batches(settings.max_batch_requests)
         self._is_leaving = False
 
     # ------------------------------------------------------------ readiness
@@ -63,7 +67,8 @@ class Service:
     # ------------------------------------------------------------ calls
 
     def begin(self, transport: str, path: str) -> Call:
-        return Call(transport, path, self.admission.reserve(self._settings.max_request_bytes))
+        reservation = self.admission.reserve(self._settings.max_request_bytes)
+        return Call(transport, path, reservation, self._bounds)
 
     def receive(self, call: Call, answered: tuple[type[Exception], ...] = ()) -> Receiving:
         """Around all that is done for a call: counts, logs and releases, however it ends.
@@ -130,6 +135,7 @@ class Service:
         call = self.next_message(stream)
         try:
             with self.receive(call):
+                call.hold(raw)
                 self.charge(call)
                 request = call.read(raw, pb.ClassifyRequest)
                 response = await self._classifier.classify(call, request)
@@ -152,23 +158,35 @@ class Service:
     # ------------------------------------------------------------ accounting
 
     def account(self, call: Call, outcome: str, message: str) -> None:
-        """One count and one line in the log for each image, or for the call that has none."""
-        for image in call.classifications:
-            if isinstance(image.result, pb.ClassifyResponse):
-                self.metrics.answered(call.transport, image.result, len(image.content))
-                logger.info("classified", extra=classification_fields(call, image, "OK"))
-            elif isinstance(image.result, ServingError):
-                self._log_refusal(call, image, image.result.reason, image.result.message)
-            else:
-                self._log_refusal(call, image, outcome, message)
+        """One count for each image, and one line in the log, whatever the call held."""
+        ends = [self._count(call, image, outcome, message) for image in call.classifications]
+        if len(ends) == 1:
+            ((reason, text),) = ends
+            fields = classification_fields(call, call.classifications[0], reason)
+            logger.info("%s", text, extra=fields)
+        elif ends:
+            failures = [(reason, text) for reason, text in ends if reason != OK]
+            reason, text = failures[0] if failures else ends[0]
+            if failures:
+                text = f"{len(failures)} of {len(ends)} images failed; the first: {text}"
+            logger.info("%s", text, extra=batch_fields(call, reason, len(failures)))
         is_left = outcome == "CANCELLED" and call.has_messages  # they are accounted for
         if outcome and not call.classifications and not is_left:
             self._log_early_failure(call, outcome, message)
 
-    def _log_refusal(self, call: Call, image: Classification, reason: str, message: str) -> None:
+    def _count(
+        self, call: Call, image: Classification, outcome: str, message: str
+    ) -> tuple[str, str]:
+        """Returns its outcome and its message; without a result, those of its call."""
+        result = image.result
+        if isinstance(result, pb.ClassifyResponse):
+            self.metrics.answered(call.transport, result, len(image.content))
+            return OK, "classified"
+        if isinstance(result, ServingError):
+            outcome, message = result.reason, result.message
         name = self._classifier.known_name(image.request.model)
-        self.metrics.refused(call.transport, name, reason, len(image.content))
-        logger.info("%s", message, extra=classification_fields(call, image, reason))
+        self.metrics.refused(call.transport, name, outcome, len(image.content))
+        return outcome, message
 
     def _log_early_failure(self, call: Call, reason: str, message: str) -> None:
         if not call.is_traced:

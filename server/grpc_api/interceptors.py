@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.core.call import Call, Unimplemented
 from server.core.rpc_status import pack, to_status
 from server.core.service import Service
-from server.errors import DeadlineExceeded, MalformedRequest, ServingError
+from server.errors import DeadlineExceeded, MalformedRequest, ServingError, cut
 from server.observability import tracing
 
 # From the start of a call to the end of its message: an image of 16 MB at 2.2 Mbit/s.
@@ -93,7 +93,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(
                 self.wrap_stream(handler, path), None, handler.response_serializer
             )
-        return handler  # health's Watch
+        return grpc.stream_stream_rpc_method_handler(
+            self.wrap_watch(handler, path), None, handler.response_serializer
+        )
 
     def wrap_unary(
         self, handler: Handler, path: str
@@ -106,10 +108,28 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             try:
                 with self._service.receive(call, ANSWERED):
                     self._read_metadata(call, context, needs_key)
-                    message = await next_message(context, handler, self._message_timeout_s)
-                    if message is None:
-                        raise MalformedRequest("the call has no message")
-                    return await method(message, CallContext(context, call))
+                    request = await self._only_message(context, handler, call)
+                    return await method(request, CallContext(context, call))
+            except (ServingError, Unimplemented) as error:
+                await abort_with(context, call, error)
+
+        return answer
+
+    def wrap_watch(
+        self, handler: Handler, path: str
+    ) -> Callable[[object, Context], Awaitable[None]]:
+        """Of health: one message, whose answers the method itself writes."""
+        method: Any = handler.unary_stream
+        needs_key = not OPEN_METHODS.fullmatch(path)
+
+        async def answer(_: object, context: Context) -> None:
+            call = self._service.begin("grpc", path)
+            call.has_messages = True  # that a client stops watching is no failure
+            try:
+                with self._service.receive(call, ANSWERED):
+                    self._read_metadata(call, context, needs_key)
+                    request = await self._only_message(context, handler, call)
+                    await method(request, CallContext(context, call))
             except (ServingError, Unimplemented) as error:
                 await abort_with(context, call, error)
 
@@ -126,13 +146,25 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             try:
                 with self._service.receive(call, ANSWERED):
                     self._read_metadata(call, context, needs_key)
-                    requests = messages(context, handler, self._pause_timeout_s)
+                    requests = messages(context, handler, call, self._pause_timeout_s)
                     async for response in method(requests, CallContext(context, call)):
                         yield response
             except (ServingError, Unimplemented) as error:
                 await abort_with(context, call, error)
 
         return answer
+
+    async def _only_message(self, context: Context, handler: Handler, call: Call) -> Any:
+        """
+        Raises:
+            DeadlineExceeded, MalformedRequest, ImageTooLarge, Overloaded: it does not come in
+                time, is not valid, or there is no room for it.
+        """
+        message = await next_message(context, self._message_timeout_s)
+        if message is None:
+            raise MalformedRequest("the call has no message")
+        call.hold(message)
+        return to_request(message, handler, call)
 
     def _read_metadata(self, call: Call, context: Context, needs_key: bool) -> None:
         metadata = tuple(context.invocation_metadata() or ())
@@ -142,29 +174,46 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         call.set_timeout(context.time_remaining())
 
 
-async def messages(context: Context, handler: Handler, timeout_s: float) -> AsyncIterator[Any]:
-    while (message := await next_message(context, handler, timeout_s)) is not None:
-        yield message
+async def messages(
+    context: Context, handler: Handler, call: Call, timeout_s: float
+) -> AsyncIterator[Any]:
+    """Of our own methods each raw message becomes a call, which holds its bytes."""
+    while (message := await next_message(context, timeout_s)) is not None:
+        if handler.request_deserializer is None:
+            yield message
+        else:
+            call.hold(message)
+            yield to_request(message, handler, call)
+            call.reservation.release()
 
 
-async def next_message(context: Context, handler: Handler, timeout_s: float) -> Any | None:
-    """As the handler wants it: our own methods take it raw. None: there are no more.
+async def next_message(context: Context, timeout_s: float) -> bytes | None:
+    """None: there are no more.
 
     gRPC's iterator over messages would be a generator for each call, which the event loop has to
     close in a task of its own.
 
     Raises:
-        DeadlineExceeded, MalformedRequest: it does not come in time, or cannot be parsed.
+        DeadlineExceeded: it does not come in time.
     """
-    deserialize: Any = handler.request_deserializer or bytes
     try:
         async with asyncio.timeout(timeout_s):
             message = await context.read()
-        return None if message is grpc.aio.EOF else deserialize(message)
     except TimeoutError as error:
         raise DeadlineExceeded(f"no whole message came within {timeout_s:g} s") from error
-    except DecodeError as error:
-        raise MalformedRequest("the bytes are not a valid message of this method") from error
+    return None if message is grpc.aio.EOF else bytes(message)
+
+
+def to_request(message: bytes, handler: Handler, call: Call) -> Any:
+    """As the handler wants it: our own methods take it raw, and read it themselves.
+
+    Raises:
+        MalformedRequest: it holds too much, or cannot be parsed.
+    """
+    if handler.request_deserializer is None:
+        return message
+    kind: type[Message] = handler.request_deserializer.__self__  # type: ignore[attr-defined]
+    return call.read(message, kind)
 
 
 def authorization(metadata: tuple[tuple[str, str | bytes], ...]) -> str | None:
@@ -188,7 +237,7 @@ async def abort_with(context: Context, call: Call, error: ServingError | Unimple
 
 
 async def refuse_method(requests: object, context: CallContext) -> AsyncIterator[Any]:
-    raise Unimplemented(f"there is no method {context.call.path}")
+    raise Unimplemented(f"there is no method {cut(context.call.path)}")
     yield
 
 

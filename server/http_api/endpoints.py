@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from convoy.v1 import classifier_pb2 as pb
+from server.core.bounds import check_string
 from server.core.rpc_status import to_item_result
 from server.core.service import Service
 from server.http_api.classification_json import response_to_dict
@@ -70,6 +71,7 @@ class Endpoints:
     async def get_model(self, request: Request) -> Response:
         call = call_of(request)
         call.model = request.path_params["model"]
+        check_string("model", call.model)
         check_query(request.query_params, ["version"])
         version = request.query_params.get("version", "")
         return await json_response(self._service.pool.describe(call.model, version))

@@ -17,7 +17,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.core.call import Call, ClientLeft, Unimplemented
 from server.core.service import Service
 from server.core.validation import MAX_REQUEST_ID_LENGTH
-from server.errors import MalformedRequest, ServingError
+from server.errors import MalformedRequest, ServingError, quote
 from server.http_api.problems import to_response
 from server.observability import tracing
 
@@ -130,7 +130,7 @@ def parse_timeout(headers: Headers) -> float | None:
     except ValueError:
         timeout_s = math.nan
     if not 0 < timeout_s < math.inf:
-        raise MalformedRequest(f"X-Request-Timeout-Ms is {text!r}, must be a number above 0")
+        raise MalformedRequest(f"X-Request-Timeout-Ms is {quote(text)}, must be a number above 0")
     return timeout_s
 
 

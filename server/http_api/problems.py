@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from server.core.call import Call, ClientLeft, Unimplemented
-from server.errors import GRPC_STATUS, HTTP_STATUS, AuthRequired, ServingError
+from server.errors import GRPC_STATUS, HTTP_STATUS, AuthRequired, ServingError, cut
 
 CLIENT_CLOSED_REQUEST = 499
 # What the server answers to what it does not read as a request: the contract's code and reason.
@@ -34,7 +34,7 @@ class NoRoute(Unimplemented):
     """No route has this path (404), or it has another method (405)."""
 
     def __init__(self, request: Request, error: HTTPException) -> None:
-        super().__init__(f"{request.method} {request.url.path}: {error.detail}")
+        super().__init__(f"{cut(request.method)} {cut(request.url.path)}: {error.detail}")
         self.status = error.status_code
         self.headers = error.headers or {}
 

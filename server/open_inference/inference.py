@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from convoy.v1 import classifier_pb2 as pb
 from server.core.call import Call, Classification
 from server.core.validation import check_request_id
-from server.errors import MalformedRequest, ServingError
+from server.errors import MalformedRequest, ServingError, cut
 from server.open_inference.tensors import (
     Tensor,
     check_parameters,
@@ -166,6 +166,6 @@ def whole_number(parameters: Mapping[str, Any], name: str, *, at_least: int) -> 
     value = getattr(parameters[name], kind)
     if kind not in ("int64_param", "uint64_param") or value < at_least:
         raise MalformedRequest(
-            f"{name} is {value!r}, must be a whole number, at least {at_least}", field=name
+            f"{name} is {cut(repr(value))}, must be a whole number, at least {at_least}", field=name
         )
     return min(int(value), MAX_INT32)

@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from server.core.bounds import check_string
 from server.core.call import Call
 from server.core.service import Service
-from server.errors import MalformedRequest
+from server.errors import MalformedRequest, quote
 from server.http_api.middleware import call_of, cancel_on_disconnect
 from server.http_api.requests import read_body
 from server.open_inference import metadata
@@ -111,8 +112,9 @@ class RestApi:
         )
 
     async def repository_index(self, request: Request) -> Response:
-        content = await read_inflated(request, call_of(request))
-        index = validate(IndexRequest, content or b"{}")
+        call = call_of(request)
+        content = await read_inflated(request, call)
+        index = validate(IndexRequest, content or b"{}", call.bounds)
         models = metadata.repository_index(self._service.pool, only_ready=index.ready)
         return JSONResponse(models)
 
@@ -123,8 +125,15 @@ def model_routes(path: str, endpoint: Endpoint, method: str = "GET") -> Iterator
 
 
 def path_model(request: Request) -> tuple[str, str]:
-    """Name and version; empty where the path has none."""
-    return request.path_params.get("model", ""), request.path_params.get("version", "")
+    """Name and version; empty where the path has none.
+
+    Raises:
+        MalformedRequest: one of them is too long.
+    """
+    model, version = (request.path_params.get(name, "") for name in ("model", "version"))
+    check_string("model", model)
+    check_string("version", version)
+    return model, version
 
 
 def refused_routes() -> Iterator[Route]:
@@ -160,7 +169,9 @@ async def read_message(request: Request, call: Call) -> Any:
     async with call.within_deadline():
         content = await read_inflated(request, call)
         length = request.headers.get(HEADER_LENGTH)
-        message = await run_in_thread_if_large(len(content), parse_infer_request, content, length)
+        message = await run_in_thread_if_large(
+            len(content), parse_infer_request, content, length, call.bounds
+        )
     message.id = message.id or request.headers.get("x-request-id", "")
     message.model_name, message.model_version = path_model(request)
     return message
@@ -177,7 +188,9 @@ async def read_inflated(request: Request, call: Call) -> bytes:
     if encoding == "identity":
         return content
     if encoding not in ("gzip", "deflate"):
-        raise MalformedRequest(f"the content-encoding is {encoding!r}, must be gzip or deflate")
+        raise MalformedRequest(
+            f"the content-encoding is {quote(encoding)}, must be gzip or deflate"
+        )
     return await inflate(content, call)
 
 

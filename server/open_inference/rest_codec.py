@@ -9,14 +9,15 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 from tritonclient.grpc import service_pb2
 
-from server.errors import MalformedRequest
-from server.http_api.requests import check_json_values
+from server.core.bounds import Bounds, check_json
+from server.errors import MalformedRequest, cut, quote
 from server.open_inference.inference import Answer
 from server.open_inference.tensors import INPUT, OUTPUTS, check_content_type, decode
 
 M = TypeVar("M", bound=BaseModel)
 
 HEADER_LENGTH = "inference-header-content-length"
+MAX_DIGITS = 18
 
 # ---------------------------------------------------------------- requests
 
@@ -50,7 +51,7 @@ class IndexRequest(BaseModel):
     ready: bool = False
 
 
-def parse_infer_request(content: bytes, header_length: str | None) -> Any:
+def parse_infer_request(content: bytes, header_length: str | None, bounds: Bounds) -> Any:
     """
     Raises:
         MalformedRequest: the body is not a valid inference request.
@@ -58,7 +59,7 @@ def parse_infer_request(content: bytes, header_length: str | None) -> Any:
     length = parse_length(header_length, len(content))
     if length == 0:
         return image_message(content)
-    request = validate(InferRequest, content[:length])
+    request = validate(InferRequest, content[:length], bounds)
     message = service_pb2.ModelInferRequest(id=request.id)
     set_parameters(message.parameters, request)
     for output in request.outputs:
@@ -75,10 +76,10 @@ def parse_length(text: str | None, n_bytes: int) -> int:
     """The number of bytes of JSON at the beginning of the body."""
     if text is None:
         return n_bytes
-    if not (text.isdecimal() and int(text) <= n_bytes):
+    if not (text.isdecimal() and len(text) <= MAX_DIGITS and int(text) <= n_bytes):
         raise MalformedRequest(
-            f"Inference-Header-Content-Length is {text!r}, must be a number of bytes, at most the "
-            f"{n_bytes} of the body"
+            f"Inference-Header-Content-Length is {quote(text)}, must be a number of bytes, at "
+            f"most the {n_bytes} of the body"
         )
     return int(text)
 
@@ -107,7 +108,8 @@ def add_input(message: Any, request: RequestedInput, binary: memoryview) -> int:
     set_parameters(tensor.parameters, RequestPart(parameters=parameters))
     if not (isinstance(size, int) and 0 <= size <= len(binary)):
         raise MalformedRequest(
-            f"binary_data_size is {size!r}, but only {len(binary)} bytes follow", field=request.name
+            f"binary_data_size is {quote(str(size))}, but only {len(binary)} bytes follow",
+            field=request.name,
         )
     message.raw_input_contents.append(bytes(binary[:size]))
     return size
@@ -119,12 +121,12 @@ def set_parameters(parameters: Any, part: RequestPart) -> None:
         setattr(parameters[name], kinds[type(value)], value)
 
 
-def validate(kind: type[M], content: bytes) -> M:
+def validate(kind: type[M], content: bytes, bounds: Bounds) -> M:
     """
     Raises:
         MalformedRequest: the JSON is not a valid object of this kind.
     """
-    check_json_values(content)
+    check_json(content, "data", bounds)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -132,7 +134,7 @@ def validate(kind: type[M], content: bytes) -> M:
         where = ".".join(map(str, first["loc"]))
         what = f"{where}: {first['msg']}" if where else first["msg"]
         raise MalformedRequest(
-            f"the body is not a valid inference request: {what}", field=where or "body"
+            f"the body is not a valid inference request: {cut(what)}", field=where or "body"
         ) from error
 
 

@@ -54,6 +54,7 @@ class GrpcInference:
             call = self._service.next_message(call_of(context))
             try:
                 with self._service.receive(call):
+                    call.hold(raw)
                     self._service.charge(call)
                     response = await self._infer(call, raw)
             except ServingError as error:

@@ -15,7 +15,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from convoy.v1 import classifier_pb2 as pb
-from server.errors import MalformedRequest
+from server.errors import MalformedRequest, cut, quote
 
 INPUT = "image"
 OUTPUTS = {"label": "BYTES", "score": "FP32", "index": "INT32"}
@@ -40,7 +40,7 @@ def read_images(request: service_pb2.ModelInferRequest, max_images: int) -> list
         elements = list(tensor.contents.bytes_contents)
     else:
         n_elements = len(tensor.contents.bytes_contents)
-        raise wrong_input(f"has the shape {list(tensor.shape)} and {n_elements} elements")
+        raise wrong_input(f"has the shape {cut(str(list(tensor.shape)))} and {n_elements} elements")
     if "content_type" in tensor.parameters:
         elements = [decode(element) for element in elements]
     return elements
@@ -50,8 +50,8 @@ def find_input(request: service_pb2.ModelInferRequest) -> Any:
     inputs = [f"{tensor.name} {tensor.datatype}" for tensor in request.inputs]
     if inputs != [f"{INPUT} BYTES"] or len(request.raw_input_contents) > 1:
         raise MalformedRequest(
-            f"the inputs are {', '.join(inputs) or 'none'}; there must be one, {INPUT}, of the "
-            "type BYTES: encoded images",
+            f"the inputs are {cut(', '.join(inputs)) or 'none'}; there must be one, {INPUT}, of "
+            "the type BYTES: encoded images",
             field="inputs",
         )
     (tensor,) = request.inputs
@@ -65,7 +65,7 @@ def find_input(request: service_pb2.ModelInferRequest) -> Any:
 def check_content_type(content_type: object) -> None:
     """MLServer declares so what the elements of a tensor are."""
     if content_type != "base64":
-        raise wrong_input(f"has the content_type {content_type!r}, must be base64")
+        raise wrong_input(f"has the content_type {cut(repr(content_type))}, must be base64")
 
 
 def parse_count(shape: Sequence[int], max_images: int) -> int:
@@ -75,7 +75,8 @@ def parse_count(shape: Sequence[int], max_images: int) -> int:
         or not 1 <= shape[0] <= max_images
     ):
         raise wrong_input(
-            f"has the shape {list(shape)}, must be [N] or [N, 1], where N is 1 to {max_images}"
+            f"has the shape {cut(str(list(shape)))}, must be [N] or [N, 1], where N is 1 to "
+            f"{max_images}"
         )
     return shape[0]
 
@@ -128,7 +129,7 @@ def check_parameters(parameters: Mapping[str, Any], known: Collection[str], wher
         if name not in known:
             allowed = ", ".join(sorted(known)) or "(none)"
             raise MalformedRequest(
-                f"{where} has the unknown parameter {name!r}; allowed: {allowed}", field=name
+                f"{where} has the unknown parameter {quote(name)}; allowed: {allowed}", field=name
             )
 
 
@@ -174,7 +175,7 @@ def output_names(request: service_pb2.ModelInferRequest) -> list[str]:
     for output in request.outputs:
         if output.name not in OUTPUTS:
             raise MalformedRequest(
-                f"there is no output {output.name!r}, there are {', '.join(OUTPUTS)}",
+                f"there is no output {quote(output.name)}, there are {', '.join(OUTPUTS)}",
                 field="outputs",
             )
         check_parameters(output.parameters, {"binary_data"}, f"the output {output.name}")

@@ -19,7 +19,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from convoy.v1 import classifier_pb2 as pb
-from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, VersionNotFound
+from server.errors import (
+    ModelNotFound,
+    ModelNotReady,
+    RunnerUnavailable,
+    VersionNotFound,
+    quote,
+)
+from server.folder_names import parse_version
 from server.pipeline import Pipeline
 from server.runners.base import POLL_INTERVAL_S
 from server.runners.tracked import TrackedRunner
@@ -126,7 +133,7 @@ class Pool:
         return any(manager.has_model(name) for manager in self._managers.values())
 
     def has_version(self, name: str, version: str) -> bool:
-        return version.isdecimal() and int(version) in self._numbers(name)
+        return parse_version(version) in self._numbers(name)
 
     def resolve(self, name: str, version: str = "") -> Servable:
         """The version that answers, on the idlest runner where it is proven.
@@ -163,7 +170,7 @@ class Pool:
         for _ in range(2):  # an update that is under way may have passed the version by
             with contextlib.suppress(ModelNotReady, VersionNotFound):
                 return self.resolve(name, version)
-            number = int(version) if version.isdecimal() else None
+            number = parse_version(version)
             updates = [manager.reloading(name, number) for manager in self._managers.values()]
             if not any(updates):
                 break
@@ -291,7 +298,7 @@ class Pool:
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         known = f"{'nearest' if nearest else 'there are'}: {', '.join(nearest or names)}"
         raise ModelNotFound(
-            f"no model is named {name!r}; {known if names else 'there is none'}", model=name
+            f"no model is named {quote(name)}; {known if names else 'there is none'}", model=name
         )
 
     def _number(self, name: str, version: str) -> int:
@@ -299,7 +306,9 @@ class Pool:
         if self.has_version(name, version):
             return int(version)
         raise VersionNotFound(
-            f"{name} has no version {version!r}; {self._loaded(name)}", model=name, version=version
+            f"{name} has no version {quote(version)}; {self._loaded(name)}",
+            model=name,
+            version=version,
         )
 
     def _loaded(self, name: str) -> str:

@@ -182,12 +182,15 @@ def test_the_images_of_a_batch_go_through_the_network_together(stub: Any, digit:
     assert {result.response.served.batch_size for result in results} == {8}
 
 
-@pytest.mark.parametrize("count", [0, 65])
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [(0, "the batch has 0 requests"), (65, "requests has more than 64 items, the limit")],
+)
 def test_a_batch_without_requests_or_with_too_many_is_malformed(
-    stub: Any, digit: bytes, count: int
+    stub: Any, digit: bytes, count: int, message: str
 ) -> None:
     requests = [request_of(digit) for _ in range(count)]
-    with pytest.raises(grpc.RpcError, match=f"the batch has {count} requests") as failure:
+    with pytest.raises(grpc.RpcError, match=message) as failure:
         stub.BatchClassify(pb.BatchClassifyRequest(requests=requests))
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 

@@ -139,7 +139,7 @@ def test_the_parts_of_a_form_are_a_batch_with_the_options_of_the_query(
     ("arguments", "words"),
     [
         ({"json": {"requests": []}}, "has 0 requests"),
-        ({"json": {"requests": [{}] * 65}}, "has 65 requests"),
+        ({"json": {"requests": [{}] * 65}}, "more than 64 items"),
         ({"files": [("image", ("a.png", b"x"))] * 65}, "Too many files"),
         ({"files": [("image", ("a.png", b"x")), ("mask", ("b.png", b"x"))]}, "named image"),
         ({"files": {"image": ("a.png", b"x")}, "data": {"top_k": "1"}}, "Too many fields"),

@@ -20,7 +20,7 @@ from tests.server.open_inference.clients import (
     ("asked", "said"),
     [
         (b"{", "not a valid inference request"),
-        (b"[" * 9999, "not a valid inference request"),
+        (b"[" * 9999, "more than 16 levels deep"),
         (b"[" * 10_001, "more than 10000 values"),
         (b'{"inputs": 1}', "inputs"),
         ({"inputs": []}, "the inputs are none"),
