@@ -290,7 +290,7 @@ class JsonWalk:
         elif self.n_items:
             self.n_items[-1] += 1
             if self.n_items[-1] > self.bounds.max_items:
-                refuse_list(self._field(), self.bounds.max_items)
+                refuse_list("a list in the JSON", self.bounds.max_items)
 
     def pass_string(self, start: int) -> int:
         """Returns where it ends."""
@@ -321,7 +321,7 @@ class JsonWalk:
         return end
 
     def _field(self) -> str:
-        return self.name.decode(errors="replace") or "the JSON"
+        return self.name.decode(errors="replace") or "a string in the JSON"
 
     def _count_values(self, count: int) -> None:
         self.n_values += count

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import h11
 import uvicorn
+from h11._receivebuffer import ReceiveBuffer
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -257,6 +258,9 @@ class BoundedProtocol(H11Protocol):
 
     # ------------------------------------------------------------ refusals
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """uvicorn would warn of each; a server may ignore an upgrade (RFC 9110, section 7.8)."""
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn calls it while it handles the error of h11, which knows the status."""
         error = sys.exception()
@@ -309,12 +313,37 @@ class BoundedProtocol(H11Protocol):
         self.loop.call_later(LINGER_S, self.transport.abort)
 
 
+class StrictBuffer(ReceiveBuffer):
+    """h11 joins folded lines, and drops a content-length that repeats another one.
+
+    A proxy in front may read either differently, so that a request could hide inside another one.
+    """
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """
+        Raises:
+            h11.RemoteProtocolError: a header is folded, or the length is given twice.
+        """
+        lines = super().maybe_extract_lines()
+        lengths = 0
+        for line in lines or ():
+            if line[:1] in (b" ", b"\t"):
+                raise h11.RemoteProtocolError("a header is folded over several lines")
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                lengths += 1 + value.count(b",")
+        if lengths > 1:
+            raise h11.RemoteProtocolError("content-length is given twice")
+        return lines
+
+
 class StrictConnection(h11.Connection):
     """h11 bounds only headers that are still incomplete; this bounds complete ones too."""
 
     def __init__(self, max_header_bytes: int) -> None:
         super().__init__(h11.SERVER, max_header_bytes)
         self._max_header_bytes = max_header_bytes
+        self._receive_buffer = StrictBuffer()
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """

@@ -114,7 +114,9 @@ class RestApi:
     async def repository_index(self, request: Request) -> Response:
         call = call_of(request)
         content = await read_inflated(request, call)
-        index = validate(IndexRequest, content or b"{}", call.bounds)
+        index = await run_in_thread_if_large(
+            len(content), validate, IndexRequest, content or b"{}", call.bounds
+        )
         models = metadata.repository_index(self._service.pool, only_ready=index.ready)
         return JSONResponse(models)
 
