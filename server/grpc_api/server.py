@@ -28,8 +28,10 @@ SLACK_BYTES = 1 << 20
 # A client whose machine went away leaves its connection open, so the server pings it.
 PING_INTERVAL_S = 60.0
 PING_TIMEOUT_S = 20.0
-# A client that pings more often than this is disconnected.
+# A client that pings more often than this is disconnected, whether it has a call or not.
 MIN_PING_INTERVAL_S = 10.0
+# A connection without calls ends after one to two times this; its client's next call opens another.
+MAX_IDLE_S = 120.0
 
 
 class GrpcServer:
@@ -117,6 +119,9 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", to_ms(PING_INTERVAL_S)),
         ("grpc.keepalive_timeout_ms", to_ms(PING_TIMEOUT_S)),
         ("grpc.http2.min_ping_interval_without_data_ms", to_ms(MIN_PING_INTERVAL_S)),
+        # Otherwise gRPC's limit for connections without calls is two hours.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_idle_ms", to_ms(MAX_IDLE_S)),
     ]
 
 
