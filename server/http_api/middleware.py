@@ -6,11 +6,13 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convoy.v1 import classifier_pb2 as pb
@@ -18,7 +20,7 @@ from server.core.call import Call, ClientLeft, Unimplemented
 from server.core.service import Service
 from server.core.validation import MAX_REQUEST_ID_LENGTH
 from server.errors import MalformedRequest, ServingError, quote
-from server.http_api.problems import to_response
+from server.http_api.problems import handle_http_exception, to_response
 from server.observability import tracing
 
 # What needs no key: the probes, and what describes the contract.
@@ -62,6 +64,22 @@ class CallMiddleware:
             if answer.has_begun:
                 raise
             await to_response(call, error)(scope, receive, answer.send)
+
+
+class Routes:
+    """Starlette's router alone: what Starlette puts around it, `CallMiddleware` does."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        # A redirection would repeat the host that the client claims to have asked.
+        self._router = Router(routes, redirect_slashes=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self  # without an application the router would answer by itself
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            response = handle_http_exception(Request(scope), error)
+            await response(scope, receive, send)
 
 
 class Answer:
