@@ -195,7 +195,9 @@ class MessageWalk:
 
     def _count_unknown(self, n_bytes: int) -> None:
         if self._values_left < 0:
-            raise MalformedRequest(f"the message has more than {self._max_values} fields")
+            raise MalformedRequest(
+                f"the message has more than {self._max_values} fields, the limit"
+            )
         self._unknown_left -= n_bytes
         if self._unknown_left < 0:
             raise MalformedRequest(

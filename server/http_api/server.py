@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from server.errors import cut
 from server.http_api.problems import UNREAD, problem
 from server.network.addresses import is_socket, listen, remove_socket
 
@@ -265,7 +266,7 @@ class BoundedProtocol(H11Protocol):
         """uvicorn calls it while it handles the error of h11, which knows the status."""
         error = sys.exception()
         assert isinstance(error, h11.RemoteProtocolError)
-        self._refuse(HTTPStatus(error.error_status_hint), str(error))
+        self._refuse(HTTPStatus(error.error_status_hint), cut(str(error)))
 
     def _refuse(self, status: HTTPStatus, detail: str) -> None:
         """Answers the client, then tells the application that it disconnected."""
@@ -327,7 +328,7 @@ class StrictBuffer(ReceiveBuffer):
         lines = super().maybe_extract_lines()
         lengths = 0
         for line in lines or ():
-            if line[:1] in (b" ", b"\t"):
+            if line.startswith((b" ", b"\t")):
                 raise h11.RemoteProtocolError("a header is folded over several lines")
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
@@ -361,4 +362,6 @@ class StrictConnection(h11.Connection):
             if {b"content-length", b"transfer-encoding"} <= names:
                 # A proxy in front may have used the other one.
                 raise h11.RemoteProtocolError("both content-length and transfer-encoding")
+            if event.http_version == b"1.0" and b"transfer-encoding" in names:
+                raise h11.RemoteProtocolError("transfer-encoding in HTTP/1.0")
         return event

@@ -252,6 +252,22 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
             "INVALID_ARGUMENT",
             "MALFORMED_REQUEST",
         ),
+        *(
+            (HEAD + headers + b"\r\n\r\n", 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST")
+            for headers in (
+                b"content-length: 0\r\ncontent-length: 0",
+                b"content-length: 0, 0",
+                b"a: b\r\n c",
+                b"a: b\r\n\tc",
+                b"a\x00: b",
+            )
+        ),
+        (
+            HEAD.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "INVALID_ARGUMENT",
+            "MALFORMED_REQUEST",
+        ),
         (HEAD + b"content-length: +4\r\n\r\n", 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
         (HEAD + b"content-length : 4\r\n\r\n", 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
         (
@@ -271,6 +287,12 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
         "gzip",
         "length and chunks",
         "two lengths",
+        "two equal lengths",
+        "a list of equal lengths",
+        "folded by a space",
+        "folded by a tab",
+        "a control character in a name",
+        "chunks in HTTP/1.0",
         "odd length",
         "space in a name",
         "odd chunk",
