@@ -32,6 +32,12 @@ IMAGENET_CLASSES = Path(__file__).with_name("imagenet1k_classes.tsv")
 # The input of every graph, uint8 N×H×W×C, and its outputs: float32 N×K; int32 N×1, the number of
 # images in the batch.
 INPUT, PROBABILITIES, BATCH_SIZE = "image", "probabilities", "batch_size"
+# What a graph may give besides; export/conversion/evidence.py says what it is.
+HEATMAPS, HEATMAP_CLASSES, FEATURES = "heatmaps", "heatmap_classes", "features"
+UNFAMILIAR, LAYER_PREFIX = "unfamiliar", "layer_"
+MAX_HEATMAPS = 5  # classes
+# Cells of a heat-map by occlusion, along each side: the gateway covers one after the other.
+OCCLUSION_SIDE = 7
 
 # The largest file of a golden image: config.pbtxt carries it.
 MAX_GOLDEN_BYTES = 16_000
@@ -41,6 +47,12 @@ MAX_GOLDEN_BYTES = 16_000
 # of LeCun 1998 (section II.B), which give inputs a mean near 0 and a variance near 1.
 DIGIT_SIZE, DIGIT_BOX = 32, 20
 DIGIT_MEAN, DIGIT_STD = 0.1 / 1.275, 1 / 1.275
+
+
+def is_evidence_name(output: str) -> bool:
+    """Whether a graph's output is one of those that it may give besides."""
+    known = (HEATMAPS, HEATMAP_CLASSES, FEATURES, UNFAMILIAR)
+    return output in known or output.startswith(LAYER_PREFIX)
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,10 @@ class Network:
         random = "random_" if rung == "fp16" and is_random else ""
         tolerance: float = getattr(self, f"{random}{rung}_tolerance")
         return tolerance
+
+    @property
+    def reads_digits(self) -> bool:
+        return self.preprocessing.HasField("digit")
 
     @property
     def channels(self) -> int:

@@ -100,7 +100,7 @@ def compare_with_file(client: Client, model: pb.Model, repository: Path) -> list
         ParityError, ServedError: the gateway serves another file, or answers otherwise.
     """
     from export.files import file_sha256
-    from export.proof.parity import onnx_answer
+    from export.proof.runtimes import onnx_runtime
     from export.proof.served import served_rung
     from export.repository.config import max_batch_size
     from export.repository.layout import MODEL_FILES
@@ -122,7 +122,7 @@ def compare_with_file(client: Client, model: pb.Model, repository: Path) -> list
     rung = served_rung(
         client,
         model,
-        onnx_answer(path),
+        onnx_runtime(path),
         f"ONNX {model.manifest.precision}",
         max_batch_size=max_batch_size(folder),
     )

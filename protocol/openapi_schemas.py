@@ -65,7 +65,8 @@ def descriptor(message: type[Message]) -> Descriptor:
 @cache
 def schemas() -> Json:
     requests, answers = reachable(REQUESTS), reachable(ANSWERS)
-    enums = {field.enum_type for message in answers for field in message.fields if field.enum_type}
+    fields = [field for message in answers for field in message.fields]
+    enums = dict.fromkeys(field.enum_type for field in fields if field.enum_type)
     return {
         **{message.name: request_schema(message) for message in requests},
         # A missing or invalid field fails one request of a batch, not the batch.
@@ -96,8 +97,10 @@ def request_schema(message: Descriptor, *, is_strict: bool = True) -> Json:
     """`is_strict`: with required fields and the ranges of values."""
     schema = {**object_schema(message), "additionalProperties": False}
     for field in message.fields:
-        if is_option(field):
-            inner = schema["properties"][field.name]
+        inner = schema["properties"][field.name]
+        if is_choice(field):
+            inner.update({**choices(field), "type": ["array", "null"]})
+        elif is_option(field):
             inner["type"] = list(dict.fromkeys([inner["type"], *ALSO_READ]))
             inner.update(LIMITS.get(field.full_name, {}) if is_strict else {})
     required = [field.name for field in message.fields if is_required(field)]
@@ -106,6 +109,16 @@ def request_schema(message: Descriptor, *, is_strict: bool = True) -> Json:
 
 def is_option(field: FieldDescriptor) -> bool:
     return not (field.message_type or field.type == field.TYPE_BYTES)
+
+
+def is_choice(field: FieldDescriptor) -> bool:
+    return bool(field.is_repeated and field.enum_type)
+
+
+def choices(field: FieldDescriptor) -> Json:
+    """What a request may choose of an enum: several names, but not the one for no value."""
+    names = [value.name for value in field.enum_type.values if value.number]
+    return {"type": "array", "items": {"type": "string", "enum": names}}
 
 
 def is_required(field: FieldDescriptor) -> bool:

@@ -21,9 +21,11 @@ from google.protobuf.message import Message
 from openapi_schemas import (
     LIMITS,
     Json,
+    choices,
     comments,
     described,
     descriptor,
+    is_choice,
     one_schema,
     ref,
     schemas,
@@ -177,8 +179,10 @@ def query_parameters(names: Iterable[str]) -> list[Json]:
 
 def query_parameter(message: type[Message], name: str) -> Json:
     field = descriptor(message).fields_by_name[name]
-    schema = {**one_schema(field), **LIMITS.get(field.full_name, {})}
-    return {"name": name, "in": "query", **described(field.full_name), "schema": schema}
+    parameter = {"name": name, "in": "query", **described(field.full_name)}
+    if is_choice(field):  # joined by commas
+        return {**parameter, "style": "form", "explode": False, "schema": choices(field)}
+    return {**parameter, "schema": {**one_schema(field), **LIMITS.get(field.full_name, {})}}
 
 
 IMAGE = {"type": "string", "format": "binary"}

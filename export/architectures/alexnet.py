@@ -25,12 +25,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from export.architectures.normalization import LocalResponseNorm
+from export.architectures.taps import Taps
 
 CLASSES = 1000
 
 
 class AlexNet2012(nn.Module):
     """`groups=2` are the two GPUs: only conv3 and the linear layers read the maps of both."""
+
+    taps = Taps(last_layer="fc8")
 
     def __init__(self, classes: int = CLASSES) -> None:
         super().__init__()
@@ -82,6 +85,8 @@ def paper_pool() -> nn.MaxPool2d:
 
 
 class AlexNet(nn.Module):
+    taps = Taps(last_layer="classifier.6")
+
     def __init__(self, classes: int = CLASSES) -> None:
         super().__init__()
         self.features = nn.Sequential(  # N×3×224×224

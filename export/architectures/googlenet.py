@@ -36,6 +36,7 @@ from torch.nn import functional
 
 from export.architectures.initialization import he_normal
 from export.architectures.normalization import LocalResponseNorm, TransformInput
+from export.architectures.taps import Taps
 
 CLASSES = 1000
 
@@ -175,6 +176,8 @@ INCEPTION_5B = Widths(384, (192, 384), (48, 128), 128)
 
 
 class GoogLeNet(nn.Module):
+    taps = Taps(last_layer="fc", average="avgpool")
+
     def __init__(
         self, form: Form, *, aux_heads: bool, transform_input: bool, classes: int = CLASSES
     ) -> None:
@@ -230,6 +233,18 @@ class GoogLeNet(nn.Module):
 
 class DigitInception(nn.Module):
     """The stem, two modules, a pool, a third: the pattern of table 1 for 32×32 pixels."""
+
+    taps = Taps(
+        last_layer="fc",
+        average="avgpool",
+        layers={
+            "conv1": "maxpool1",
+            "conv3": "maxpool2",
+            "inception3a": "inception3b",
+            "inception3b": "maxpool3",
+            "inception4a": "avgpool",
+        },
+    )
 
     def __init__(self, form: Form = DIGITS, classes: int = 10) -> None:
         super().__init__()

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from export.architectures.googlenet import ConvNorm
 from export.architectures.normalization import TransformInput
+from export.architectures.taps import Taps
 
 CLASSES = 1000
 
@@ -155,6 +156,8 @@ class InceptionV3Head(nn.Module):
 
 
 class InceptionV3(nn.Module):
+    taps = Taps(last_layer="fc", average="avgpool")
+
     def __init__(self, *, aux_heads: bool, transform_input: bool, classes: int = CLASSES) -> None:
         super().__init__()
         self.transform_input = TransformInput() if transform_input else nn.Identity()

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.architectures.taps import Taps
+
 # The S2 maps that each C3 map reads (table I): six runs of 3, nine sets of 4, and all 6. Maps with
 # different inputs learn different features, and 1,500 weights are enough instead of 2,400.
 # fmt: off
@@ -116,6 +118,11 @@ class RadialBasis(nn.Module):
 
 class LeNet5(nn.Module):
     scale: Tensor
+    # Each layer as the next one takes it: squashed.
+    taps = Taps(
+        last_layer="output",
+        layers={"C1": "s2", "S2": "c3", "C3": "s4", "S4": "c5", "C5": "f6", "F6": "output"},
+    )
 
     def __init__(self) -> None:
         super().__init__()

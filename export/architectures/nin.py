@@ -19,17 +19,31 @@ It differs from the paper in:
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 
 from torch import nn
 
 from export.architectures.initialization import he_normal
+from export.architectures.taps import Taps
 
+LAYERS = ("mlpconv", "scores")  # children that compute, by the beginning of their names
 Widths = tuple[int, int, int]  # channels after the spatial convolution and the two 1x1
 
 
 class NetworkInNetwork(nn.Sequential):
     """A sequence of layers: N×C×H×W to N×K."""
+
+    @property
+    def taps(self) -> Taps:
+        convolutions = [name for name, part in self.named_modules() if isinstance(part, nn.Conv2d)]
+        names = [name for name, _ in self.named_children()]
+        followers = itertools.pairwise(names)
+        return Taps(
+            last_layer=convolutions[-1],
+            average="average",
+            layers={name: follower for name, follower in followers if name.startswith(LAYERS)},
+        )
 
 
 def nin(classes: int = 1000) -> NetworkInNetwork:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.architectures.initialization import he_normal
+from export.architectures.taps import Taps
 
 CLASSES = 1000
 # The initial scale of a block's last batch norm: small, so that a deep network starts near the
@@ -134,6 +135,8 @@ def add_and_rectify(residual: Tensor, x: Tensor, shortcut: nn.Module | None) -> 
 
 
 class ResNet(nn.Module):
+    taps = Taps(last_layer="fc", average="avgpool")
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],
@@ -169,6 +172,12 @@ class ResNet(nn.Module):
 
 class CifarResNet(nn.Module):
     """Section 4.2: depth 6n + 2, three stages of n basic blocks, a small stem."""
+
+    taps = Taps(
+        last_layer="fc",
+        average="avgpool",
+        layers={"conv1": "layer1", "layer1": "layer2", "layer2": "layer3", "layer3": "avgpool"},
+    )
 
     def __init__(
         self, depth: int, shortcut: Shortcut = padding, channels: int = 1, classes: int = 10

@@ -26,6 +26,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from export.architectures.initialization import he_normal
+from export.architectures.taps import Taps
 
 # Channels of the convolutions, per stage.
 IMAGENET_WIDTHS = (64, 128, 256, 512, 512)
@@ -55,6 +56,11 @@ class VGG(nn.Module):
             nn.ReLU(),
             nn.Dropout(0.5),
             nn.Linear(hidden, classes),
+        )
+        pools = [n for n, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        self.taps = Taps(
+            last_layer="classifier.6",
+            layers={f"stage{stage}": f"features.{n}" for stage, n in enumerate(pools, start=1)},
         )
         self.apply(he_normal)
 

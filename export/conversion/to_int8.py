@@ -21,6 +21,7 @@ from typing import Any, Literal
 import onnx
 
 from export.catalog import INPUT
+from export.conversion.evidence import separate_class_weights
 from export.conversion.to_onnx import check, strip_origin
 from export.errors import OnnxError
 from export.progress import SILENT, Reporter
@@ -113,6 +114,7 @@ def _quantise(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     _count_no_padding(fp32)
+    separate_class_weights(fp32)
     quantize_static(
         fp32,
         path,

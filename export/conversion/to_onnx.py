@@ -2,6 +2,7 @@
 
     image uint8 N×H×W×C → float32 → normalise → N×C×H×W → network → softmax → probabilities N×K
                                                                     and batch_size N×1
+                                                                    and evidence.py's outputs
 
 So nobody who serves the graph can normalise wrongly, and requests have a quarter of the bytes. The
 cast precedes the transpose because TensorRT's parser accepts no uint8 transpose. `batch_size` is
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
+from export.conversion.evidence import EvidenceOutputs, is_evidence
 from export.errors import OnnxError
 
 Precision = Literal["fp32", "fp16"]
@@ -42,23 +44,31 @@ class ServedNetwork(nn.Module):
     std: Tensor
 
     def __init__(
-        self, network: nn.Module, mean: Sequence[float], std: Sequence[float], precision: Precision
+        self,
+        network: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: Precision,
+        *,
+        with_layers: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
         self.network = copy.deepcopy(network).eval().to(self.dtype)
+        self.evidence = EvidenceOutputs(self.network, with_layers=with_layers)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:  # N×H×W×C, uint8
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # N×H×W×C, uint8
         x = (image.float() / 255 - self.mean) / self.std
         # With channels last, global pooling would be traced as a gather by strides. `contiguous`
         # would not change a grey image, whose strides fit both layouts.
         x = x.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
         x = x.to(self.dtype)  # N×C×H×W
-        probabilities = self.network(x).float().softmax(dim=1)  # N×K
+        logits = self.network(x).float()  # N×K
         count = image.shape[0]
-        return probabilities, torch.full((count, 1), count, dtype=torch.int32)
+        batch_size = torch.full((count, 1), count, dtype=torch.int32)
+        return logits.softmax(dim=1), batch_size, *self.evidence.tensors(logits)
 
 
 def to_onnx(servable: ServedNetwork, size: int, classes: int, path: Path) -> None:
@@ -75,7 +85,7 @@ def to_onnx(servable: ServedNetwork, size: int, classes: int, path: Path) -> Non
             servable,
             (example,),
             input_names=[INPUT],
-            output_names=[PROBABILITIES, BATCH_SIZE],
+            output_names=[PROBABILITIES, BATCH_SIZE, *servable.evidence.names],
             dynamic_shapes={"image": {0: "batch"}},
             opset_version=OPSET,
             dynamo=True,
@@ -136,7 +146,7 @@ def check(model: onnx.ModelProto, shape: tuple[int, int, int], classes: int) -> 
         BATCH_SIZE: (onnx.TensorProto.INT32, ["batch", 1]),
     }
     actual = {value.name: _parse_type(value) for value in (*model.graph.input, *model.graph.output)}
-    if actual != expected:
+    if {name: type_ for name, type_ in actual.items() if not is_evidence(name, *type_)} != expected:
         raise OnnxError(
             f"The exported graph has the inputs and outputs {actual}, serving needs {expected}: "
             "look for a shape that the architecture fixes, and for labels that do not match its "

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
-from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
+from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES, is_evidence_name
 from export.conversion.engine_header import Library
 from export.conversion.tensorrt_library import create_log, describe_target, load_library, shorten
 from export.errors import EngineError
@@ -181,7 +181,7 @@ def _check(network: Any, onnx_path: Path) -> None:
     """A file that is not ONNX parses without an error, into a network without inputs."""
     tensors = [network.get_input(number) for number in range(network.num_inputs)]
     tensors += [network.get_output(number) for number in range(network.num_outputs)]
-    actual = [_describe_tensor(tensor) for tensor in tensors]
+    actual = [_describe_tensor(tensor) for tensor in tensors if not is_evidence_name(tensor.name)]
     if set(actual) != set(INPUTS_AND_OUTPUTS):
         raise EngineError(
             f"{onnx_path} has {', '.join(actual) or 'no inputs and outputs'}, but serving needs "

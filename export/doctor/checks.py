@@ -32,7 +32,7 @@ from export.doctor.folder import (
 )
 from export.errors import EngineError
 from export.files import file_sha256
-from export.repository.config import FACTS_KEY, labels_text, manifest_digest
+from export.repository.config import FACTS_KEY, evidence_outputs, labels_text, manifest_digest
 from export.repository.layout import MODEL_FILES
 
 FILE_FORMATS = {str(file): format_ for format_, file in MODEL_FILES.items()}
@@ -119,6 +119,10 @@ def tensors(version: VersionFolder) -> Iterator[Problem]:
         # The number of classes is checked with the labels.
         "output probabilities": _render("FP32", [_classes(version) or len(version.facts.labels)]),
         "output batch_size": _render("INT32", [1]),
+        **{
+            f"output {tensor.name}": _render(DataType.Name(tensor.data_type)[5:], tensor.dims)
+            for tensor in evidence_outputs(version.facts)
+        },
     }
     for source, tensors in actual.items():
         for tensor in sorted(expected | tensors):

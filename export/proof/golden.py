@@ -16,6 +16,8 @@ from PIL import Image
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import MAX_GOLDEN_BYTES, Network
 from export.errors import ParityError
+from export.proof.evidence import Evidence, scale
+from export.proof.runtimes import Runtime
 from export.samples.gateway_preprocessing import prepare
 from export.samples.images import (
     PHOTOS,
@@ -37,13 +39,15 @@ PHOTO_SIDE = (
 )
 DIGIT_SCALE = 10  # pixels of the page per pixel of the plane
 PAPER, INK = 230, 30  # grey levels of the page
+MAX_GOLDEN_FEATURES = 64  # enough to tell a layer by, and few enough to carry
+EVIDENCE_TOLERANCE = 2.0  # times that of a probability
 
 
 def golden_images(
     network: Network,
     preprocessing: pb.Preprocessing,
     labels: Sequence[pb.Label],
-    answer: Answer,
+    runtime: Runtime,
     *,
     is_random: bool,
 ) -> list[pb.GoldenImage]:
@@ -53,14 +57,16 @@ def golden_images(
         ParityError: the gateway's preprocessing changes what the network reads.
     """
     if preprocessing.WhichOneof("kind") == "photo":
-        return _photos(network, preprocessing.photo, labels, answer)
+        return _photos(network, preprocessing.photo, labels, runtime)
     held_out = digits(count=1000, seed=PROOF_SEED)
-    pages = _unchanged_pages(held_out, preprocessing, answer)
+    pages = _unchanged_pages(held_out, preprocessing, runtime.answer)
     # Random weights may take another stroke width for another digit: one digit is enough then.
     _require(network, pages, 1 if is_random else CANDIDATES // 2)
     first_of_class: dict[int, pb.GoldenImage] = {}
-    for name, page, probabilities in pages:
+    for name, page, pixels in pages:
+        (probabilities,) = runtime.answer(pixels[np.newaxis])
         golden = _golden_image(network, name, page, probabilities, labels)
+        _expect_evidence(golden, runtime.evidence(pixels[np.newaxis]), network.golden_tolerance)
         first_of_class.setdefault(int(probabilities.argmax()), golden)
     return list(first_of_class.values())[:MAX_DIGITS]
 
@@ -87,18 +93,37 @@ def _golden_image(
     )
 
 
+def _expect_evidence(golden: pb.GoldenImage, evidence: Evidence, tolerance: float) -> None:
+    """Adds the heat-map of the best class, and the first features; `evidence` is of this image."""
+    best = golden.expected[0]
+    golden.evidence_tolerance = EVIDENCE_TOLERANCE * tolerance
+    if evidence.classes is not None and evidence.heatmaps is not None:
+        place = evidence.classes[0].tolist().index(best.index)
+        values = scale(evidence.heatmaps[0, place]).round(4).flatten()
+        golden.expected_map.CopyFrom(pb.ClassMap(label=best.label, index=best.index, values=values))
+    if evidence.features is not None:
+        features = evidence.features[0, :MAX_GOLDEN_FEATURES]
+        golden.expected_features.extend(features.round(4))
+
+
 # ----------------------------------------------------------------------------------------- photos
 
 
 def _photos(
-    network: Network, transform: pb.Photo, labels: Sequence[pb.Label], answer: Answer
+    network: Network,
+    transform: pb.Photo,
+    labels: Sequence[pb.Label],
+    runtime: Runtime,
 ) -> list[pb.GoldenImage]:
     contents = [small_jpeg(photo(name)) for name in PHOTOS]
-    answers = answer(np.stack([crop_photo(content, transform) for content in contents]))
-    return [
-        _golden_image(network, name, content, probabilities, labels)
-        for name, content, probabilities in zip(PHOTOS, contents, answers, strict=True)
-    ]
+    pixels = np.stack([crop_photo(content, transform) for content in contents])
+    answers, evidence = runtime.answer(pixels), runtime.evidence(pixels)
+    goldens = []
+    for row, (name, content) in enumerate(zip(PHOTOS, contents, strict=True)):
+        golden = _golden_image(network, name, content, answers[row], labels)
+        _expect_evidence(golden, evidence.of_one(row), network.golden_tolerance)
+        goldens.append(golden)
+    return goldens
 
 
 def small_jpeg(picture: Image.Image) -> bytes:
@@ -136,25 +161,24 @@ def crop_photo(content: bytes, transform: pb.Photo) -> Pixels:
 
 def _unchanged_pages(
     held_out: Samples, preprocessing: pb.Preprocessing, answer: Answer
-) -> list[tuple[str, bytes, Probabilities]]:
-    """Returns the name, page and answer of each candidate that the gateway reads as it was drawn.
+) -> list[tuple[str, bytes, Pixels]]:
+    """Returns the name, page and input of each candidate that the gateway reads as it was drawn.
 
-    The answer is to the very input that the gateway makes of the page, so that a change of a grey
-    level shows. Its best class must be that of the plane that was drawn, so that the preprocessing
-    is not only compared with itself.
+    The input is the very one that the gateway makes of the page, so that a change of a grey level
+    shows. Its best class must be that of the plane that was drawn, so that the preprocessing is not
+    only compared with itself.
     """
     on_planes = answer(held_out.pixels)
     rows = np.argsort(np.abs(on_planes.max(axis=1) - TELLING_SCORE), kind="stable")[:CANDIDATES]
     pages = [draw_page(held_out.pixels[row]) for row in rows.tolist()]
 
-    def unchanged() -> Iterator[tuple[str, bytes, Probabilities]]:
+    def unchanged() -> Iterator[tuple[str, bytes, Pixels]]:
         inputs = prepare(pages, preprocessing)
         for row, page, pixels in zip(rows.tolist(), pages, inputs, strict=True):
             if pixels is None:
                 continue
-            probabilities = answer(pixels[np.newaxis])[0]
-            if probabilities.argmax() == on_planes[row].argmax():
-                yield held_out.names[row], page, probabilities
+            if answer(pixels[np.newaxis])[0].argmax() == on_planes[row].argmax():
+                yield held_out.names[row], page, pixels
 
     return list(unchanged())
 

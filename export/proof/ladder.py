@@ -20,13 +20,15 @@ from export.files import cache_path, file_sha256
 from export.layers import macs, parameters
 from export.options import Options
 from export.progress import Reporter
+from export.proof.evidence import compare_evidence
 from export.proof.golden import golden_images
-from export.proof.parity import compare, onnx_answer, torch_answer
+from export.proof.parity import compare
 from export.proof.private_gateway import private_gateway
+from export.proof.runtimes import Runtime, engine_runtime, onnx_runtime, torch_runtime
 from export.proof.served import served_rung
 from export.repository.config import facts_json
 from export.repository.layout import STAGING
-from export.samples.images import PROOF_SEED, Answer, Samples, samples
+from export.samples.images import PROOF_SEED, Samples, samples
 
 if TYPE_CHECKING:
     from export.checkpoints.download import Downloads
@@ -85,7 +87,7 @@ class Ladder:
             self._network,
             model.preprocessing,
             labels,
-            self._answer(last),
+            self._runtime(last),
             is_random=self._options.is_random,
         )
 
@@ -106,7 +108,7 @@ class Ladder:
             rung = served_rung(
                 client,
                 served,
-                self._answer(last),
+                self._runtime(last),
                 "engine" if options.format == "plan" else f"ONNX {options.precision}",
                 max_batch_size=options.max_batch_size,
             )
@@ -133,39 +135,52 @@ class Ladder:
         count = max(self._network.proof_images, self._options.max_batch_size)
         return samples(self._network, count, PROOF_SEED)
 
-    def _answer(self, stage: Stage) -> Answer:
-        if self._options.format != "plan":
-            return onnx_answer(stage.path)
-        from export.conversion.tensorrt_runtime import engine_answer
-
-        return engine_answer(stage.path)
+    def _runtime(self, stage: Stage) -> Runtime:
+        is_plan = self._options.format == "plan"
+        return engine_runtime(stage.path) if is_plan else onnx_runtime(stage.path)
 
     def _compare(
-        self, name: str, reference: Answer, candidate: Answer, rung: str, *, is_judged: bool = True
+        self,
+        name: str,
+        reference: Runtime,
+        candidate: Runtime,
+        tolerance: str,
+        *,
+        is_judged: bool = True,
     ) -> pb.ParityRung:
         self._reporter.step(f"Parity: {name}")
-        return compare(
+        rung = compare(
             name,
-            reference,
-            candidate,
+            reference.answer,
+            candidate.answer,
             self._images,
             max_batch_size=self._options.max_batch_size,
-            tolerance=self._network.tolerance(rung, is_random=self._options.is_random),
+            tolerance=self._network.tolerance(tolerance, is_random=self._options.is_random),
             reported_only=not is_judged,
         )
+        compare_evidence(
+            rung,
+            reference.evidence,
+            candidate.evidence,
+            self._images,
+            max_batch_size=self._options.max_batch_size,
+        )
+        return rung
 
     # ------------------------------------------------------------------------ the rungs
 
     def _fp32(self) -> Stage:
         def make(path: Path) -> pb.Model:
+            from export.conversion.evidence import evidence_facts
             from export.conversion.to_onnx import OPSET
 
             network, loaded = self._network, self._loaded
             self._export("fp32", path)
-            reference = torch_answer(loaded.network, network.mean, network.std)
-            rung = self._compare("PyTorch fp32 → ONNX fp32", reference, onnx_answer(path), "fp32")
+            reference = torch_runtime(loaded.network, network.mean, network.std)
+            rung = self._compare("PyTorch fp32 → ONNX fp32", reference, onnx_runtime(path), "fp32")
             return pb.Model(
                 preprocessing=loaded.preprocessing,
+                evidence=evidence_facts(path),
                 manifest=pb.Manifest(
                     network=network.name,
                     paper=network.paper,
@@ -212,7 +227,6 @@ class Ladder:
 
     def _engine(self, onnx: Stage) -> Stage:
         from export.conversion.tensorrt_library import target_key
-        from export.conversion.tensorrt_runtime import engine_answer
         from export.conversion.to_tensorrt import Profile, build_engine
 
         options = self._options
@@ -235,7 +249,7 @@ class Ladder:
             if library == "tensorrt":  # one that was built ahead of time does not run here
                 name = f"ONNX {options.precision} → engine"
                 facts.parity.append(
-                    self._compare(name, onnx_answer(onnx.path), engine_answer(path), "engine")
+                    self._compare(name, onnx_runtime(onnx.path), engine_runtime(path), "engine")
                 )
             return facts
 
@@ -254,15 +268,17 @@ class Ladder:
 
         network, loaded = self._network, self._loaded
         self._reporter.step(f"Export: ONNX {precision}")
-        servable = ServedNetwork(loaded.network, network.mean, network.std, precision)
+        servable = ServedNetwork(
+            loaded.network, network.mean, network.std, precision, with_layers=network.reads_digits
+        )
         to_onnx(servable, network.size, self._classes, path)
 
     def _in_precision(self, precision: str, recipe: str, fp32: Stage, path: Path) -> pb.Model:
         """Compares with fp32; int8 is not judged on random weights, whose answers it loses."""
         rung = self._compare(
             f"ONNX fp32 → ONNX {precision}",
-            onnx_answer(fp32.path),
-            onnx_answer(path),
+            onnx_runtime(fp32.path),
+            onnx_runtime(path),
             precision,
             is_judged=precision != "int8" or not self._options.is_random,
         )

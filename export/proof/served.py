@@ -26,11 +26,11 @@ from export.catalog import find
 from export.errors import ParityError, ServedError
 from export.proof.golden import crop_photo, draw_page
 from export.proof.parity import answer_in_batches, judge
+from export.proof.runtimes import Runtime
 from export.samples.gateway_preprocessing import prepare
 from export.samples.images import (
     PHOTOS,
     SERVED_SEED,
-    Answer,
     Pixels,
     Probabilities,
     digits,
@@ -134,7 +134,7 @@ class ServedAnswer:
 def served_rung(
     client: Client,
     model: pb.Model,  # with its name and version in the gateway
-    reference: Answer,
+    reference: Runtime,
     reference_name: str,
     *,
     max_batch_size: int,
@@ -153,7 +153,7 @@ def served_rung(
         raise ServedError(f"The gateway rejected a picture of the ladder: {error}") from error
     rung = judge(
         f"{reference_name} → served",
-        reference(sent.pixels),
+        reference.answer(sent.pixels),
         answers,
         sent.names,
         served_tolerance(model.manifest, answer.devices),

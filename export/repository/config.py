@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import json_format, text_format
 
 from convoy.v1 import classifier_pb2 as pb
+from export.catalog import (
+    FEATURES,
+    HEATMAP_CLASSES,
+    HEATMAPS,
+    LAYER_PREFIX,
+    MAX_HEATMAPS,
+    UNFAMILIAR,
+)
 from export.errors import RepositoryError
 from export.repository.layout import CONFIG_FILE, LABELS_FILE
 
 if TYPE_CHECKING:
-    from tritonclient.grpc.model_config_pb2 import ModelConfig
+    from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelOutput
 
 FACTS_KEY = "convoy.v1.Model"
 BACKENDS = {"onnx": "onnxruntime", "plan": "tensorrt"}  # Triton's, by the manifest's format
@@ -66,11 +74,35 @@ def to_triton_config(model: pb.Model, max_batch_size: int) -> ModelConfig:
                 label_filename=LABELS_FILE,
             ),
             triton.ModelOutput(name="batch_size", data_type=triton.TYPE_INT32, dims=[1]),
+            *evidence_outputs(model),
         ],
         instance_group=[triton.ModelInstanceGroup(count=1)],
         dynamic_batching=triton.ModelDynamicBatching(),
         parameters={FACTS_KEY: triton.ModelParameter(string_value=facts)},
     )
+
+
+def evidence_outputs(model: pb.Model) -> list[ModelOutput]:
+    """The graph's outputs beside probabilities (export/conversion/evidence.py)."""
+    from tritonclient.grpc import model_config_pb2 as triton
+
+    evidence = model.evidence
+    dims: dict[str, list[int]] = {}
+    if evidence.heatmap_method == pb.CLASS_ACTIVATION_MAP:
+        count = min(MAX_HEATMAPS, len(model.labels))
+        dims[HEATMAPS] = [count, evidence.heatmap_height, evidence.heatmap_width]
+        dims[HEATMAP_CLASSES] = [count]
+    if evidence.features:
+        dims[FEATURES] = [evidence.features]
+    for layer in evidence.layers:
+        dims[f"{LAYER_PREFIX}{layer.name}"] = [layer.maps, layer.height, layer.width]
+    if evidence.unfamiliar:
+        dims[UNFAMILIAR] = [1]
+    types = {HEATMAP_CLASSES: triton.TYPE_INT32}
+    return [
+        triton.ModelOutput(name=name, data_type=types.get(name, triton.TYPE_FP32), dims=shape)
+        for name, shape in dims.items()
+    ]
 
 
 def write_config(folder: Path, model: pb.Model, max_batch_size: int) -> None:

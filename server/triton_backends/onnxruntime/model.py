@@ -39,6 +39,9 @@ class TritonPythonModel:
             self._session = _open_session(model_path, config["parameters"])
         except Exception as error:  # onnxruntime has no common class
             raise pb.TritonModelException(f"model.onnx does not load: {error}") from error
+        # What nobody requested, such as heat-maps, is not computed.
+        self._run_options = ort.RunOptions()
+        self._run_options.only_execute_path_to_fetches = True
         _check_names("input", self._inputs, self._session.get_inputs())
         _check_names("output", self._outputs, self._session.get_outputs())
 
@@ -54,19 +57,25 @@ class TritonPythonModel:
     def _run(self, requests: list[Any]) -> list[Any]:
         fed = [[_array(request, name) for request in requests] for name in self._inputs]
         feed = {name: _joined(arrays) for name, arrays in zip(self._inputs, fed, strict=True)}
-        outputs = self._session.run(self._outputs, feed)
+        requested = [set(request.requested_output_names()) for request in requests]
+        names = [name for name in self._outputs if name in set.union(*requested)]
+        outputs = self._session.run(names, feed, self._run_options)
         if len(requests) == 1:
-            return [self._response(outputs)]
+            return [_response(dict(zip(names, outputs, strict=True)), requested[0])]
         ends = np.cumsum([len(array) for array in fed[0]])
-        for name, output in zip(self._outputs, outputs, strict=True):
+        for name, output in zip(names, outputs, strict=True):
             if len(output) != ends[-1]:
                 raise ValueError(f"output {name} has {len(output)} rows for {ends[-1]} of input")
         parts = [np.split(output, ends[:-1]) for output in outputs]
-        return [self._response(rows) for rows in zip(*parts, strict=True)]
+        return [
+            _response(dict(zip(names, rows, strict=True)), asked)
+            for rows, asked in zip(zip(*parts, strict=True), requested, strict=True)
+        ]
 
-    def _response(self, outputs: Any) -> Any:
-        tensors = [_tensor(*pair) for pair in zip(self._outputs, outputs, strict=True)]
-        return pb.InferenceResponse(tensors)
+
+def _response(outputs: dict[str, npt.NDArray[Any]], requested: set[str]) -> Any:
+    tensors = [_tensor(name, array) for name, array in outputs.items() if name in requested]
+    return pb.InferenceResponse(tensors)
 
 
 def _open_session(model_path: Path, parameters: dict[str, Any]) -> ort.InferenceSession:

@@ -19,11 +19,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.catalog import CATALOG, Network, find
+from export.catalog import CATALOG, PROBABILITIES, Network, find
 from export.checkpoints.load import load
 from export.conversion.engine_header import EngineHeader, read_header
 from export.conversion.tensorrt_library import explain_missing_plan_support, target_key
-from export.conversion.tensorrt_runtime import engine_answer
+from export.conversion.tensorrt_runtime import engine_outputs
 from export.conversion.to_int8 import to_int8
 from export.conversion.to_onnx import ServedNetwork, to_onnx
 from export.conversion.to_tensorrt import Profile, build_engine
@@ -388,7 +388,8 @@ def test_a_plan_answers_as_its_graph_does(precision: str, tmp_path: Path, path: 
     assert engine.gpu and engine.cuda and re.fullmatch(r"\d+\.\d", engine.compute_capability)
     assert cache_path.stat().st_size > 0
     images = samples(network, PROFILE.max_batch, PROOF_SEED).pixels
-    difference = np.abs(engine_answer(path)(images) - onnx_answer(onnx_path)(images)).max()
+    answer = engine_outputs(path)(images)[PROBABILITIES]
+    difference = np.abs(answer - onnx_answer(onnx_path)(images)).max()
     assert difference <= network.tolerance("engine", is_random=True)
 
 
@@ -406,4 +407,4 @@ def test_a_timing_cache_of_another_machine_is_begun_anew(
 def test_what_is_no_plan_is_not_run(path: Path) -> None:
     path.write_bytes(b"ftrt" + bytes(100))
     with pytest.raises(EngineError, match=r"TensorRT cannot load .*model\.engine"):
-        engine_answer(path)
+        engine_outputs(path)

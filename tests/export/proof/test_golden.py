@@ -11,6 +11,7 @@ from export.console import PublishedVersion
 from export.errors import ParityError
 from export.proof.golden import crop_photo, golden_images
 from export.proof.parity import torch_answer
+from export.proof.runtimes import torch_runtime
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def golden_photos(resnet18: Network, random_resnet18: Loaded) -> list[pb.GoldenI
         resnet18,
         resnet18.preprocessing,
         resnet18.labels(),
-        torch_answer(random_resnet18.network, resnet18.mean, resnet18.std),
+        torch_runtime(random_resnet18.network, resnet18.mean, resnet18.std),
         is_random=True,
     )
 
@@ -91,9 +92,9 @@ def test_digits_are_drawn_dark_on_light_and_of_different_classes(built: Publishe
 
 def test_trained_digits_are_answered_as_what_they_are() -> None:
     network = find("lenet5")
-    answer = torch_answer(load(network, "digits").network, network.mean, network.std)
+    runtime = torch_runtime(load(network, "digits").network, network.mean, network.std)
     golden = golden_images(
-        network, network.preprocessing, network.labels(), answer, is_random=False
+        network, network.preprocessing, network.labels(), runtime, is_random=False
     )
     assert len(golden) == 3
     for image in golden:
@@ -103,7 +104,7 @@ def test_trained_digits_are_answered_as_what_they_are() -> None:
 
 def test_a_preparation_that_changes_the_digit_ends_the_build() -> None:
     network = find("lenet5")
-    answer = torch_answer(load(network, "digits").network, network.mean, network.std)
+    runtime = torch_runtime(load(network, "digits").network, network.mean, network.std)
     tiny = pb.Preprocessing(digit=pb.Digit(size=32, box=3))
     with pytest.raises(ParityError, match="changes what lenet5 reads"):
-        golden_images(network, tiny, network.labels(), answer, is_random=False)
+        golden_images(network, tiny, network.labels(), runtime, is_random=False)

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from export.architectures.resnet import CifarResNet
+from export.architectures.taps import Taps
 from export.build import run
 from export.catalog import Network, find
 from export.conversion import to_onnx
@@ -66,14 +68,76 @@ def test_a_mistake_of_the_export_fails_on_the_first_rung(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Mistaken(ServedNetwork):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             mistake(self)
 
     monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
     with pytest.raises(ParityError, match=FIRST_RUNG):
         run(Options(find(name), "fp32", "random", 0, tmp_path / "models"))
     assert not list((tmp_path / "models").glob(f"{name}.*"))
+
+
+def swapped_axes(servable: ServedNetwork) -> None:
+    right = servable.evidence._heatmaps
+    servable.evidence._heatmaps = lambda best: right(best).transpose(2, 3)  # type: ignore[method-assign]
+
+
+def weights_of_another_class(servable: ServedNetwork) -> None:
+    right = servable.evidence._heatmaps
+    servable.evidence._heatmaps = lambda best: right((best + 1) % 10)  # type: ignore[method-assign]
+
+
+def maps_of_another_layer(servable: ServedNetwork) -> None:
+    """Of the same shape, one block before the last."""
+    evidence = servable.evidence
+    servable.network.get_submodule("layer3.2").register_forward_pre_hook(evidence._read("earlier"))
+    right = evidence._heatmaps
+
+    def wrong(best: Tensor) -> Tensor:
+        evidence._inputs["avgpool"] = evidence._inputs["earlier"]
+        return right(best)
+
+    evidence._heatmaps = wrong  # type: ignore[method-assign]
+
+
+def features_of_another_layer(servable: ServedNetwork) -> None:
+    evidence = servable.evidence
+    evidence._features = lambda: evidence._inputs["layer3"].mean((2, 3)).repeat(1, 2)  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "what"),
+    [
+        (swapped_axes, "a map of held-out digit"),
+        (weights_of_another_class, "a map of held-out digit"),
+        (maps_of_another_layer, "a map of held-out digit"),
+        (features_of_another_layer, "the features of held-out digit"),
+    ],
+)
+def test_a_mistake_of_the_evidence_fails_on_the_first_rung(
+    mistake: Callable[[ServedNetwork], None],
+    what: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Mistaken(ServedNetwork):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            mistake(self)
+
+    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
+    with pytest.raises(ParityError, match=f"PyTorch fp32 → ONNX fp32: {what}"):
+        run(Options(find("resnet20_digits"), "fp32", "random", 0, tmp_path / "models"))
+    assert not list((tmp_path / "models").glob("resnet20_digits.*"))
+
+
+def test_taps_that_name_another_module_fail_on_the_first_rung(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CifarResNet, "taps", Taps(last_layer="fc", average="layer3.2"))
+    with pytest.raises(ParityError, match="heat-maps are not those of the classes"):
+        run(Options(find("resnet20_digits"), "fp32", "random", 0, tmp_path / "models"))
 
 
 def test_a_mistake_of_the_precision_fails_on_its_rung(

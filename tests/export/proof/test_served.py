@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import shutil
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from convoy.v1 import classifier_pb2 as pb
 from export.catalog import find
 from export.console import PublishedVersion
 from export.errors import ParityError, ServedError
-from export.proof.parity import onnx_answer
 from export.proof.private_gateway import private_gateway
+from export.proof.runtimes import onnx_runtime
 from export.proof.served import pictures, served_rung
 from export.repository.config import facts_json, read_facts, write_config
 from export.repository.layout import MODEL_FILES
@@ -46,12 +47,14 @@ def prove(
     model.name, model.version = "tested", "3"
     model.manifest_digest = facts_json(model)["manifest_digest"]
     model.manifest.precision = precision
-    answer = onnx_answer(folder / MODEL_FILES["onnx"])
+    runtime = onnx_runtime(folder / MODEL_FILES["onnx"])
     with private_gateway(folder, root=root, triton=triton) as client:
         return served_rung(
             client,
             model,
-            lambda images: answer(images) + np.float32(off_by),
+            dataclasses.replace(
+                runtime, answer=lambda images: runtime.answer(images) + np.float32(off_by)
+            ),
             f"ONNX {precision}",
             max_batch_size=8,
         )
@@ -152,13 +155,13 @@ def test_labels_are_compared_with_the_models_own(
         model.name, model.version = "tested", "3"
         model.manifest_digest = facts_json(model)["manifest_digest"]
         model.labels.reverse()
-        answer = onnx_answer(folder / MODEL_FILES["onnx"])
+        runtime = onnx_runtime(folder / MODEL_FILES["onnx"])
         with pytest.raises(ParityError, match="The gateway calls class"):
-            served_rung(client, model, answer, "a", max_batch_size=8)
+            served_rung(client, model, runtime, "a", max_batch_size=8)
         model.labels.reverse()
         model.manifest_digest = "0" * 64
         with pytest.raises(ParityError, match="and 000000000000 was requested"):
-            served_rung(client, model, answer, "a", max_batch_size=8)
+            served_rung(client, model, runtime, "a", max_batch_size=8)
 
 
 @pytest.mark.parametrize("resize", [32, 40, 256])

@@ -44,7 +44,17 @@ def test_config_is_what_triton_must_know(config: ModelConfig) -> None:
     (image,) = config.input
     assert (image.name, image.data_type, list(image.dims)) == ("image", TYPE_UINT8, [32, 32, 1])
     outputs = {output.name: (output.data_type, list(output.dims)) for output in config.output}
-    assert outputs == {"probabilities": (TYPE_FP32, [10]), "batch_size": (TYPE_INT32, [1])}
+    assert outputs == {
+        "probabilities": (TYPE_FP32, [10]),
+        "batch_size": (TYPE_INT32, [1]),
+        "features": (TYPE_FP32, [84]),
+        "layer_C1": (TYPE_FP32, [6, 28, 28]),
+        "layer_S2": (TYPE_FP32, [6, 14, 14]),
+        "layer_C3": (TYPE_FP32, [16, 10, 10]),
+        "layer_S4": (TYPE_FP32, [16, 5, 5]),
+        "layer_C5": (TYPE_FP32, [120, 1, 1]),
+        "layer_F6": (TYPE_FP32, [84, 1, 1]),
+    }
     assert config.output[0].label_filename == "labels.txt"
     assert [group.count for group in config.instance_group] == [1]
     assert config.HasField("dynamic_batching")

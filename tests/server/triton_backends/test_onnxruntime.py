@@ -18,7 +18,7 @@ import pytest_asyncio
 from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import model_config_pb2
-from tritonclient.grpc.aio import InferenceServerClient, InferInput
+from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from server.errors import TritonCannotStart
@@ -179,6 +179,30 @@ async def test_answers_equal_onnx_runtimes_bit_by_bit(
     # numpy would complain there of tensors that it was left with.
     await asyncio.sleep(0.1)
     assert "PyCapsule" not in caplog.text
+
+
+async def test_only_requested_outputs_are_answered_to_each_of_a_batch(
+    triton: InferenceServerClient, repository: Path
+) -> None:
+    write_classifier(repository / "slow.v3", layers=200)
+    await triton.load_model("slow.v3")
+    images = np.random.default_rng(4).integers(0, 256, (6, 4, 4, 1), np.uint8)
+
+    async def ask_for(number: int, *names: str) -> dict[str, Array]:
+        image = InferInput("image", (1, 4, 4, 1), "UINT8")
+        image.set_data_from_numpy(images[number : number + 1])
+        outputs = [InferRequestedOutput(name) for name in names]
+        result = await triton.infer("slow.v3", [image], "1", outputs)
+        return {
+            output.name: result.as_numpy(output.name) for output in result.get_response().outputs
+        }
+
+    wanted = [("probabilities",), ("batch_size",), ("batch_size", "probabilities")] * 2
+    answers = await asyncio.gather(
+        *(ask_for(number, *names) for number, names in enumerate(wanted))
+    )
+    assert [set(answer) for answer in answers] == [set(names) for names in wanted]
+    assert max(int(answer["batch_size"][0, 0]) for answer in answers if "batch_size" in answer) > 1
 
 
 async def executions_of(inferences: int, triton: InferenceServerClient, name: str) -> int:

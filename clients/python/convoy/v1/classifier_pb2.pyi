@@ -8,6 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Evidence(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVIDENCE_UNSPECIFIED: _ClassVar[Evidence]
+    INPUT: _ClassVar[Evidence]
+    HEATMAP: _ClassVar[Evidence]
+    FEATURES: _ClassVar[Evidence]
+    LAYERS: _ClassVar[Evidence]
+
+class HeatmapMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HEATMAP_METHOD_UNSPECIFIED: _ClassVar[HeatmapMethod]
+    CLASS_ACTIVATION_MAP: _ClassVar[HeatmapMethod]
+    OCCLUSION: _ClassVar[HeatmapMethod]
+
 class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATE_UNSPECIFIED: _ClassVar[State]
@@ -15,6 +29,14 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATE_LOADING: _ClassVar[State]
     STATE_READY: _ClassVar[State]
     STATE_FAILED: _ClassVar[State]
+EVIDENCE_UNSPECIFIED: Evidence
+INPUT: Evidence
+HEATMAP: Evidence
+FEATURES: Evidence
+LAYERS: Evidence
+HEATMAP_METHOD_UNSPECIFIED: HeatmapMethod
+CLASS_ACTIVATION_MAP: HeatmapMethod
+OCCLUSION: HeatmapMethod
 STATE_UNSPECIFIED: State
 STATE_AVAILABLE: State
 STATE_LOADING: State
@@ -22,20 +44,22 @@ STATE_READY: State
 STATE_FAILED: State
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "top_k", "min_score", "request_id")
+    __slots__ = ("model", "version", "image", "top_k", "min_score", "request_id", "include")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     image: Image
     top_k: int
     min_score: float
     request_id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., min_score: _Optional[float] = ..., request_id: _Optional[str] = ...) -> None: ...
+    include: _containers.RepeatedScalarFieldContainer[Evidence]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., min_score: _Optional[float] = ..., request_id: _Optional[str] = ..., include: _Optional[_Iterable[_Union[Evidence, str]]] = ...) -> None: ...
 
 class Image(_message.Message):
     __slots__ = ("content",)
@@ -44,7 +68,7 @@ class Image(_message.Message):
     def __init__(self, content: _Optional[bytes] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("classes", "model", "version", "served", "timing", "image", "request_id")
+    __slots__ = ("classes", "model", "version", "served", "timing", "image", "request_id", "input", "heatmap", "features", "layers", "unfamiliar")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +76,11 @@ class ClassifyResponse(_message.Message):
     TIMING_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    UNFAMILIAR_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[Class]
     model: str
     version: str
@@ -59,7 +88,90 @@ class ClassifyResponse(_message.Message):
     timing: Timing
     image: ImageFacts
     request_id: str
-    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., image: _Optional[_Union[ImageFacts, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    input: SeenImage
+    heatmap: Heatmap
+    features: Features
+    layers: Layers
+    unfamiliar: Unfamiliar
+    def __init__(self, classes: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., served: _Optional[_Union[Served, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., image: _Optional[_Union[ImageFacts, _Mapping]] = ..., request_id: _Optional[str] = ..., input: _Optional[_Union[SeenImage, _Mapping]] = ..., heatmap: _Optional[_Union[Heatmap, _Mapping]] = ..., features: _Optional[_Union[Features, _Mapping]] = ..., layers: _Optional[_Union[Layers, _Mapping]] = ..., unfamiliar: _Optional[_Union[Unfamiliar, _Mapping]] = ...) -> None: ...
+
+class SeenImage(_message.Message):
+    __slots__ = ("png", "box")
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    png: bytes
+    box: Box
+    def __init__(self, png: _Optional[bytes] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
+class Box(_message.Message):
+    __slots__ = ("left", "top", "right", "bottom")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    right: float
+    bottom: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
+
+class Heatmap(_message.Message):
+    __slots__ = ("method", "passes", "height", "width", "maps", "box")
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PASSES_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    MAPS_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    method: HeatmapMethod
+    passes: int
+    height: int
+    width: int
+    maps: _containers.RepeatedCompositeFieldContainer[ClassMap]
+    box: Box
+    def __init__(self, method: _Optional[_Union[HeatmapMethod, str]] = ..., passes: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., maps: _Optional[_Iterable[_Union[ClassMap, _Mapping]]] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
+class ClassMap(_message.Message):
+    __slots__ = ("label", "index", "values")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    index: int
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, label: _Optional[str] = ..., index: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Features(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Layers(_message.Message):
+    __slots__ = ("layers",)
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    layers: _containers.RepeatedCompositeFieldContainer[Layer]
+    def __init__(self, layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ...) -> None: ...
+
+class Layer(_message.Message):
+    __slots__ = ("shape", "pixels", "minimum", "maximum")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    shape: LayerShape
+    pixels: bytes
+    minimum: float
+    maximum: float
+    def __init__(self, shape: _Optional[_Union[LayerShape, _Mapping]] = ..., pixels: _Optional[bytes] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
+
+class Unfamiliar(_message.Message):
+    __slots__ = ("score", "threshold")
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    score: float
+    threshold: float
+    def __init__(self, score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class BatchClassifyRequest(_message.Message):
     __slots__ = ("requests",)
@@ -158,7 +270,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "state_reason", "is_default", "input", "preprocessing", "labels", "manifest", "manifest_digest", "parity", "golden_images")
+    __slots__ = ("name", "version", "state", "state_reason", "is_default", "input", "preprocessing", "labels", "manifest", "manifest_digest", "parity", "golden_images", "evidence")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +283,7 @@ class Model(_message.Message):
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PARITY_FIELD_NUMBER: _ClassVar[int]
     GOLDEN_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: State
@@ -183,7 +296,40 @@ class Model(_message.Message):
     manifest_digest: str
     parity: _containers.RepeatedCompositeFieldContainer[ParityRung]
     golden_images: _containers.RepeatedCompositeFieldContainer[GoldenImage]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., state_reason: _Optional[str] = ..., is_default: _Optional[bool] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., parity: _Optional[_Iterable[_Union[ParityRung, _Mapping]]] = ..., golden_images: _Optional[_Iterable[_Union[GoldenImage, _Mapping]]] = ...) -> None: ...
+    evidence: ModelEvidence
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., state_reason: _Optional[str] = ..., is_default: _Optional[bool] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., parity: _Optional[_Iterable[_Union[ParityRung, _Mapping]]] = ..., golden_images: _Optional[_Iterable[_Union[GoldenImage, _Mapping]]] = ..., evidence: _Optional[_Union[ModelEvidence, _Mapping]] = ...) -> None: ...
+
+class ModelEvidence(_message.Message):
+    __slots__ = ("include", "heatmap_method", "heatmap_passes", "heatmap_height", "heatmap_width", "features", "layers", "unfamiliar")
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_METHOD_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_PASSES_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    UNFAMILIAR_FIELD_NUMBER: _ClassVar[int]
+    include: _containers.RepeatedScalarFieldContainer[Evidence]
+    heatmap_method: HeatmapMethod
+    heatmap_passes: int
+    heatmap_height: int
+    heatmap_width: int
+    features: int
+    layers: _containers.RepeatedCompositeFieldContainer[LayerShape]
+    unfamiliar: bool
+    def __init__(self, include: _Optional[_Iterable[_Union[Evidence, str]]] = ..., heatmap_method: _Optional[_Union[HeatmapMethod, str]] = ..., heatmap_passes: _Optional[int] = ..., heatmap_height: _Optional[int] = ..., heatmap_width: _Optional[int] = ..., features: _Optional[int] = ..., layers: _Optional[_Iterable[_Union[LayerShape, _Mapping]]] = ..., unfamiliar: _Optional[bool] = ...) -> None: ...
+
+class LayerShape(_message.Message):
+    __slots__ = ("name", "maps", "height", "width")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MAPS_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    maps: int
+    height: int
+    width: int
+    def __init__(self, name: _Optional[str] = ..., maps: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("height", "width", "channels", "mean", "std")
@@ -232,7 +378,7 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256")
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +403,7 @@ class Manifest(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     BUILD_SHA256_FIELD_NUMBER: _ClassVar[int]
+    UNFAMILIAR_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     network: str
     paper: str
     weights: Weights
@@ -274,7 +421,8 @@ class Manifest(_message.Message):
     engine: Engine
     calibration: Calibration
     build_sha256: str
-    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ...) -> None: ...
+    unfamiliar_threshold: float
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ...) -> None: ...
 
 class Engine(_message.Message):
     __slots__ = ("sha256", "library", "version", "cuda", "gpu", "compute_capability", "min_batch", "opt_batch", "max_batch")
@@ -329,7 +477,7 @@ class Accuracy(_message.Message):
     def __init__(self, measured: _Optional[str] = ..., correct: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class ParityRung(_message.Message):
-    __slots__ = ("name", "images", "batch_sizes", "top1_agreement", "top5_agreement", "largest_difference", "tolerance", "worst_image", "reported_only", "batch_sizes_seen")
+    __slots__ = ("name", "images", "batch_sizes", "top1_agreement", "top5_agreement", "largest_difference", "tolerance", "worst_image", "reported_only", "batch_sizes_seen", "largest_map_difference", "map_tolerance", "smallest_features_cosine", "required_features_cosine")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZES_FIELD_NUMBER: _ClassVar[int]
@@ -340,6 +488,10 @@ class ParityRung(_message.Message):
     WORST_IMAGE_FIELD_NUMBER: _ClassVar[int]
     REPORTED_ONLY_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZES_SEEN_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_MAP_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    MAP_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    SMALLEST_FEATURES_COSINE_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FEATURES_COSINE_FIELD_NUMBER: _ClassVar[int]
     name: str
     images: int
     batch_sizes: _containers.RepeatedScalarFieldContainer[int]
@@ -350,16 +502,26 @@ class ParityRung(_message.Message):
     worst_image: str
     reported_only: bool
     batch_sizes_seen: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, name: _Optional[str] = ..., images: _Optional[int] = ..., batch_sizes: _Optional[_Iterable[int]] = ..., top1_agreement: _Optional[float] = ..., top5_agreement: _Optional[float] = ..., largest_difference: _Optional[float] = ..., tolerance: _Optional[float] = ..., worst_image: _Optional[str] = ..., reported_only: _Optional[bool] = ..., batch_sizes_seen: _Optional[_Iterable[int]] = ...) -> None: ...
+    largest_map_difference: float
+    map_tolerance: float
+    smallest_features_cosine: float
+    required_features_cosine: float
+    def __init__(self, name: _Optional[str] = ..., images: _Optional[int] = ..., batch_sizes: _Optional[_Iterable[int]] = ..., top1_agreement: _Optional[float] = ..., top5_agreement: _Optional[float] = ..., largest_difference: _Optional[float] = ..., tolerance: _Optional[float] = ..., worst_image: _Optional[str] = ..., reported_only: _Optional[bool] = ..., batch_sizes_seen: _Optional[_Iterable[int]] = ..., largest_map_difference: _Optional[float] = ..., map_tolerance: _Optional[float] = ..., smallest_features_cosine: _Optional[float] = ..., required_features_cosine: _Optional[float] = ...) -> None: ...
 
 class GoldenImage(_message.Message):
-    __slots__ = ("content", "name", "expected", "tolerance")
+    __slots__ = ("content", "name", "expected", "tolerance", "expected_map", "expected_features", "evidence_tolerance")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_MAP_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     content: bytes
     name: str
     expected: _containers.RepeatedCompositeFieldContainer[Class]
     tolerance: float
-    def __init__(self, content: _Optional[bytes] = ..., name: _Optional[str] = ..., expected: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., tolerance: _Optional[float] = ...) -> None: ...
+    expected_map: ClassMap
+    expected_features: _containers.RepeatedScalarFieldContainer[float]
+    evidence_tolerance: float
+    def __init__(self, content: _Optional[bytes] = ..., name: _Optional[str] = ..., expected: _Optional[_Iterable[_Union[Class, _Mapping]]] = ..., tolerance: _Optional[float] = ..., expected_map: _Optional[_Union[ClassMap, _Mapping]] = ..., expected_features: _Optional[_Iterable[float]] = ..., evidence_tolerance: _Optional[float] = ...) -> None: ...
