@@ -36,6 +36,7 @@ class Outcome:
     prepared: PreparedImage
     inference: Inference
     infer_us: int
+    covered: npt.NDArray[np.float32] | None = None  # cells×K, if a heat-map needs occlusion
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32]:
@@ -50,14 +51,21 @@ class Pipeline:
         self._max_bytes = max_image_bytes
         self._max_pixels = max_image_pixels
 
-    async def run(self, runner: Runner, folder: str, model: LoadedModel, content: bytes) -> Outcome:
-        """Classifies one image, without a deadline.
+    async def run(
+        self,
+        runner: Runner,
+        folder: str,
+        model: LoadedModel,
+        content: bytes,
+        outputs: Sequence[str] = (),
+    ) -> Outcome:
+        """Classifies one image, without a deadline, and with further outputs of the graph.
 
         Raises:
             ServingError: the image is unusable, or the runner failed.
         """
         prepared = await self.prepare(content, model.facts.preprocessing)
-        return await self.infer(runner, folder, prepared)
+        return await self.infer(runner, folder, prepared, outputs=outputs)
 
     async def prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
         """
@@ -73,15 +81,16 @@ class Pipeline:
         folder: str,
         prepared: PreparedImage,
         deadline_s: float | None = None,
+        outputs: Sequence[str] = (),
     ) -> Outcome:
-        """The deadline is on the clock of time.monotonic().
+        """With further outputs of the graph. The deadline is on the clock of time.monotonic().
 
         Raises:
             ServingError: the runner failed, or the deadline passed.
         """
         started_s = time.monotonic()
         timeout_s = None if deadline_s is None else max(0.0, deadline_s - started_s)
-        inference = await runner.infer(folder, prepared.pixels[np.newaxis], timeout_s)
+        inference = await runner.infer(folder, prepared.pixels[np.newaxis], timeout_s, outputs)
         return Outcome(prepared, inference, int((time.monotonic() - started_s) * 1e6))
 
     def close(self) -> None:

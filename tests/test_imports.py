@@ -29,6 +29,7 @@ SERVER = [
     ["network"],
     ["preprocessing", "runners"],
     ["pipeline"],
+    ["evidence"],
     ["versions"],
     ["core"],
     ["http_api", "grpc_api"],
@@ -48,7 +49,7 @@ EXPORT = [
     ["study"],
     ["build", "describe", "compare", "verify", "rollback"],
 ]
-CLIENT = [["v1"], ["errors"], ["transports"], ["client"], ["cli"]]
+CLIENT = [["v1"], ["errors", "evidence"], ["transports"], ["client"], ["overlay"], ["cli"]]
 LAYERS = {"server": SERVER, "export": EXPORT, "convoy": CLIENT}
 
 MAX_MODULE_LINES = 350

@@ -137,6 +137,10 @@ class Admission:
             ShuttingDown: the gateway accepts nothing new.
             Overloaded: it holds too much, or cannot answer within timeout_s.
         """
+        if self.is_draining:
+            raise ShuttingDown(
+                "the gateway is shutting down: try another one, or again in a moment"
+            )
         self._check_room(sum(images.values()))
         self._check_deadline(images, timeout_s)
         return Admitted(self, images, timeout_s)
@@ -151,6 +155,17 @@ class Admission:
         if not self.in_flight:
             self._idle.set()
 
+    @contextmanager
+    def further(self, model: str, images: int, timeout_s: float | None) -> Iterator[None]:
+        """Holds more images for a request that is held already, which is finished while draining.
+
+        Raises:
+            Overloaded: the gateway holds too much.
+        """
+        self._check_room(images)
+        with self._estimators[model].held(images, timeout_s):
+            yield
+
     def drain(self) -> None:
         self.is_draining = True
 
@@ -159,10 +174,6 @@ class Admission:
         await self._idle.wait()
 
     def _check_room(self, count: int) -> None:
-        if self.is_draining:
-            raise ShuttingDown(
-                "the gateway is shutting down: try another one, or again in a moment"
-            )
         if self.in_flight + count > self._max_in_flight:
             raise Overloaded(
                 f"too many images in flight ({self.in_flight} of at most {self._max_in_flight})",

@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
@@ -22,6 +24,9 @@ from server.core.keys import Keys
 from server.core.responses import to_response
 from server.core.validation import check_request
 from server.errors import InternalError, ModelNotReady, RunnerUnavailable, ServingError
+from server.evidence.messages import to_evidence
+from server.evidence.occlusion import occlude
+from server.evidence.outputs import check_available, needed_outputs, needs_occlusion
 from server.observability import tracing
 from server.pipeline import Outcome, Pipeline
 from server.versions.pool import Pool
@@ -101,6 +106,7 @@ class Classifier:
             self._keys.require(call.client, request.model)
         image.servable = await self._pool.find(request.model, request.version)
         facts = image.servable.loaded.facts
+        check_available(request.include, facts, image.servable.folder)
         with tracing.span("prepare", model=image.servable.model):
             image.prepared = await self._pipeline.prepare(image.content, facts.preprocessing)
 
@@ -122,18 +128,61 @@ class Classifier:
             await self._prepare(call, image)
             outcome = await self._outcome(call, image)
         response = to_response(image, outcome)
+        if image.request.include or outcome.inference.outputs:
+            await self._add_evidence(image, outcome, response)
         image.end(response)
         return response
 
     async def _outcome(self, call: Call, image: Classification) -> Outcome:
         assert image.servable and image.prepared
-        servable = image.servable
+        servable, include = image.servable, image.request.include
+        evidence = servable.loaded.facts.evidence
         with tracing.span("infer", model=servable.model, version=servable.version) as span:
             outcome = await self._pipeline.infer(
-                servable.runner, servable.folder, image.prepared, call.deadline_s
+                servable.runner,
+                servable.folder,
+                image.prepared,
+                call.deadline_s,
+                needed_outputs(include, evidence),
             )
             span.note(batch_size=outcome.inference.batch_size)
+        if needs_occlusion(include, evidence):
+            return await self._occlude(call, image, outcome)
         return outcome
+
+    async def _occlude(self, call: Call, image: Classification, outcome: Outcome) -> Outcome:
+        """Adds the passes of a heat-map, which count as images in flight."""
+        assert image.servable
+        servable = image.servable
+        passes = servable.loaded.facts.evidence.heatmap_passes - 1
+        with (
+            self._admission.further(servable.model, passes, call.remaining_s()),
+            tracing.span("occlude", model=servable.model, version=servable.version, passes=passes),
+        ):
+            started_s = time.monotonic()
+            covered = await occlude(
+                servable.runner,
+                servable.folder,
+                servable.loaded,
+                outcome.prepared.pixels,
+                outcome.infer_us / 1e6,
+                call.deadline_s,
+            )
+        infer_us = outcome.infer_us + int((time.monotonic() - started_s) * 1e6)
+        return replace(outcome, covered=covered, infer_us=infer_us)
+
+    async def _add_evidence(
+        self, image: Classification, outcome: Outcome, response: pb.ClassifyResponse
+    ) -> None:
+        assert image.servable
+        evidence = await asyncio.to_thread(  # a PNG takes milliseconds
+            to_evidence,
+            image.request.include,
+            image.servable.loaded.facts,
+            outcome,
+            response.classes,
+        )
+        response.MergeFrom(evidence)
 
     def _admitted(self, call: Call) -> contextlib.AbstractContextManager[None]:
         names = (image.request.model for image in call.classifications)

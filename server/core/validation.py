@@ -6,6 +6,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.errors import MalformedRequest
 
 MAX_REQUEST_ID_LENGTH = 128
+KINDS_OF_EVIDENCE = {value: name for name, value in pb.Evidence.items() if value}
 
 
 def check_request(request: pb.ClassifyRequest) -> None:
@@ -32,6 +33,13 @@ def check_options(request: pb.ClassifyRequest) -> None:
         raise MalformedRequest(
             f"min_score is {request.min_score:g}, must be between 0 and 1", field="min_score"
         )
+    for kind in request.include:
+        if kind not in KINDS_OF_EVIDENCE:
+            raise MalformedRequest(
+                f"include has {pb.Evidence.Name(kind) if kind == 0 else kind}, must be of "
+                f"{', '.join(KINDS_OF_EVIDENCE.values())}",
+                field="include",
+            )
     check_request_id(request.request_id)
 
 

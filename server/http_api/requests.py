@@ -39,6 +39,8 @@ FRACTIONS = {
     if field.cpp_type in (field.CPPTYPE_DOUBLE, field.CPPTYPE_FLOAT)
     for name in (field.name, field.json_name)
 }
+# Fields that are lists of names, for which protobuf would accept booleans and numbers.
+LISTS = {field.name for field in pb.ClassifyRequest.DESCRIPTOR.fields if field.is_repeated}
 M = TypeVar("M", bound=Message)
 
 
@@ -128,7 +130,9 @@ def merge_options(message: pb.ClassifyRequest, options: pb.ClassifyRequest, mode
     message.model = model
     given = {field.name for field, _ in message.ListFields()}
     for field, value in options.ListFields():
-        if field.name not in given:
+        if field.name not in given and field.name in LISTS:
+            getattr(message, field.name).extend(value)
+        elif field.name not in given:
             setattr(message, field.name, value)
 
 
@@ -204,7 +208,7 @@ def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; protobuf's own parser would accept true as the number 1.
 
     Raises:
-        ValueError: a name occurs twice, or a number is a boolean.
+        ValueError: a name occurs twice, a number is a boolean, or a list has not only names.
     """
     members = dict(pairs)
     if len(members) < len(pairs):
@@ -212,6 +216,9 @@ def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name in FRACTIONS & members.keys():
         if isinstance(members[name], bool):
             raise ValueError(f"{name} is {json.dumps(members[name])}, must be a number")
+    for name in LISTS & members.keys():
+        if not all(isinstance(value, str) for value in members[name] or ()):
+            raise ValueError(f"{name} is {json.dumps(members[name])}, must be a list of names")
     return members
 
 
@@ -226,8 +233,13 @@ def parse_query(query: QueryParams, allowed: Iterable[str]) -> pb.ClassifyReques
     if not query:
         return pb.ClassifyRequest()
     check_query(query, allowed)
+    # A list is one parameter, its values joined by commas.
+    values = {
+        name: [part for part in text.split(",") if part] if name in LISTS else text
+        for name, text in query.items()
+    }
     try:
-        return json_format.ParseDict(dict(query), pb.ClassifyRequest())
+        return json_format.ParseDict(values, pb.ClassifyRequest())
     except json_format.ParseError as error:
         raise MalformedRequest(f"query parameters: {cut(str(error))}") from error
 

@@ -37,6 +37,15 @@ def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     return (shorter, longer) if width <= height else (longer, shorter)
 
 
+def crop_box(size: tuple[int, int], photo: pb.Photo) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what is cut out, in pixels of a picture of that size."""
+    resized = resized_size(size, photo.resize)
+    x_scale, y_scale = (whole / small for whole, small in zip(size, resized, strict=True))
+    left, top = (centre_offset(side, photo.crop) for side in resized)
+    right, bottom = left + photo.crop, top + photo.crop
+    return (left * x_scale, top * y_scale, right * x_scale, bottom * y_scale)
+
+
 def centre_offset(side: int, crop: int) -> int:
     """The first pixel of the crop; halves are rounded to even: 58.5 to 58, 59.5 to 60."""
     return round((side - crop) / 2)

@@ -7,10 +7,10 @@ repository, such as `resnet152.v3`. Every runner passes the same tests
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,7 @@ class LoadedModel:
     facts: pb.Model  # from config.pbtxt, parameters["convoy.v1.Model"]
     runtime: str  # "onnxruntime", "triton onnxruntime"
     device: str  # "cpu" or "gpu"
+    max_batch_size: int
 
     @cached_property
     def labels(self) -> Sequence[pb.Label]:
@@ -77,6 +78,8 @@ class Inference:
     batch_size: int  # images computed together, those of other requests included
     queue_us: int | None = None  # None: the runner does not report it
     compute_us: int | None = None
+    # What else was asked for, by the name of the graph's output; N rows each.
+    outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 class Runner(Protocol):
@@ -101,9 +104,16 @@ class Runner(Protocol):
         """Unloads a version once its work is finished. It need not be loaded."""
 
     async def infer(
-        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+        self,
+        name: str,
+        images: npt.NDArray[np.uint8],
+        timeout_s: float | None = None,
+        outputs: Sequence[str] = (),
     ) -> Inference:
         """Probabilities of images, N×H×W×C in uint8, N at most the version's max_batch_size.
+
+        `outputs` names further outputs of the graph. Those that nobody names are not computed where
+        the runner can leave them out, and never sent.
 
         Cancelling the task removes images that are still queued, if the runner can do that.
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,17 @@ from server.errors import InferenceFailed
 from server.runners.base import Inference
 from server.runners.onnx_session import Images, OnnxModel
 
+Outputs = dict[str, npt.NDArray[Any]]  # by name
+
+PROBABILITIES = "probabilities"
+
 
 @dataclass
 class PendingRequest:
     """The images of one request, and the future of its answer."""
 
     images: Images
+    outputs: Sequence[str]  # beside probabilities
     answer: asyncio.Future[Inference]
     since_s: float = field(default_factory=time.perf_counter)
 
@@ -43,12 +49,12 @@ class Batcher:
         self._waiting: deque[PendingRequest] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
-    async def submit(self, images: Images) -> Inference:
+    async def submit(self, images: Images, outputs: Sequence[str] = ()) -> Inference:
         if len(images) > self._max_batch_size:
             raise InferenceFailed(
                 f"{len(images)} images in one batch; the model takes at most {self._max_batch_size}"
             )
-        request = PendingRequest(images, asyncio.get_running_loop().create_future())
+        request = PendingRequest(images, outputs, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         # Later, so that requests of the same turn of the event loop share the batch.
         asyncio.get_running_loop().call_soon(self._start_batches)
@@ -93,9 +99,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         started_s = time.perf_counter()
         try:
-            probabilities = await loop.run_in_executor(
-                self._threads, self._run, [request.images for request in batch]
-            )
+            outputs = await loop.run_in_executor(self._threads, self._run, batch)
         except Exception as error:
             if len(batch) > 1:
                 for request in batch:
@@ -103,25 +107,26 @@ class Batcher:
             elif not batch[0].answer.done():
                 batch[0].answer.set_exception(InferenceFailed(f"the model failed: {error}"))
         else:
-            self._answer(batch, probabilities, started_s)
+            self._answer(batch, outputs, started_s)
 
-    def _run(self, images: list[Images]) -> npt.NDArray[np.float32]:
+    def _run(self, batch: Sequence[PendingRequest]) -> Outputs:
+        images = [request.images for request in batch]
         together = images[0] if len(images) == 1 else np.concatenate(images)
-        return self._network.probabilities(together)
+        names = dict.fromkeys(name for request in batch for name in request.outputs)
+        return self._network.run(together, [PROBABILITIES, *names])
 
-    def _answer(
-        self,
-        batch: Sequence[PendingRequest],
-        probabilities: npt.NDArray[np.float32],
-        started_s: float,
-    ) -> None:
+    def _answer(self, batch: Sequence[PendingRequest], outputs: Outputs, started_s: float) -> None:
         compute_us = int((time.perf_counter() - started_s) * 1e6)
-        first = 0
+        probabilities, first = outputs[PROBABILITIES], 0
         for request in batch:
             last = first + len(request.images)
-            queue_us = int((started_s - request.since_s) * 1e6)
             if not request.answer.done():
-                request.answer.set_result(
-                    Inference(probabilities[first:last], len(probabilities), queue_us, compute_us)
+                inference = Inference(
+                    probabilities[first:last],
+                    batch_size=len(probabilities),
+                    queue_us=int((started_s - request.since_s) * 1e6),
+                    compute_us=compute_us,
+                    outputs={name: outputs[name][first:last] for name in request.outputs},
                 )
+                request.answer.set_result(inference)
             first = last

@@ -8,6 +8,7 @@ once; KIND_CPU keeps a version off the GPU), `max_batch_size`, and `dynamic_batc
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime as ort
@@ -43,7 +44,9 @@ class InProcessRunner:
             path = self._repository_path / name
             config, network = await asyncio.to_thread(open_version, path)
             self._batchers[name] = Batcher(network, config)
-            self._loaded[name] = LoadedModel(parse_facts(config), "onnxruntime", network.device)
+            self._loaded[name] = LoadedModel(
+                parse_facts(config), "onnxruntime", network.device, max(1, config.max_batch_size)
+            )
         return self._loaded[name]
 
     async def unload(self, name: str) -> None:
@@ -51,12 +54,18 @@ class InProcessRunner:
         if batcher := self._batchers.pop(name, None):
             await batcher.close()
 
-    async def infer(self, name: str, images: Images, timeout_s: float | None = None) -> Inference:
+    async def infer(
+        self,
+        name: str,
+        images: Images,
+        timeout_s: float | None = None,
+        outputs: Sequence[str] = (),
+    ) -> Inference:
         if name not in self._batchers:
             raise ModelNotReady(f"{name} is not loaded")
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._batchers[name].submit(images)
+                return await self._batchers[name].submit(images, outputs)
         except TimeoutError as error:
             raise DeadlineExceeded(f"no answer within {timeout_s:.3f} s") from error
 
@@ -94,7 +103,7 @@ def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, OnnxModel]:
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = str(error).replace(str(path), path.name).splitlines()[0]
         raise LoadFailed(f"{path.name}/{MODEL_FILE} cannot be loaded: {reason}") from error
-    check_contract(network.any_session, path.name)
+    check_contract(network.any_session, path.name, config)
     return config, network
 
 
@@ -119,13 +128,16 @@ def thread_count(config: model_config_pb2.ModelConfig) -> int:
     return int(text)
 
 
-def check_contract(session: ort.InferenceSession, name: str) -> None:
+def check_contract(
+    session: ort.InferenceSession, name: str, config: model_config_pb2.ModelConfig
+) -> None:
     inputs = {node.name: node.type for node in session.get_inputs()}
     outputs = {node.name for node in session.get_outputs()}
-    if inputs != {"image": "tensor(uint8)"} or not {"probabilities", "batch_size"} <= outputs:
+    expected = {"probabilities", "batch_size", *(output.name for output in config.output)}
+    if inputs != {"image": "tensor(uint8)"} or not expected <= outputs:
         raise LoadFailed(
             f"{name}/{MODEL_FILE} has inputs {inputs} and outputs {sorted(outputs)}; expected "
-            "the input image, of uint8, and the outputs probabilities and batch_size"
+            f"the input image, of uint8, and the outputs {', '.join(sorted(expected))}"
         )
 
 

@@ -12,9 +12,10 @@ import contextlib
 import functools
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 ANY_SIZE = 0
 FATAL = 4  # ONNX Runtime's level of logging
+REQUESTED_OUTPUTS = ort.RunOptions()
+REQUESTED_OUTPUTS.only_execute_path_to_fetches = True
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,19 @@ class OnnxModel:
     def any_session(self) -> ort.InferenceSession:
         return next(iter(self.sessions.values()))
 
-    def probabilities(self, images: Images) -> npt.NDArray[np.float32]:
-        """N×K; N is at most the batch size that the model was opened with."""
+    def run(self, images: Images, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """The outputs of these names, N rows each; N is at most the batch size that the model was
+        opened with. Others are not computed.
+        """
         count = len(images)
         size = next(size for size in self.sessions if size == ANY_SIZE or size >= count)
-        (outputs,) = self.sessions[size].run(["probabilities"], {"image": pad_batch(images, size)})
-        probabilities: npt.NDArray[np.float32] = outputs[:count]
-        return probabilities
+        feed = {"image": pad_batch(images, size)}
+        outputs = self.sessions[size].run(names, feed, REQUESTED_OUTPUTS)
+        return {name: output[:count] for name, output in zip(names, outputs, strict=True)}
+
+    def probabilities(self, images: Images) -> npt.NDArray[np.float32]:
+        """N×K."""
+        return self.run(images, ["probabilities"])["probabilities"]
 
 
 def pad_batch(images: Images, size: int) -> Images:

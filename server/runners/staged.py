@@ -7,6 +7,7 @@ unloaded at the end: a Triton that others use too is left as it was.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +39,13 @@ class StagedRunner:
         await self._runner.unload(self._folder)
 
     async def infer(
-        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+        self,
+        name: str,
+        images: npt.NDArray[np.uint8],
+        timeout_s: float | None = None,
+        outputs: Sequence[str] = (),
     ) -> Inference:
-        return await self._runner.infer(self._folder, images, timeout_s)
+        return await self._runner.infer(self._folder, images, timeout_s, outputs)
 
     async def close(self) -> None:
         with contextlib.suppress(RunnerUnavailable):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,11 @@ class TrackedRunner:
         await self.inner.unload(name)
 
     async def infer(
-        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+        self,
+        name: str,
+        images: npt.NDArray[np.uint8],
+        timeout_s: float | None = None,
+        outputs: Sequence[str] = (),
     ) -> Inference:
         if self._is_closed:  # after it was picked
             raise RunnerUnavailable(f"{self.name} was removed")
@@ -42,7 +47,7 @@ class TrackedRunner:
         self._idle.clear()
         outcome = "CANCELLED"
         try:
-            inference = await self.inner.infer(name, images, timeout_s)
+            inference = await self.inner.infer(name, images, timeout_s, outputs)
             outcome = "OK"
         except ServingError as error:
             outcome = error.reason

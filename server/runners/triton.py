@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import logging
 import re
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -96,7 +97,8 @@ class TritonRunner:
         self._loads[name] = next(self._load_numbers)
         _check_contract(name, config)
         facts = await asyncio.to_thread(parse_facts, config)  # a thousand labels: milliseconds
-        return LoadedModel(facts, f"triton {config.backend or config.platform}", _device(config))
+        runtime = f"triton {config.backend or config.platform}"
+        return LoadedModel(facts, runtime, _device(config), max(1, config.max_batch_size))
 
     async def unload(self, name: str) -> None:
         try:
@@ -109,7 +111,11 @@ class TritonRunner:
             self._loads.pop(name, None)
 
     async def infer(
-        self, name: str, images: npt.NDArray[np.uint8], timeout_s: float | None = None
+        self,
+        name: str,
+        images: npt.NDArray[np.uint8],
+        timeout_s: float | None = None,
+        outputs: Sequence[str] = (),
     ) -> Inference:
         if name in self._dead:
             raise ModelNotReady(
@@ -117,12 +123,13 @@ class TritonRunner:
             )
         image = InferInput("image", images.shape, "UINT8")
         image.set_data_from_numpy(images)
+        requested = [*_OUTPUTS, *map(InferRequestedOutput, outputs)]
         load_number = self._loads.get(name)
         try:
             # Precise to the microsecond; gRPC checks its own deadlines every millisecond or later.
             async with asyncio.timeout(timeout_s):
                 result = await self._client.infer(
-                    name, [image], _TRITON_VERSION, _OUTPUTS, headers=tracing.headers()
+                    name, [image], _TRITON_VERSION, requested, headers=tracing.headers()
                 )
         except TimeoutError as error:
             raise DeadlineExceeded(f"{name} did not answer within {timeout_s:.3f} s") from error
@@ -131,7 +138,11 @@ class TritonRunner:
             if _backend_died(error) and self._loads.get(name) == load_number:
                 self._dead.add(name)
             raise self._infer_error(name, error) from error
-        return Inference(result.as_numpy("probabilities"), int(result.as_numpy("batch_size")[0, 0]))
+        return Inference(
+            result.as_numpy("probabilities"),
+            int(result.as_numpy("batch_size")[0, 0]),
+            outputs={name: result.as_numpy(name) for name in outputs},
+        )
 
     async def statistics(self) -> list[service_pb2.ModelStatistics]:
         """What Triton has counted for each loaded version; for /metrics, and not part of `Runner`.
