@@ -37,7 +37,7 @@ def imports_of(folder: Path) -> dict[str, set[str]]:
     [
         ("export", {"server"}),
         ("server", {"export", "torch", "onnx"}),
-        ("convoy", {"export", "server", "torch", "onnxruntime", "tritonclient", "numpy"}),
+        ("convoy", {"export", "server", "torch", "onnxruntime", "tritonclient"}),
     ],
 )
 def test_imports_point_one_way(package: str, forbidden: set[str]) -> None:

@@ -12,6 +12,7 @@ from convoy.errors import (
     ServerFault,
     Unavailable,
 )
+from convoy.evidence import Heatmap, SeenImage, Unfamiliar
 
 __all__ = [
     "DEFAULT_SERVER",
@@ -22,10 +23,13 @@ __all__ = [
     "Client",
     "ConvoyError",
     "DeadlineExceeded",
+    "Heatmap",
     "InvalidRequest",
     "NotAllowed",
     "NotFound",
     "Overloaded",
+    "SeenImage",
     "ServerFault",
     "Unavailable",
+    "Unfamiliar",
 ]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
@@ -52,6 +52,15 @@ def classify(
     model: Annotated[str, typer.Option(help="Name of the model; `convoy models` lists them.")],
     version: Annotated[str, typer.Option(help="Its version; unless given, the default one.")] = "",
     top_k: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
+    heatmap: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.png",
+            help="Write where the evidence for each of the best classes is in the image (one "
+            "image).",
+            show_default=False,
+        ),
+    ] = None,
     server: Server = DEFAULT_SERVER,
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
@@ -63,7 +72,12 @@ def classify(
         convoy classify digit.png --model lenet5
 
         convoy classify *.jpg --model resnet152 --server http://localhost:8080 --json
+
+        convoy classify photo.jpg --model resnet152 --heatmap overlay.png
     """
+    if heatmap and len(images) > 1:
+        raise typer.BadParameter("give one image with it", param_hint="--heatmap")
+    include = ("INPUT", "HEATMAP") if heatmap else ()
     failed = False
     try:
         client = Client(server, timeout_s=timeout_s)
@@ -73,12 +87,16 @@ def classify(
     with client:
         for path in images:
             try:
-                answer = client.classify(path, model=model, version=version, top_k=top_k)
+                answer = client.classify(
+                    path, model=model, version=version, top_k=top_k, include=include
+                )
             except ConvoyError as error:
                 failed = True
                 print_error(f"{path}: {error}")
             else:
                 show(path, answer, as_json)
+                if heatmap:
+                    write_heatmap(heatmap, path, answer)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -107,13 +125,33 @@ def models(
 
 def show(path: Path, answer: Classification, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"image": str(path), **asdict(answer)}))
+        print(json.dumps({"image": str(path), **to_json(answer)}))
         return
     print(f"{path}: {answer.model} v{answer.version}, {answer.precision}, weights {answer.weights}")
     for class_ in answer.classes:
         print(f"  {class_.score:7.2%}  {class_.label}")
     if answer.weights == "random":
         print_error("the weights are random: the answer is meaningless")
+
+
+def to_json(answer: Classification) -> dict[str, Any]:
+    """Without arrays, which the command asks for only to draw them."""
+    plain = replace(answer, input=None, heatmap=None, features=None, layers=None)
+    return {name: value for name, value in asdict(plain).items() if value is not None}
+
+
+def write_heatmap(path: Path, image: Path, answer: Classification) -> None:
+    """
+    Raises:
+        Exit: a package is missing, or the file cannot be written.
+    """
+    try:
+        from convoy.overlay import draw_overlay
+
+        draw_overlay(image.read_bytes(), answer).save(path, "PNG")
+    except (ImportError, OSError) as error:
+        print_error(f"{path}: {error}")
+        raise typer.Exit(1) from error
 
 
 def render_table(models: list[pb.Model]) -> Table:

@@ -11,18 +11,29 @@ with Client("localhost:8081") as client:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from convoy.errors import BadImage, ConvoyError, InvalidRequest
+from convoy.evidence import (
+    Heatmap,
+    SeenImage,
+    Unfamiliar,
+    to_features,
+    to_heatmap,
+    to_layers,
+    to_seen_image,
+    to_unfamiliar,
+)
 from convoy.v1 import classifier_pb2 as pb
 
 # At run time they are imported where they are used: gRPC reads its environment when it is imported,
 # and `convoy serve` sets it before.
 if TYPE_CHECKING:
+    from convoy.evidence import Bytes, Floats
     from convoy.transports import PathLike, Transport
 
 DEFAULT_SERVER = "localhost:8081"
@@ -52,6 +63,12 @@ class Classification:
     batch_size: int  # images that went through the network together
     total_ms: float  # in the gateway
     request_id: str
+    # What `include` asked for.
+    input: SeenImage | None = field(default=None, compare=False)
+    heatmap: Heatmap | None = field(default=None, compare=False)
+    features: Floats | None = field(default=None, compare=False)
+    layers: dict[str, Bytes] | None = field(default=None, compare=False)
+    unfamiliar: Unfamiliar | None = None  # if the model measures it
 
     @property
     def best(self) -> Class:
@@ -108,8 +125,12 @@ class Client:
         top_k: int | None = None,
         min_score: float | None = None,
         request_id: str = "",
+        include: Sequence[str] = (),
     ) -> Classification:
-        """Labels and scores of an encoded image, given as its bytes or as the path of its file."""
+        """Labels and scores of an encoded image, given as its bytes or as the path of its file.
+
+        include: of INPUT, HEATMAP, FEATURES and LAYERS; `Model.evidence` says what a model has.
+        """
         request = to_request(
             image,
             model=model,
@@ -117,6 +138,7 @@ class Client:
             top_k=top_k,
             min_score=min_score,
             request_id=request_id,
+            include=include,
         )
         return to_classification(self._transport.classify(request, self._timeout_s))
 
@@ -128,6 +150,7 @@ class Client:
         version: str = "",
         top_k: int | None = None,
         min_score: float | None = None,
+        include: Sequence[str] = (),
     ) -> list[Classification | ConvoyError]:
         """Classifies images in one call: for each, in order, its classification or its error.
 
@@ -137,7 +160,12 @@ class Client:
         """
         from convoy.transports import from_status
 
-        options = {"version": version, "top_k": top_k, "min_score": min_score}
+        options = {
+            "version": version,
+            "top_k": top_k,
+            "min_score": min_score,
+            "include": include,
+        }
         requests = [to_request(image, model=model, **options) for image in images]
         if not requests:
             return []
@@ -177,9 +205,13 @@ def to_request(image: bytes | PathLike, **fields: Any) -> pb.ClassifyRequest:
     """
     Raises:
         BadImage: the file cannot be read.
+        InvalidRequest: `include` has an unknown name.
     """
     content = image if isinstance(image, bytes) else read_image(Path(image))
-    return pb.ClassifyRequest(image=pb.Image(content=content), **fields)
+    try:
+        return pb.ClassifyRequest(image=pb.Image(content=content), **fields)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def read_image(path: Path) -> bytes:
@@ -204,4 +236,9 @@ def to_classification(response: pb.ClassifyResponse) -> Classification:
         batch_size=response.served.batch_size,
         total_ms=response.timing.total_us / 1e3,
         request_id=response.request_id,
+        input=to_seen_image(response.input) if response.HasField("input") else None,
+        heatmap=to_heatmap(response.heatmap) if response.HasField("heatmap") else None,
+        features=to_features(response.features) if response.HasField("features") else None,
+        layers=to_layers(response.layers) if response.HasField("layers") else None,
+        unfamiliar=to_unfamiliar(response.unfamiliar) if response.HasField("unfamiliar") else None,
     )

@@ -170,7 +170,11 @@ class HttpTransport:
 
     def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse:
         fields = json_format.MessageToDict(request, preserving_proto_field_name=True)
-        options = {name: value for name, value in fields.items() if name not in ("model", "image")}
+        options = {
+            name: ",".join(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+            if name not in ("model", "image")
+        }
         return self._send(
             pb.ClassifyResponse(),
             "POST",
