@@ -27,6 +27,7 @@ from export.errors import ParityError, ServedError
 from export.proof.golden import crop_photo, draw_page
 from export.proof.parity import answer_in_batches, judge
 from export.proof.runtimes import Runtime
+from export.proof.served_evidence import compare_served_evidence
 from export.samples.gateway_preprocessing import prepare
 from export.samples.images import (
     PHOTOS,
@@ -149,15 +150,25 @@ def served_rung(
     answer = ServedAnswer(client, model)
     try:
         answers = answer_in_batches(answer, sent.contents, max_batch_size)
+        rung = judge(
+            f"{reference_name} → served",
+            reference.answer(sent.pixels),
+            answers,
+            sent.names,
+            served_tolerance(model.manifest, answer.devices),
+        )
+        compare_served_evidence(
+            rung,
+            client,
+            model,
+            reference,
+            sent.names,
+            sent.contents,
+            sent.pixels,
+            max_batch_size=max_batch_size,
+        )
     except ConvoyError as error:
         raise ServedError(f"The gateway rejected a picture of the ladder: {error}") from error
-    rung = judge(
-        f"{reference_name} → served",
-        reference.answer(sent.pixels),
-        answers,
-        sent.names,
-        served_tolerance(model.manifest, answer.devices),
-    )
     rung.batch_sizes_seen.extend(sorted(answer.batch_sizes))
     return rung
 
