@@ -87,11 +87,11 @@ def reuse_computed_answers() -> None:
         return await in_a_thread(prepared[content])
 
     async def infer_once(
-        self: Pipeline, runner: Any, folder: str, image: Any, *deadline: Any
+        self: Pipeline, runner: Any, folder: str, image: Any, *deadline: Any, **outputs: Any
     ) -> Any:
         key = (folder, id(image))
         if key not in outcomes:
-            outcomes[key] = await infer(self, runner, folder, image, *deadline)
+            outcomes[key] = await infer(self, runner, folder, image, *deadline, **outputs)
         return await in_a_thread(outcomes[key])
 
     Pipeline.prepare = prepare_once  # type: ignore[method-assign]
