@@ -155,16 +155,15 @@ class Admission:
         if not self.in_flight:
             self._idle.set()
 
-    @contextmanager
-    def further(self, model: str, images: int, timeout_s: float | None) -> Iterator[None]:
-        """Holds more images for a request that is held already, which is finished while draining.
+    def further(self, model: str, images: int, timeout_s: float | None) -> Admitted:
+        """The context that holds more images of a request that is held already. A draining gateway
+        finishes it.
 
         Raises:
             Overloaded: the gateway holds too much.
         """
         self._check_room(images)
-        with self._estimators[model].held(images, timeout_s):
-            yield
+        return Admitted(self, {model: images}, timeout_s)
 
     def drain(self) -> None:
         self.is_draining = True

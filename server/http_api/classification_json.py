@@ -7,9 +7,16 @@ times as long. Its result is the same.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Literal, TypeAlias
+
+from google.protobuf import json_format
 
 from convoy.v1 import classifier_pb2 as pb
+
+EvidenceField: TypeAlias = Literal["input", "heatmap", "features", "layers", "unfamiliar"]
+
+# What few requests include, and protobuf writes therefore.
+EVIDENCE: tuple[EvidenceField, ...] = ("input", "heatmap", "features", "layers", "unfamiliar")
 
 FLOAT = struct.Struct("f")
 # Decimal digits that every float has, and that each is told apart by.
@@ -30,6 +37,13 @@ def response_to_dict(response: pb.ClassifyResponse) -> dict[str, Any]:
         members["timing"] = timing_to_dict(response.timing)
     if response.HasField("image"):
         members["image"] = image_to_dict(response.image)
+    for name in EVIDENCE:
+        if response.HasField(name):
+            members[name] = json_format.MessageToDict(
+                getattr(response, name),
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
     return members
 
 

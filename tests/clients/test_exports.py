@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 
 import convoy
-from convoy import client, errors
+from convoy import client, errors, evidence
 
 
 def test_the_names_that_the_client_exports_are_complete_and_sorted() -> None:
-    """All public classes and defaults of its two modules, constants first, as ruff sorts them."""
+    """All public classes and defaults of its modules, constants first, as ruff sorts them."""
     public = {
         name
-        for module in (client, errors)
+        for module in (client, errors, evidence)
         for name, value in vars(module).items()
         if (inspect.isclass(value) and value.__module__ == module.__name__)
         or name.startswith("DEFAULT_")

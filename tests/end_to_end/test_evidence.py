@@ -110,7 +110,7 @@ def train_strokes() -> CifarResNet:
             network((pixels - mean) / std), torch.from_numpy(classes)
         )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return network
 
@@ -264,12 +264,17 @@ def test_a_batch_answers_each_with_what_it_asked_for(
     evidence_gateway: Any, photos: dict[str, bytes]
 ) -> None:
     image = pb.Image(content=photos["flower.jpg"])
-    includes = ([], [pb.HEATMAP], [pb.FEATURES], [pb.INPUT, pb.HEATMAP, pb.FEATURES])
+    includes: list[list[pb.Evidence]] = [
+        [],
+        [pb.HEATMAP],
+        [pb.FEATURES],
+        [pb.INPUT, pb.HEATMAP, pb.FEATURES],
+    ]
     requests = [
         pb.ClassifyRequest(model="resnet18", image=image, include=include) for include in includes
     ]
     with grpc.insecure_channel(evidence_gateway.grpc) as channel:
-        stub = classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+        stub = classifier_pb2_grpc.ImageClassifierStub(channel)
         batch = stub.BatchClassify(pb.BatchClassifyRequest(requests=requests), timeout=60).results
         stream = list(stub.StreamClassify(iter(requests), timeout=60))
     for results in (batch, stream):

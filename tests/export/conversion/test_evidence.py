@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from export.conversion.to_int8 import Target, to_int8
 from export.conversion.to_onnx import Precision, ServedNetwork, to_onnx
 from export.samples.images import samples
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 
 def export(

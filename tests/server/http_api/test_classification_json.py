@@ -21,6 +21,12 @@ def random_value(kind: int, rng: random.Random) -> object:
         return "".join(rng.choices('aä"\\\n\U0001f600', k=rng.randrange(4)))
     if kind == FieldDescriptor.TYPE_INT32:
         return rng.choice((0, 1, -1, 2**31 - 1, rng.randrange(10**6)))
+    if kind == FieldDescriptor.TYPE_BYTES:
+        return rng.randbytes(rng.randrange(4))
+    if kind == FieldDescriptor.TYPE_ENUM:
+        return rng.randrange(3)
+    if kind == FieldDescriptor.TYPE_DOUBLE:
+        return rng.random()
     return random_score(rng) if kind == FieldDescriptor.TYPE_FLOAT else rng.random() < 0.5
 
 
@@ -35,7 +41,10 @@ def fill(message: Message, rng: random.Random) -> None:
     for field in message.DESCRIPTOR.fields:
         if rng.random() < 0.3:
             continue
-        if field.is_repeated:
+        if field.is_repeated and not field.message_type:
+            values = [random_value(field.type, rng) for _ in range(rng.randrange(4))]
+            getattr(message, field.name).extend(values)
+        elif field.is_repeated:
             for _ in range(rng.randrange(4)):
                 fill(getattr(message, field.name).add(), rng)
         elif field.message_type:
