@@ -202,7 +202,8 @@ def send(worst: Worst, http: str, grpc_address: str, timeout_s: float = 120.0) -
         return f"{answer.status_code}: {shown(answer.text)}"
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(grpc_address, options=options) as channel:
-        call = channel.stream_stream(worst.target)(iter([message]), timeout=timeout_s)
+        stream: Any = channel.stream_stream(worst.target)
+        call = stream(iter([message]), timeout=timeout_s)
         try:
             first = next(iter(call), b"")  # a stream answers a message with an error of its own
         except grpc.RpcError:

@@ -41,6 +41,13 @@ def set_up(log_format: Literal["auto", "text", "json"], level: str) -> None:
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     # A client learns from its answer what is wrong with its image.
     logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(is_fault)
+
+
+def is_fault(record: logging.LogRecord) -> bool:
+    """Not that a call ended, by its deadline, while gRPC sent its answer: that is the client's."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"  # a private class
 
 
 def skip_unused_fields() -> None:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
@@ -43,10 +44,8 @@ class Unparsed:
 
 def kind_of(target: str) -> Any:
     """The kind of the messages that a method reads."""
-    from google.protobuf.descriptor_pool import Default
-
     service, _, method = target[1:].partition("/")
-    pool: Any = Default()  # type: ignore[no-untyped-call]
+    pool: Any = Default()
     return pool.FindServiceByName(service).methods_by_name[method].input_type._concrete_class
 
 
@@ -99,9 +98,12 @@ def check(message: Message) -> None:
 @pytest.mark.parametrize("name", ["model", "version", "request_id"])
 @pytest.mark.parametrize("character", ["x", "é", WAVE])
 def test_strings_are_bounded_in_characters(name: str, character: str) -> None:
-    check(pb.ClassifyRequest(**{name: character * MAX_CHARACTERS}))
+    request = pb.ClassifyRequest()
+    setattr(request, name, character * MAX_CHARACTERS)
+    check(request)
+    setattr(request, name, character * (MAX_CHARACTERS + 1))
     with pytest.raises(MalformedRequest, match=f"{name} has more than 256 characters"):
-        check(pb.ClassifyRequest(**{name: character * (MAX_CHARACTERS + 1)}))
+        check(request)
 
 
 def test_lists_are_bounded_whether_they_are_packed_or_not() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -24,7 +25,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
-from server.observability.logs import MAX_WAITING_LINES, JsonFormatter, LineHandler, TextFormatter
+from server.observability.logs import (
+    MAX_WAITING_LINES,
+    JsonFormatter,
+    LineHandler,
+    TextFormatter,
+    is_fault,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 # Ends a line, forges another one, erases a terminal's line, turns the direction of writing.
@@ -152,6 +159,18 @@ def test_a_traceback_in_text_is_indented_so_that_no_line_of_it_passes_for_a_reco
     first, *rest = path.read_text().splitlines()
     assert first.endswith("ERROR a fault")
     assert rest and all(line.startswith("    ") for line in rest)
+
+
+def test_grpcs_tracebacks_of_calls_that_have_ended_are_left_out() -> None:
+    cygrpc: Any = importlib.import_module("grpc._cython.cygrpc")
+    records = []
+    for error in (cygrpc.ExecuteBatchError("failed"), ValueError("a fault")):
+        try:
+            raise error
+        except Exception:
+            exc_info = sys.exc_info()
+        records.append(logging.LogRecord("grpc", logging.ERROR, "", 1, "raised", (), exc_info))
+    assert [is_fault(record) for record in records] == [False, True]
 
 
 def test_a_line_survives_what_utf8_cannot_say(tmp_path: Path) -> None:
