@@ -19,7 +19,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from tritonclient.grpc import service_pb2
 
-from bench.worst_messages import WORST, Worst, send
+from bench.messages import WORST, Worst
+from bench.worst_messages import send
 from convoy.v1 import classifier_pb2 as pb
 
 HUGE = ["9" * 5000, "-" + "9" * 5000, "1e999", "-1", "", "٣", "é\u202e", "0x10", "1" * 19, "nan"]

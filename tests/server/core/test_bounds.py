@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 from tritonclient.grpc import service_pb2
 
-from bench.worst_messages import CONVOY, HTTP, JSON, OPEN_INFERENCE, OTHERS, Worst, parts
+from bench.messages import CONVOY, HTTP, JSON, OPEN_INFERENCE, OTHERS, Worst, parts
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
 from server.core.bounds import (

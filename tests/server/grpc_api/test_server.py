@@ -127,14 +127,16 @@ async def test_an_idle_client_may_ping_as_often_as_the_limit_says(
 ) -> None:
     monkeypatch.setattr(grpc_server, "MIN_PING_INTERVAL_S", 0.2)
     async with serving_health() as address, pinging(address, every_s=0.5) as channel:
-        await health_pb2_grpc.HealthStub(channel).Check(CHECK)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        await stub.Check(CHECK)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(channel.wait_for_state_change(READY), 5)  # ten pings
 
 
 async def test_a_client_that_pings_more_often_is_disconnected() -> None:
     async with serving_health() as address, pinging(address, every_s=0.5) as channel:
-        await health_pb2_grpc.HealthStub(channel).Check(CHECK)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        await stub.Check(CHECK)
         await asyncio.wait_for(channel.wait_for_state_change(READY), 20)
 
 
@@ -202,7 +204,7 @@ class Live(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
 
 
 def add_classifier(server: grpc.aio.Server) -> None:
-    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(Models(), server)  # type: ignore[no-untyped-call]
+    classifier_pb2_grpc.add_ImageClassifierServicer_to_server(Models(), server)
 
 
 def add_inference(server: grpc.aio.Server) -> None:
