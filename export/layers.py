@@ -1,9 +1,10 @@
-"""A network's layers, counted: shapes, parameters, multiplications.
+"""Counts a network's layers: shapes, parameters, multiplications.
 
-The network runs once without numbers (PyTorch's meta device), so that even VGG takes no time and no
-memory. The conventions: MACs are the multiplications of convolution and linear layers for one
-image, without biases, norms, pools and activations; parameters are what training changes, without
-running statistics. Both as the papers count, and for the network as it is served.
+The network runs once on PyTorch's meta device, which computes shapes alone, so that even VGG takes
+no time and no memory. The conventions: MACs are the multiplications of convolution and linear
+layers for one image, without biases, norms, pools and activations; parameters are what training
+changes, without running statistics. Both are counted as in the papers, for the network as it is
+served.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Layer:
 
     @property
     def activations(self) -> int:
-        """The numbers that come out."""
+        """How many numbers the layer puts out."""
         return math.prod(self.output)
 
 
@@ -97,7 +98,7 @@ class Description:
 
 
 def parameters(network: nn.Module) -> int:
-    """All trainable numbers; running statistics and fixed weights are none."""
+    """The number of trainable numbers, without running statistics and fixed weights."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -107,7 +108,7 @@ def macs(network: nn.Module, channels: int, size: int) -> int:
 
 
 def describe_module(network: nn.Module, channels: int, size: int) -> Description:
-    """Any network that is in eval mode, for one square image."""
+    """The layers of any network in eval mode, for one square image."""
     import torch
     from torch.func import functional_call
     from torch.nn import Parameter
@@ -116,7 +117,7 @@ def describe_module(network: nn.Module, channels: int, size: int) -> Description
     outputs: dict[str, tuple[int, ...]] = {}
     names = {module: name for name, module in network.named_modules()}
 
-    def note(module: nn.Module, _: Any, output: Tensor) -> None:
+    def record(module: nn.Module, _: Any, output: Tensor) -> None:
         name = names[module]
         if type(module).__name__ in KINDS:
             layers.append(_layer(name, module, output))
@@ -127,7 +128,7 @@ def describe_module(network: nn.Module, channels: int, size: int) -> Description
         **{name: Parameter(tensor.to("meta")) for name, tensor in network.named_parameters()},
         **{name: tensor.to("meta") for name, tensor in network.named_buffers()},
     }
-    hooks = [module.register_forward_hook(note) for module in names if module is not network]
+    hooks = [module.register_forward_hook(record) for module in names if module is not network]
     try:
         with torch.inference_mode():
             image = torch.zeros(1, channels, size, size, device="meta")
@@ -139,7 +140,7 @@ def describe_module(network: nn.Module, channels: int, size: int) -> Description
 
 
 def describe_network(network: Network) -> Description:
-    """One of the catalog, as it is served."""
+    """The layers of a network of the catalog, as it is served."""
     import torch
 
     with torch.device("meta"):
@@ -164,7 +165,7 @@ def _layer(name: str, module: nn.Module, output: Tensor) -> Layer:
 
 def _work(module: nn.Module, output: Tensor) -> tuple[int, int, int]:
     """Weights, multiplications and connections of one image."""
-    positions = output[0, 0].numel()  # where the same weights are used again: H×W, or 1
+    positions = output[0, 0].numel()  # where the same weights apply: H×W, or 1
     match type(module).__name__:
         case "Conv2d" | "Linear" | "SparseConvolution":
             weights = module.get_parameter("weight").numel()
@@ -179,7 +180,7 @@ def _work(module: nn.Module, output: Tensor) -> tuple[int, int, int]:
 
 
 def _geometry(module: nn.Module) -> dict[str, tuple[int, ...] | None]:
-    """Height and width of the kernel, of its step, and of the border around the input."""
+    """Height and width of the kernel, the stride and the padding."""
     match type(module).__name__:
         case "SparseConvolution":
             kernel = tuple(module.get_parameter("weight").shape[1:])
