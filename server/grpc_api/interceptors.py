@@ -5,10 +5,9 @@ gRPC itself would send the client the name and the text of any exception, as UNK
 
 from __future__ import annotations
 
-import asyncio
-import re
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import Message
@@ -18,23 +17,18 @@ from grpc_status import rpc_status
 from server.core.call import Call, Unimplemented
 from server.core.rpc_status import pack, to_status
 from server.core.service import Service
-from server.errors import DeadlineExceeded, MalformedRequest, ServingError, cut
+from server.errors import MalformedRequest, ServingError, cut
+from server.grpc_api.messages import OPEN_METHODS, Gate, Handler, Read, next_message
 from server.observability import tracing
 
 # From the start of a call to the end of its message: an image of 16 MB at 2.2 Mbit/s.
 MESSAGE_TIMEOUT_S = 60.0
 # Between two messages of a stream, whose client may have nothing to ask for a while.
 PAUSE_TIMEOUT_S = 600.0
-# What needs no key: the probes, and what describes the contract.
-OPEN_METHODS = re.compile(
-    r"/grpc\.health\.v1\.Health/.*|/grpc\.reflection\.v1(alpha)?\.ServerReflection/.*"
-    r"|/inference\.GRPCInferenceService/Server(Live|Ready)"
-)
 # The method has answered with a status of its own.
 ANSWERED = (grpc.aio.BaseError,)
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CallContext:
@@ -67,6 +61,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         pause_timeout_s: float = PAUSE_TIMEOUT_S,
     ) -> None:
         self._service = service
+        self._gate = Gate()
         self._message_timeout_s = message_timeout_s
         self._pause_timeout_s = pause_timeout_s
         self._wrapped: dict[str, Handler] = {}  # by path; only of methods that there are
@@ -117,19 +112,24 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def wrap_watch(
         self, handler: Handler, path: str
-    ) -> Callable[[object, Context], Awaitable[None]]:
-        """Of health: one message, whose answers the method itself writes."""
+    ) -> Callable[[object, Context], AsyncIterator[Any]]:
+        """Of health: one message, which is answered until the client has enough."""
         method: Any = handler.unary_stream
         needs_key = not OPEN_METHODS.fullmatch(path)
 
-        async def answer(_: object, context: Context) -> None:
+        async def answer(_: object, context: Context) -> AsyncIterator[Any]:
             call = self._service.begin("grpc", path)
             call.has_messages = True  # that a client stops watching is no failure
             try:
                 with self._service.receive(call, ANSWERED):
                     self._read_metadata(call, context, needs_key)
-                    request = await self._only_message(context, handler, call)
-                    await method(request, CallContext(context, call))
+                    responses = method(
+                        await self._only_message(context, handler, call),
+                        CallContext(context, call),
+                    )
+                    call.reservation.release()
+                    async for response in responses:
+                        yield response
             except (ServingError, Unimplemented) as error:
                 await abort_with(context, call, error)
 
@@ -146,7 +146,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             try:
                 with self._service.receive(call, ANSWERED):
                     self._read_metadata(call, context, needs_key)
-                    requests = messages(context, handler, call, self._pause_timeout_s)
+                    read = self._reader(context, call, self._pause_timeout_s)
+                    requests = messages(read, handler, call)
                     async for response in method(requests, CallContext(context, call)):
                         yield response
             except (ServingError, Unimplemented) as error:
@@ -160,11 +161,16 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             DeadlineExceeded, MalformedRequest, ImageTooLarge, Overloaded: it does not come in
                 time, is not valid, or there is no room for it.
         """
-        message = await next_message(context, self._message_timeout_s)
+        message = await self._reader(context, call, self._message_timeout_s)()
         if message is None:
             raise MalformedRequest("the call has no message")
         call.hold(message)
         return to_request(message, handler, call)
+
+    def _reader(self, context: Context, call: Call, timeout_s: float) -> Read:
+        if OPEN_METHODS.fullmatch(call.path):
+            return functools.partial(self._gate.next_message, context)
+        return functools.partial(next_message, context, timeout_s)
 
     def _read_metadata(self, call: Call, context: Context, needs_key: bool) -> None:
         metadata = tuple(context.invocation_metadata() or ())
@@ -174,34 +180,15 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         call.set_timeout(context.time_remaining())
 
 
-async def messages(
-    context: Context, handler: Handler, call: Call, timeout_s: float
-) -> AsyncIterator[Any]:
+async def messages(read: Read, handler: Handler, call: Call) -> AsyncIterator[Any]:
     """Of our own methods each raw message becomes a call, which holds its bytes."""
-    while (message := await next_message(context, timeout_s)) is not None:
+    while (message := await read()) is not None:
         if handler.request_deserializer is None:
             yield message
         else:
             call.hold(message)
             yield to_request(message, handler, call)
             call.reservation.release()
-
-
-async def next_message(context: Context, timeout_s: float) -> bytes | None:
-    """None: there are no more.
-
-    gRPC's iterator over messages would be a generator for each call, which the event loop has to
-    close in a task of its own.
-
-    Raises:
-        DeadlineExceeded: it does not come in time.
-    """
-    try:
-        async with asyncio.timeout(timeout_s):
-            message = await context.read()
-    except TimeoutError as error:
-        raise DeadlineExceeded(f"no whole message came within {timeout_s:g} s") from error
-    return None if message is grpc.aio.EOF else bytes(message)
 
 
 def to_request(message: bytes, handler: Handler, call: Call) -> Any:

@@ -12,11 +12,12 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.service import Service
+from server.grpc_api.health import Health
 from server.grpc_api.interceptors import ErrorInterceptor
 from server.grpc_api.servicer import ImageClassifier
 from server.network.tls import Tls
@@ -25,6 +26,8 @@ from server.settings import Settings
 IMAGE_CLASSIFIER = pb.DESCRIPTOR.services_by_name["ImageClassifier"]
 # Requests a little over the limit must reach us, so that we answer them and not gRPC.
 SLACK_BYTES = 1 << 20
+# One bit per algorithm: the first one leaves messages as they are.
+NO_COMPRESSION = 1
 # A client whose machine went away leaves its connection open, so the server pings it.
 PING_INTERVAL_S = 60.0
 PING_TIMEOUT_S = 20.0
@@ -54,6 +57,8 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 # Two gateways on one port would share its connections unnoticed.
                 ("grpc.so_reuseport", 0),
+                # A small message could become a large one; images are compressed already.
+                ("grpc.compression_enabled_algorithms_bitset", NO_COMPRESSION),
                 *grpc_options(settings),
             ],
         )
@@ -61,7 +66,7 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(
             tuple(raw_handlers(contract, servicer) for contract, servicer in servicers.items())
         )
-        self._health = health.aio.HealthServicer()
+        self._health = Health(("", IMAGE_CLASSIFIER.full_name))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [contract.full_name for contract in servicers]
         reflection.enable_server_reflection(
@@ -74,13 +79,10 @@ class GrpcServer:
         )
 
     async def start(self) -> None:
-        await self.show_readiness(False)
         await self._server.start()
 
     async def show_readiness(self, is_ready: bool) -> None:
-        status = health_pb2.HealthCheckResponse
-        for name in ("", IMAGE_CLASSIFIER.full_name):
-            await self._health.set(name, status.SERVING if is_ready else status.NOT_SERVING)
+        await self._health.show(is_ready)
 
     async def stop(self, grace_s: float) -> None:
         """Accepts nothing new, and gives what is in flight `grace_s` to finish."""
@@ -121,6 +123,9 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", to_ms(MIN_PING_INTERVAL_S)),
         # Otherwise gRPC's limit for connections without calls is two hours.
         ("grpc.keepalive_permit_without_calls", 1),
+        # Otherwise gRPC takes in megabytes of each message that nobody reads yet. A message that is
+        # read gets the window that it needs.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_connection_idle_ms", to_ms(MAX_IDLE_S)),
     ]
 
