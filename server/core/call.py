@@ -61,6 +61,7 @@ class Call:
     arrived_s: float = field(default_factory=time.monotonic)
     deadline_s: float | None = None  # on the clock of time.monotonic()
     client: str = ""  # the name of its key; empty where none is required
+    key_sha256: str = ""  # of its key: another key of the same name is another one
     trace_id: str = ""
     is_traced: bool = False  # a span of its own has begun
     model: str = ""
@@ -143,6 +144,7 @@ class Call:
             self.bounds,
             deadline_s=self.deadline_s,
             client=self.client,
+            key_sha256=self.key_sha256,
             trace_id=self.trace_id,
         )
 

@@ -97,13 +97,13 @@ class Classifier:
 
     async def _charge(self, call: Call, image: Classification) -> None:
         if self._keys:
-            self._keys.charge(call.client)
+            self._keys.charge(call.client, call.key_sha256)
 
     async def _prepare(self, call: Call, image: Classification) -> None:
         request = image.request
         check_request(request)
         if self._keys:
-            self._keys.require(call.client, request.model)
+            self._keys.require(call.client, call.key_sha256, request.model)
         image.servable = await self._pool.find(request.model, request.version)
         facts = image.servable.loaded.facts
         check_available(request.include, facts, image.servable.folder)

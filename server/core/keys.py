@@ -20,6 +20,8 @@ from server.errors import AuthRequired, Forbidden, RateLimited, StartFailed, cut
 
 logger = logging.getLogger(__name__)
 
+REMEDY = "`convoy key NAME` makes a key and its lines"
+
 
 class KeyEntry(BaseModel, extra="forbid"):
     """One key, as in the file."""
@@ -88,7 +90,10 @@ class Keys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._keys = {name: Key(name, entry) for name, entry in read_keys(path).items()}
+        entries = read_keys(path)
+        if not entries:
+            raise StartFailed(f"{path} holds no key: {REMEDY}")
+        self._keys = {name: Key(name, entry) for name, entry in entries.items()}
 
     def reload(self) -> None:
         """Reads the file again; if that fails, the keys stay, and the log says why."""
@@ -104,38 +109,42 @@ class Keys:
             else Key(name, entry)
             for name, entry in entries.items()
         }
-        logger.info("reloaded %s: %d keys", self._path, len(self._keys))
+        if self._keys:
+            logger.info("reloaded %s: %d keys", self._path, len(self._keys))
+        else:
+            logger.critical("%s holds no key any more: every client is refused", self._path)
 
-    def check(self, authorization: str | None) -> str:
-        """Once per call, before its message is read: the name of the client.
+    def check(self, authorization: str | None) -> Key:
+        """Once per call, before its message is read: the key of the client.
 
         Raises:
             AuthRequired, RateLimited: the key is unknown, or was used too often.
         """
         key = self._find(authorization)
         key.charge()
-        return key.name
+        return key
 
-    def require(self, name: str, model: str) -> None:
+    def require(self, name: str, digest: str, model: str) -> None:
         """Once the model is known. The key may have been withdrawn in the meantime.
 
         Raises:
             AuthRequired, Forbidden: the key was withdrawn, or is not for this model.
         """
-        self._named(name).require(model)
+        self._held(name, digest).require(model)
 
-    def charge(self, name: str) -> None:
+    def charge(self, name: str, digest: str) -> None:
         """For each image of a batch but the first, and each message of a stream.
 
         Raises:
             AuthRequired, RateLimited: the key was withdrawn, or was used too often.
         """
-        self._named(name).charge()
+        self._held(name, digest).charge()
 
-    def _named(self, name: str) -> Key:
-        if name not in self._keys:
-            raise AuthRequired(f"the key {name} has been withdrawn")
-        return self._keys[name]
+    def _held(self, name: str, digest: str) -> Key:
+        key = self._keys.get(name)
+        if key is None or key.entry.sha256 != digest:
+            raise AuthRequired(f"the key {name} has been withdrawn or replaced")
+        return key
 
     def _find(self, authorization: str | None) -> Key:
         scheme, _, secret = (authorization or "").strip().partition(" ")
@@ -162,18 +171,17 @@ def read_keys(path: Path) -> dict[str, KeyEntry]:
     Raises:
         StartFailed: the file cannot be read, or is invalid.
     """
-    remedy = "`convoy key NAME` makes a key and its lines"
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         entries = TypeAdapter(dict[str, KeyEntry]).validate_python(raw)
     except OSError as error:
-        raise StartFailed(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+        raise StartFailed(f"{path} cannot be read ({error.strerror}): {REMEDY}") from error
     except ValidationError as invalid:
         fault = invalid.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
-        raise StartFailed(f"{path}: {where}: {fault['msg']}: {remedy}") from invalid
+        raise StartFailed(f"{path}: {where}: {fault['msg']}: {REMEDY}") from invalid
     except ValueError as error:
-        raise StartFailed(f"{path} is not valid TOML ({error}): {remedy}") from error
-    if not entries or len({entry.sha256 for entry in entries.values()}) < len(entries):
-        raise StartFailed(f"{path} holds no key, or one under two names: {remedy}")
+        raise StartFailed(f"{path} is not valid TOML ({error}): {REMEDY}") from error
+    if len({entry.sha256 for entry in entries.values()}) < len(entries):
+        raise StartFailed(f"{path} holds one key under two names: {REMEDY}")
     return entries

@@ -17,7 +17,7 @@ from server.core.keys import Keys
 from server.core.responses import batch_fields, call_fields, classification_fields
 from server.core.rpc_status import to_item_result
 from server.core.validation import check_batch_size
-from server.errors import ServingError
+from server.errors import AuthRequired, ServingError
 from server.observability.metrics import Metrics
 from server.pipeline import Pipeline
 from server.settings import Settings
@@ -84,7 +84,8 @@ class Service:
             AuthRequired, RateLimited: the key is not valid, or was used too often.
         """
         if self.keys:
-            call.client = self.keys.check(authorization)
+            key = self.keys.check(authorization)
+            call.client, call.key_sha256 = key.name, key.entry.sha256
 
     def classify(
         self, call: Call, request: pb.ClassifyRequest
@@ -139,6 +140,8 @@ class Service:
                 self.charge(call)
                 request = call.read(raw, pb.ClassifyRequest)
                 response = await self._classifier.classify(call, request)
+        except AuthRequired:  # the key was withdrawn or replaced: the stream ends
+            raise
         except ServingError as error:
             return to_item_result(call.request_id, error)
         return to_item_result(call.request_id, response)
@@ -153,7 +156,7 @@ class Service:
             AuthRequired, RateLimited: the key is not valid any more, or was used too often.
         """
         if self.keys:
-            self.keys.charge(call.client)
+            self.keys.charge(call.client, call.key_sha256)
 
     # ------------------------------------------------------------ accounting
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2 as pb
@@ -44,7 +45,7 @@ class Health(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
         return Status(status=self._status(request.service))
 
-    async def Watch(  # type: ignore[override]  # noqa: N802
+    async def Watch(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: CallContext
     ) -> AsyncIterator[pb.HealthCheckResponse]:
         """
@@ -63,7 +64,7 @@ class Health(health_pb2_grpc.HealthServicer):
             self._watches[peer] -= 1
             self._watches += Counter()  # forgets connections that are at zero
 
-    async def _changes(self, name: str) -> AsyncIterator[pb.HealthCheckResponse.ServingStatus]:
+    async def _changes(self, name: str) -> AsyncIterator[Any]:
         while True:
             status = self._status(name)
             yield status
@@ -71,7 +72,7 @@ class Health(health_pb2_grpc.HealthServicer):
                 while self._status(name) == status:
                     await self._changed.wait()
 
-    def _status(self, name: str) -> pb.HealthCheckResponse.ServingStatus:
+    def _status(self, name: str) -> Any:
         if name not in self._services:
             return Status.SERVICE_UNKNOWN
         return Status.SERVING if self._is_ready else Status.NOT_SERVING

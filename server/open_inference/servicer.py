@@ -10,7 +10,7 @@ from tritonclient.grpc import service_pb2
 
 from server.core.call import Call, Unimplemented
 from server.core.service import Service
-from server.errors import ServingError
+from server.errors import AuthRequired, ServingError
 from server.grpc_api.interceptors import CallContext, call_of
 from server.open_inference import metadata
 from server.open_inference.inference import (
@@ -57,6 +57,8 @@ class GrpcInference:
                     call.hold(raw)
                     self._service.charge(call)
                     response = await self._infer(call, raw)
+            except AuthRequired:  # the key was withdrawn or replaced: the stream ends
+                raise
             except ServingError as error:
                 # Without the id, the client could not tell which request failed.
                 yield service_pb2.ModelStreamInferResponse(

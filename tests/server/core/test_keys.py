@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import queue
 import re
 import signal
 import socket
@@ -316,6 +317,58 @@ def test_keys_are_read_anew_on_sighup_and_a_broken_file_changes_nothing(
     assert may("coming-fay") and may("alice")
 
 
+REPLACED = f'[alice]\nsha256 = "{hashlib.sha256(b"another").hexdigest()}"\n'
+
+
+def reload(gateway: Any, keys_path: Path, text: str) -> None:
+    keys_path.write_text(text)
+    gateway.process.send_signal(signal.SIGHUP)
+    gateway.wait_for(lambda: f"reloaded {keys_path}" in gateway.log() or "no key" in gateway.log())
+
+
+@pytest.mark.parametrize("text", [REPLACED, ""])
+def test_a_stream_ends_when_its_key_is_replaced_or_the_last_one_withdrawn(
+    serve: Callable[..., Any], shipped_lenet5: Path, tmp_path: Path, digit: bytes, text: str
+) -> None:
+    """On either contract; with no key left nobody may enter, and the log says so loudly."""
+    keys_path = tmp_path / "keys.toml"
+    keys_path.write_text(lines_of("alice"))
+    gateway = serve(
+        f"--repository={shipped_lenet5.parent}", "--models=lenet5", f"--api-keys={keys_path}"
+    )
+    gateway.wait_until_ready()
+    classify = pb.ClassifyRequest(model="lenet5", image=pb.Image(content=digit))
+    with grpc.insecure_channel(gateway.grpc) as channel:
+        streams = [
+            Stream(channel, "/convoy.v1.ImageClassifier/StreamClassify"),
+            Stream(channel, "/inference.GRPCInferenceService/ModelStreamInfer"),
+        ]
+        for stream in streams:
+            assert stream.answer_to(classify.SerializeToString())
+        reload(gateway, keys_path, text)
+        for stream in streams:
+            with pytest.raises(grpc.RpcError) as failure:
+                stream.answer_to(classify.SerializeToString())
+            assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    with client_of(gateway, "http", "alice") as client, pytest.raises(errors.NotAllowed):
+        client.models()
+    assert text or '"level": "critical"' in gateway.log()
+
+
+class Stream:
+    """A stream of raw messages, one answer after the other."""
+
+    def __init__(self, channel: grpc.Channel, method: str) -> None:
+        self._requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        metadata = [("authorization", f"Bearer {secret_of('alice')}")]
+        requests = iter(self._requests.get, b"")
+        self._answers = channel.stream_stream(method)(requests, metadata=metadata, timeout=60)
+
+    def answer_to(self, message: bytes) -> Any:
+        self._requests.put(message)
+        return next(self._answers)
+
+
 # ---------------------------------------------------------------- without a gateway
 
 
@@ -327,7 +380,7 @@ def test_convoy_key_prints_the_lines_and_the_key_apart(tmp_path: Path) -> None:
     assert len(secret) == len("convoy_") + 43 and secret not in said.stdout
     path = tmp_path / "keys.toml"
     path.write_text(said.stdout)
-    assert Keys(path).check(f"Bearer {secret}") == "alice"
+    assert Keys(path).check(f"Bearer {secret}").name == "alice"
     assert "requests_per_s = 2.5" in said.stdout
     assert CliRunner().invoke(app, ["no.name"]).exit_code == 2
 
@@ -363,10 +416,10 @@ def test_reading_anew_is_no_way_round_a_rate(tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     path.write_text(lines_of("bob", "requests_per_s = 0.001\nburst = 1"))
     keys = Keys(path)
-    keys.charge("bob")
+    digest = keys.check(f"Bearer {secret_of('bob')}").entry.sha256
     keys.reload()
     with pytest.raises(Exception, match="may send"):
-        keys.charge("bob")
+        keys.charge("bob", digest)
 
 
 def test_a_bucket_gives_its_burst_then_its_rate() -> None:
