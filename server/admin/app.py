@@ -17,6 +17,6 @@ def create_admin_app(service: Service, settings: Settings) -> Starlette:
         routes=[
             metrics_route(metrics, pool, admission, service.is_ready),
             statusz_route(pool, metrics, admission, settings, service.is_ready),
-            *probe_routes(service),
+            *probe_routes(service, with_reasons=True),
         ]
     )

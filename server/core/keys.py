@@ -11,6 +11,7 @@ import hmac
 import logging
 import time
 import tomllib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,9 @@ from server.errors import AuthRequired, Forbidden, RateLimited, StartFailed, cut
 
 logger = logging.getLogger(__name__)
 
+STRANGERS_PER_S = 10
+STRANGERS_BURST = 50
+MAX_STRANGERS = 10_000  # hosts that are remembered
 REMEDY = "`convoy key NAME` makes a key and its lines"
 
 
@@ -50,6 +54,32 @@ class TokenBucket:
             return (1 - self._tokens) / self._per_s
         self._tokens -= 1
         return 0.0
+
+
+class Strangers:
+    """What clients without a key may ask for at some cost, per host: what describes the contract.
+
+    The probes are not counted: to refuse one costs as much as to answer it.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def charge(self, host: str) -> None:
+        """
+        Raises:
+            RateLimited: the host asked too often.
+        """
+        bucket = self._buckets.pop(host, None) or TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
+        self._buckets[host] = bucket
+        if len(self._buckets) > MAX_STRANGERS:
+            self._buckets.popitem(last=False)
+        if wait_s := bucket.take():
+            raise RateLimited(
+                f"without a key a host may ask {STRANGERS_PER_S} times per second: "
+                f"try again in {wait_s:.2f} s",
+                retry_after_s=wait_s,
+            )
 
 
 class Key:

@@ -13,7 +13,7 @@ from server.core.admission import Admission
 from server.core.bounds import Bounds
 from server.core.call import Call, Classification, ClientLeft, Unimplemented
 from server.core.classifier import Classifier, internal_error
-from server.core.keys import Keys
+from server.core.keys import Keys, Strangers
 from server.core.responses import batch_fields, call_fields, classification_fields
 from server.core.rpc_status import to_item_result
 from server.core.validation import check_batch_size
@@ -50,6 +50,7 @@ class Service:
         self.admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
         self.metrics = metrics
         self.keys = Keys(settings.api_keys) if settings.api_keys else None
+        self._strangers = Strangers()
         self._settings = settings
         self._classifier = Classifier(pool, pipeline, self.admission, self.keys)
         self._bounds = Bounds.for_batches(settings.max_batch_requests)
@@ -86,6 +87,15 @@ class Service:
         if self.keys:
             key = self.keys.check(authorization)
             call.client, call.key_sha256 = key.name, key.entry.sha256
+
+    def charge_stranger(self, host: str) -> None:
+        """For what needs no key and costs more than its refusal.
+
+        Raises:
+            RateLimited: the host asked too often; never where no keys are needed.
+        """
+        if self.keys:
+            self._strangers.charge(host)
 
     def classify(
         self, call: Call, request: pb.ClassifyRequest

@@ -18,13 +18,14 @@ from server.core.call import Call, Unimplemented
 from server.core.rpc_status import pack, to_status
 from server.core.service import Service
 from server.errors import MalformedRequest, ServingError, cut
-from server.grpc_api.messages import OPEN_METHODS, Gate, Handler, Read, next_message
+from server.grpc_api.messages import OPEN_METHODS, Gate, Handler, Read, host_of, next_message
 from server.observability import tracing
 
 # From the start of a call to the end of its message: an image of 16 MB at 2.2 Mbit/s.
 MESSAGE_TIMEOUT_S = 60.0
 # Between two messages of a stream, whose client may have nothing to ask for a while.
 PAUSE_TIMEOUT_S = 600.0
+REFLECTION = "/grpc.reflection."
 # The method has answered with a status of its own.
 ANSWERED = (grpc.aio.BaseError,)
 
@@ -169,8 +170,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     def _reader(self, context: Context, call: Call, timeout_s: float) -> Read:
         if OPEN_METHODS.fullmatch(call.path):
-            return functools.partial(self._gate.next_message, context)
+            return functools.partial(self._next_open_message, context, call.path)
         return functools.partial(next_message, context, timeout_s)
+
+    async def _next_open_message(self, context: Context, path: str) -> bytes | None:
+        if path.startswith(REFLECTION):
+            self._service.charge_stranger(host_of(context.peer()))
+        return await self._gate.next_message(context)
 
     def _read_metadata(self, call: Call, context: Context, needs_key: bool) -> None:
         metadata = tuple(context.invocation_metadata() or ())

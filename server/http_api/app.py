@@ -29,7 +29,7 @@ def create_app(service: Service, settings: Settings, more_routes: Sequence[Route
     """The application that clients see; `more_routes` are those of another contract."""
     routes = [
         *Endpoints(service, settings).routes(),
-        *probe_routes(service),
+        *probe_routes(service, with_reasons=service.keys is None),
         *docs_routes(service.pool, needs_key=service.keys is not None),
         *more_routes,
     ]

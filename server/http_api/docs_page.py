@@ -29,13 +29,39 @@ HEADERS = {
 }
 
 
+class Descriptions:
+    """The document and the page, made once for each model that they take their example from.
+
+    Where clients need a key, there is no example: the page is open to all.
+    """
+
+    def __init__(self, pool: Pool, *, needs_key: bool) -> None:
+        self._pool = pool
+        self._needs_key = needs_key
+        self._made_for: pb.Model | None = None
+        self._made: tuple[bytes, str] | None = None
+
+    async def get(self) -> tuple[bytes, str]:
+        example = None if self._needs_key else first_ready(self._pool)
+        if self._made is None or example != self._made_for:
+            self._made = await asyncio.to_thread(self._make, example)
+            self._made_for = example
+        return self._made
+
+    def _make(self, example: pb.Model | None) -> tuple[bytes, str]:
+        content = document(example, needs_key=self._needs_key)
+        return bytes(JSONResponse(content).body), page(example, needs_key=self._needs_key)
+
+
 def docs_routes(pool: Pool, *, needs_key: bool) -> list[Route]:
+    descriptions = Descriptions(pool, needs_key=needs_key)
+
     async def show_document(request: Request) -> Response:
-        content = await asyncio.to_thread(document, first_ready(pool), needs_key=needs_key)
-        return JSONResponse(content)
+        text, _ = await descriptions.get()
+        return Response(text, media_type="application/json")
 
     async def show_page(request: Request) -> Response:
-        text = await asyncio.to_thread(page, first_ready(pool), needs_key=needs_key)
+        _, text = await descriptions.get()
         return Response(text, headers=HEADERS, media_type="text/html")
 
     async def show_file(request: Request) -> Response:

@@ -25,6 +25,7 @@ from server.observability import tracing
 
 # What needs no key: the probes, and what describes the contract.
 OPEN_PATHS = re.compile(r"/livez|/readyz|/v2/health/(live|ready)|/openapi\.json|/docs(/[\w.-]+)?")
+DESCRIPTIONS = re.compile(r"/openapi\.json|/docs(/.*)?")
 USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
 
 T = TypeVar("T")
@@ -58,6 +59,8 @@ class CallMiddleware:
             with self._service.receive(call):
                 if not OPEN_PATHS.fullmatch(scope["path"]):
                     self._service.authenticate(call, authorization(headers))
+                elif DESCRIPTIONS.fullmatch(scope["path"]):
+                    self._service.charge_stranger((scope["client"] or ("",))[0])
                 call.set_timeout(parse_timeout(headers))
                 await self._application(scope, receive, answer.send)
         except (ServingError, Unimplemented, ClientLeft) as error:

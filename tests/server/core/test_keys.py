@@ -317,6 +317,34 @@ def test_keys_are_read_anew_on_sighup_and_a_broken_file_changes_nothing(
     assert may("coming-fay") and may("alice")
 
 
+def test_strangers_learn_no_names_and_no_reasons(
+    serve: Callable[..., Any], shipped_lenet5: Path, keys_path: Path
+) -> None:
+    """Neither from the descriptions nor from a probe that fails; the admin port has reasons."""
+    options = (f"--repository={shipped_lenet5.parent}", f"--api-keys={keys_path}")
+    keys_path.write_text(KEYS)
+    gateway = serve(*options, "--models=lenet5,secret-name")
+    gateway.wait_for(lambda: "secret-name" in httpx.get(f"{gateway.operator}/readyz").text)
+    assert httpx.get(f"{gateway.http}/readyz").text == "not ready\n"
+    gateway.wait_for(lambda: "lenet5.v1 is proven" in gateway.log())
+    assert "lenet5" not in re.sub(r"curl.*", "", httpx.get(f"{gateway.http}/docs").text)
+    examples = httpx.get(f"{gateway.http}/openapi.json").json()["components"]["examples"]
+    assert examples["ClassifyRequest"]["value"]["image"]["content"] == ""
+
+
+def test_descriptions_have_a_rate_for_strangers_and_probes_have_none(
+    guarded: Any, channel: grpc.Channel
+) -> None:
+    with httpx.Client(base_url=guarded.http) as client:
+        codes = [client.get("/openapi.json").status_code for _ in range(200)]
+        assert codes[0] == 200 and codes[-1] == 429
+        assert {client.get("/readyz").status_code for _ in range(200)} == {200}
+    with pytest.raises(grpc.RpcError) as failure:
+        for _ in range(200):
+            ProtoReflectionDescriptorDatabase(channel).get_services()
+    assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 REPLACED = f'[alice]\nsha256 = "{hashlib.sha256(b"another").hexdigest()}"\n'
 
 
