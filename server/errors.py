@@ -101,7 +101,7 @@ class AuthRequired(ServingError):
 
 
 class Forbidden(ServingError):
-    """A valid key without access to this model."""
+    """A valid key without access to this model, or a browser on behalf of another site."""
 
     reason = "FORBIDDEN"
 

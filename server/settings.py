@@ -171,6 +171,16 @@ class Settings(BaseSettings):
         description="Accept unauthenticated requests on addresses that other machines can reach. "
         "Needed there unless --api-keys or --tls-client-ca is given.",
     )
+    allowed_hosts: Names = Field(
+        [],
+        description="Names of this gateway besides addresses and names without a domain, separated "
+        "by commas; `*`: any. Others are refused, against DNS rebinding. Unset: any on 0.0.0.0.",
+    )
+    cors_origins: Names = Field(
+        [],
+        description="Origins whose pages may use the HTTP API from a browser, separated by commas, "
+        "such as https://app.example.org. Unset: none.",
+    )
     max_image_bytes: Annotated[PositiveInt, BYTES] = Field(
         16 << 20, description="Largest encoded image. Each request may take that much memory."
     )

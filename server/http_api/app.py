@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from server.core.service import Service
+from server.http_api.browsers import BrowserGuard
 from server.http_api.docs_page import docs_routes
 from server.http_api.endpoints import Endpoints
 from server.http_api.middleware import CallMiddleware, Routes
@@ -33,4 +35,18 @@ def create_app(service: Service, settings: Settings, more_routes: Sequence[Route
         *docs_routes(service.pool, needs_key=service.keys is not None),
         *more_routes,
     ]
-    return CallMiddleware(Routes(routes), service)
+    guard = BrowserGuard(settings, settings.http_address)
+    return with_cors(CallMiddleware(Routes(routes), service, guard), settings)
+
+
+def with_cors(application: ASGIApp, settings: Settings) -> ASGIApp:
+    """Outermost: preflights have no key, and pages read errors as well."""
+    if not settings.cors_origins:
+        return application
+    return CORSMiddleware(
+        application,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id", "server-timing", "retry-after"],
+    )

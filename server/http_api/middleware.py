@@ -20,6 +20,7 @@ from server.core.call import Call, ClientLeft, Unimplemented
 from server.core.service import Service
 from server.core.validation import MAX_REQUEST_ID_LENGTH
 from server.errors import MalformedRequest, ServingError, quote
+from server.http_api.browsers import BrowserGuard
 from server.http_api.problems import handle_http_exception, to_response
 from server.observability import tracing
 
@@ -42,9 +43,10 @@ class CallMiddleware:
     A stranger's body is not read: keys are checked first.
     """
 
-    def __init__(self, application: ASGIApp, service: Service) -> None:
+    def __init__(self, application: ASGIApp, service: Service, guard: BrowserGuard) -> None:
         self._application = application
         self._service = service
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -57,6 +59,7 @@ class CallMiddleware:
         answer = Answer(call, send)
         try:
             with self._service.receive(call):
+                self._guard.check(scope["method"], headers)
                 if not OPEN_PATHS.fullmatch(scope["path"]):
                     self._service.authenticate(call, authorization(headers))
                 elif DESCRIPTIONS.fullmatch(scope["path"]):
