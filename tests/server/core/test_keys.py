@@ -390,7 +390,8 @@ class Stream:
         self._requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         metadata = [("authorization", f"Bearer {secret_of('alice')}")]
         requests = iter(self._requests.get, b"")
-        self._answers = channel.stream_stream(method)(requests, metadata=metadata, timeout=60)
+        stream: Any = channel.stream_stream(method)
+        self._answers = stream(requests, metadata=metadata, timeout=60)
 
     def answer_to(self, message: bytes) -> Any:
         self._requests.put(message)

@@ -62,7 +62,8 @@ def channel_to(gateway: Any, *options: tuple[str, Any]) -> grpc.aio.Channel:
 
 async def end_of(channel: grpc.aio.Channel, method: str, messages: list[bytes]) -> grpc.StatusCode:
     """Sends them, and returns how the call ended."""
-    call = channel.stream_stream(method)(timeout=60)
+    stream: Any = channel.stream_stream(method)
+    call = stream(timeout=60)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         for message in messages:
             await call.write(message)
@@ -79,9 +80,8 @@ async def test_a_compressed_message_is_refused_by_name(guarded: Any) -> None:
     gzip = grpc.Compression.Gzip
     async with grpc.aio.insecure_channel(guarded.grpc, compression=gzip) as channel:
         with pytest.raises(grpc.aio.AioRpcError, match="'gzip' is disabled") as failure:
-            await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service="x" * 1000)
-            )
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            await stub.Check(health_pb2.HealthCheckRequest(service="x" * 1000))
         assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -90,7 +90,7 @@ async def test_few_messages_that_do_not_come_are_waited_for(guarded: Any) -> Non
     async with channel_to(guarded) as channel, channel_to(guarded) as other:
         methods = [method for method in OPEN_METHODS for _ in range(8)]
         ends = [asyncio.create_task(end_of(channel, method, [])) for method in methods]
-        stub = classifier_pb2_grpc.ImageClassifierStub(other)  # type: ignore[no-untyped-call]
+        stub = classifier_pb2_grpc.ImageClassifierStub(other)
         await asyncio.sleep(0.5)
         assert (await stub.ListModels(pb.ListModelsRequest(), metadata=METADATA)).models
         codes = Counter(await asyncio.gather(*ends))
@@ -101,7 +101,7 @@ async def test_few_messages_that_do_not_come_are_waited_for(guarded: Any) -> Non
 
 async def test_a_connection_has_few_watches(guarded: Any) -> None:
     async with channel_to(guarded) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         watches = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(4)]
         for watch in watches:
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -120,7 +120,7 @@ async def test_large_messages_of_strangers_fill_no_memory_and_cost_others_no_req
     codes = Counter[grpc.StatusCode]()
     config = ("grpc.service_config", json.dumps(HEALTH_CONFIG))
     async with channel_to(guarded, config) as honest, contextlib.AsyncExitStack() as channels:
-        stub = classifier_pb2_grpc.ImageClassifierStub(honest)  # type: ignore[no-untyped-call]
+        stub = classifier_pb2_grpc.ImageClassifierStub(honest)
         request = pb.ClassifyRequest(model="lenet5", image=pb.Image(content=digit))
         await stub.Classify(request, metadata=METADATA, timeout=20, wait_for_ready=True)
 
