@@ -63,7 +63,7 @@ def channel_to(gateway: Any, *options: tuple[str, Any]) -> grpc.aio.Channel:
 async def end_of(channel: grpc.aio.Channel, method: str, messages: list[bytes]) -> grpc.StatusCode:
     """Sends them, and returns how the call ended."""
     stream: Any = channel.stream_stream(method)
-    call = stream(timeout=60)
+    call: grpc.aio.StreamStreamCall[Any, Any] = stream(timeout=60)
     with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
         for message in messages:
             await call.write(message)
