@@ -63,7 +63,9 @@ def web_address(address: str) -> str:
 
 
 def comma_separated(value: object) -> object:
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class BrowserGuard:
     """For the port at `address`, HOST:PORT or unix:/PATH."""
 
     def __init__(self, settings: Settings, address: str) -> None:
-        self._hosts = frozenset(settings.allowed_hosts)
+        self._hosts = frozenset(name.lower() for name in settings.allowed_hosts)
         self._origins = frozenset(settings.cors_origins)
         # Which names lead to a wildcard address is known to the operator alone.
         is_known = not is_socket(address) and not is_wildcard(address)
@@ -36,8 +36,8 @@ class BrowserGuard:
             Forbidden: the host is unknown, or the request comes from another site's page.
         """
         host = headers.get("host", "")
-        name = (urlsplit(f"//{host}").hostname or "") if host.isprintable() else ""
-        if self._checks_hosts and not (is_own(name) or name in self._hosts):
+        name = host_name(host)
+        if self._checks_hosts and (name is None or not (is_own(name) or name in self._hosts)):
             raise Forbidden("unknown host: the operator can add it to --allowed-hosts")
         if not self._is_trusted(method, host, headers):
             raise Forbidden(
@@ -53,6 +53,14 @@ class BrowserGuard:
             is_top = headers.get("sec-fetch-dest") == "document"
             return site in ("same-origin", "none") or (is_link and is_top)
         return origin is None or origin.partition("://")[2].lower() == host.lower()
+
+
+def host_name(host: str) -> str | None:
+    """In lower case, without the port; None: the header is invalid."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "") if host.isprintable() else None
+    except ValueError:  # such as an opening bracket alone
+        return None
 
 
 def is_wildcard(address: str) -> bool:

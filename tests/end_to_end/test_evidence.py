@@ -326,4 +326,4 @@ def test_the_command_draws_an_overlay(evidence_gateway: Any, tmp_path: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {entry["label"] for entry in json.loads(done.stdout)["classes"]} == {"zero", "one"}
     with Image.open(tmp_path / "out.png") as overlay:
-        assert overlay.format == "PNG" and overlay.width == 2 * 32  # a panel for each class
+        assert overlay.format == "PNG" and overlay.width == 2 * 448  # a panel for each class

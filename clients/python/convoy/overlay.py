@@ -9,9 +9,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageOps
 
 from convoy.client import Classification
-from convoy.evidence import Floats
 
-PANEL_SIDE = 448  # pixels, at most
+Floats = npt.NDArray[np.float32]
+
+PANEL_SIDE = 448  # pixels, the longer side
 CAPTION_HEIGHT = 24
 # From no evidence to the most: red, green and blue at equal distances.
 COLOURS = ((0, 0, 96), (0, 96, 255), (0, 224, 128), (255, 224, 0), (224, 0, 0))
@@ -46,22 +47,18 @@ def draw_overlay(image: bytes, answer: Classification) -> Image.Image:
 def to_picture(
     image: bytes, answer: Classification
 ) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """What is drawn on, at most a panel in size, and the part of it that the maps cover."""
+    """What is drawn on, as large as a panel, and the part of it that the maps cover."""
     assert answer.heatmap
-    if answer.heatmap.box is None and answer.input:  # a digit
-        seen = Image.open(io.BytesIO(answer.input.png)).convert("RGB")
-        picture = seen.resize((PANEL_SIDE, PANEL_SIDE), Image.Resampling.NEAREST)
-        return picture, (0, 0, PANEL_SIDE, PANEL_SIDE)
-    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(image))).convert("RGB")
-    scale = min(1.0, PANEL_SIDE / max(upright.size))
-    picture = upright.resize((round(upright.width * scale), round(upright.height * scale)))
-    left, top, right, bottom = answer.heatmap.box or (0, 0, *upright.size)
-    return picture, (
-        round(left * scale),
-        round(top * scale),
-        round(right * scale),
-        round(bottom * scale),
+    is_digit = answer.heatmap.box is None
+    content = answer.input.png if is_digit and answer.input else image
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    scale = PANEL_SIDE / max(upright.size)
+    resampling = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC
+    size = (round(upright.width * scale), round(upright.height * scale))
+    left, top, right, bottom = (
+        round(edge * scale) for edge in answer.heatmap.box or (0, 0, *upright.size)
     )
+    return upright.resize(size, resampling), (left, top, right, bottom)
 
 
 def draw_panel(

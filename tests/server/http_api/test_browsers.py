@@ -31,6 +31,8 @@ def gateway(serve_together: Callable[..., Any], shipped_lenet5: Path) -> Any:
         ({}, 200),
         ({"host": "evil.example"}, 403),
         ({"host": "evil.example:8080"}, 403),
+        ({"host": "[x"}, 403),
+        ({"host": "GATEWAY.example.org"}, 200),
         ({"host": "gateway.example.org"}, 200),
         ({"host": "localhost:8080"}, 200),
         ({"host": "[::1]:8080"}, 200),
