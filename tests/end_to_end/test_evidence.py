@@ -33,7 +33,8 @@ from export.checkpoints.load import load
 from export.options import Options
 from export.proof.evidence import cosine, torch_evidence
 
-pytestmark = pytest.mark.xdist_group("evidence")
+# Slow: resnet18, googlenet, nin and alexnet are built for it, some minutes on two cores.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("evidence")]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
