@@ -144,8 +144,8 @@ def test_a_mistake_of_the_precision_fails_on_its_rung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Mistaken(ServedNetwork):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             if self.dtype == torch.float16:
                 self.network = copy.deepcopy(self.network)
                 next(iter(self.network.parameters())).data.mul_(1.5)

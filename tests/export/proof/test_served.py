@@ -95,7 +95,7 @@ def test_a_gpu_may_round_less_than_fp32_otherwise_than_the_cpu(
     staged: Path, tmp_path: Path
 ) -> None:
     """8e-3 is what an H200 was seen to differ by; the gateway says here that one computed."""
-    on_gpu = mutated(tmp_path, "runners/in_process.py", "network.device)", '"gpu")')
+    on_gpu = mutated(tmp_path, "runners/in_process.py", "network.device,", '"gpu",')
     for precision in ("fp16", "int8"):
         rung = prove(staged, on_gpu, precision=precision, off_by=8e-3)
         assert rung.largest_difference == pytest.approx(8e-3, abs=1e-5)
@@ -139,7 +139,7 @@ def test_a_gateway_that_takes_other_labels_is_found_out(staged: Path, tmp_path: 
 
 
 def test_a_gateway_that_does_not_start_says_why(staged: Path, tmp_path: Path) -> None:
-    root = mutated(tmp_path, "main.py", "settings = configured.settings", "raise SystemExit('ill')")
+    root = mutated(tmp_path, "main.py", "settings = resolved.settings", "raise SystemExit('ill')")
     with pytest.raises(ServedError, match=r"did not serve tested.*ill"):
         prove(staged, root)
 
