@@ -25,8 +25,8 @@ Floats = npt.NDArray[np.float32]
 
 IMAGES = 8  # that are compared; heat-maps are 7×7 numbers, and an image has five
 MIN_MAP_TOLERANCE = 1e-3  # share of the largest value of a map
-# No softmax evens out what a coarser precision does to a map: a trained digit network in int8 differs
-# by 0.14 of the largest value where its scores are allowed 0.1.
+# No softmax evens out what a coarser precision does to a map: a trained digit network in int8
+# differs by 0.14 of the largest value where its scores are allowed 0.1.
 MAP_TOLERANCE_FACTOR = 2.0
 
 
