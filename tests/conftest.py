@@ -35,6 +35,7 @@ from server.errors import TritonCannotStart
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import install
 from server.settings import default_cache_path
+from tests.loopback import holds
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
@@ -223,14 +224,6 @@ def start_triton(tritonserver: Path) -> StartTriton:
 def start_triton_at(tritonserver: Path) -> StartTritonAt:
     """Starts a tritonserver on a repository at an address, on the machine that a command enters."""
     return running_triton
-
-
-def holds(is_so: Callable[[], bool]) -> bool:
-    """False also while the server refuses connections or does not answer in time."""
-    try:
-        return is_so()
-    except httpx.TransportError:
-        return False
 
 
 @dataclass

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from tests.deploy.files import ROOT, clean_environment
+from tests.loopback import free_port
 
 # Kills a process of the engine's machine by its id, like a crash. The engine does not restart
 # what `docker kill` ends.
@@ -41,12 +37,6 @@ def run(
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass
@@ -103,19 +93,3 @@ class Deployment:
         docker(*words, helper, "-c", KILL, pid)
         restarts: int = facts["RestartCount"]
         return restarts
-
-
-def wait_for(is_so: Callable[[], bool], timeout_s: float = 60.0) -> float:
-    """Returns the seconds that it took."""
-    began_s = time.monotonic()
-    while not is_so():
-        assert time.monotonic() < began_s + timeout_s, f"not so after {timeout_s} s"
-        time.sleep(0.1)
-    return time.monotonic() - began_s
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -26,9 +26,10 @@ from PIL import Image
 
 from convoy import Client, errors
 from tests.deploy.conftest import Measured
-from tests.deploy.engine import Deployment, answers, docker, run, wait_for
+from tests.deploy.engine import Deployment, docker, run
 from tests.deploy.files import ROOT, clean_environment
 from tests.end_to_end.load import load
+from tests.loopback import answers, wait_for
 from tests.server.network.test_tls import issue
 
 pytestmark = pytest.mark.container

@@ -25,8 +25,8 @@ from server.http_api.server import FLUSH_TIMEOUT_S
 from server.runners.tritonserver_wheel import environment, lay_out_backends
 from server.settings import Settings
 from tests.conftest import RunningGateway, Serve
-from tests.deploy.engine import free_port, wait_for
 from tests.deploy.files import COMPOSE, GPU, ROOT, read, services, with_defaults
+from tests.loopback import answers, free_port, wait_for
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 # From the oldest release with the sidecars that repository-objects needs to the newest.
@@ -416,13 +416,6 @@ def test_the_autoscaler_and_its_adapter_speak_of_one_metric() -> None:
 
 def adapter() -> Manifest:
     return read(KUBERNETES / "components" / "triton-autoscaler" / "prometheus-adapter.yml")
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def succeeds(command: list[str]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import yaml
 from convoy import Client, errors
 from tests.conftest import RunningGateway, serving
 from tests.deploy.files import COMPOSE, ROOT, read
+from tests.loopback import free_port
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "convoy.json").read_text())
@@ -146,12 +146,6 @@ def work(gateway: RunningGateway, digit: bytes, until: Callable[[], bool]) -> No
             with pytest.raises(errors.ConvoyError):
                 client.classify(digit[:100], model="lenet5")
             time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("title", PANELS)

@@ -6,14 +6,14 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from convoy import Client, errors
-from tests.conftest import holds
+from tests.loopback import wait_for
 
 CLIENTS_PER_WIRE = 2
 PAUSE_S = 0.01  # the gateway needs the cores too
@@ -120,13 +120,6 @@ def ask(client: Client, image: bytes, model: str = "lenet5") -> str:
         return error.reason or repr(error)
     except Exception as error:
         return repr(error)
-
-
-def wait_for(is_so: Callable[[], bool], timeout_s: float = 120.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not holds(is_so):
-        assert time.monotonic() < deadline_s, f"not so after {timeout_s} s"
-        time.sleep(0.02)
 
 
 # ---------------------------------------------------------------- what a process holds

@@ -12,7 +12,8 @@ import pytest
 
 from convoy import Client
 from tests.conftest import RunningGateway, need_runner
-from tests.end_to_end.load import ask, nothing_leaks, resident_bytes, wait_for
+from tests.end_to_end.load import ask, nothing_leaks, resident_bytes
+from tests.loopback import wait_for
 
 Serve = Callable[..., RunningGateway]
 

@@ -24,8 +24,9 @@ from convoy.transports import from_rpc_error
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
 from tests.conftest import RunningGateway, serving
-from tests.end_to_end.load import load, nothing_leaks, wait_for
+from tests.end_to_end.load import load, nothing_leaks
 from tests.end_to_end.relay import Relay, relay_to
+from tests.loopback import wait_for
 
 Serve = Callable[..., Any]
 Note = Callable[..., None]

@@ -12,8 +12,9 @@ import pytest
 
 from convoy import Client
 from tests.conftest import RunningGateway
-from tests.end_to_end.load import ask, load, nothing_leaks, wait_for
+from tests.end_to_end.load import ask, load, nothing_leaks
 from tests.end_to_end.relay import Relay, relay_to
+from tests.loopback import wait_for
 
 Note = Callable[..., None]
 

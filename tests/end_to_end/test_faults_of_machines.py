@@ -25,7 +25,8 @@ import pytest
 
 from convoy import Client
 from tests.conftest import ROOT, RUNNERS, RunningGateway, need_runner, serving
-from tests.end_to_end.load import ask, load, nothing_leaks, wait_for
+from tests.end_to_end.load import ask, load, nothing_leaks
+from tests.loopback import free_port, wait_for
 
 Note = Callable[..., None]
 slow = pytest.mark.slow
@@ -157,12 +158,6 @@ def logging_to_a_full_disk(options: list[str], tmp_path: Path) -> Iterator[Runni
             yield gateway
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def is_ready(gateway: RunningGateway) -> bool:

@@ -28,7 +28,8 @@ from server.preprocessing import prepare
 from server.preprocessing.decode import decode
 from server.runners.base import parse_facts
 from tests.conftest import RUNNERS, RunningGateway, need_runner, serving
-from tests.end_to_end.load import ask, load, nothing_leaks, read_holdings, wait_for
+from tests.end_to_end.load import ask, load, nothing_leaks, read_holdings
+from tests.loopback import wait_for
 
 Note = Callable[..., None]
 Pixels = npt.NDArray[np.uint8]

@@ -22,8 +22,9 @@ import httpx
 import pytest
 
 from tests.end_to_end.hosts import Host, hosts
-from tests.end_to_end.load import load, wait_for
+from tests.end_to_end.load import load
 from tests.end_to_end.relay import relay_to
+from tests.loopback import wait_for
 
 Serve = Callable[..., Any]
 ServeTogether = Callable[..., Any]

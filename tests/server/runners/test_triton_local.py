@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from server.errors import ModelNotReady, RunnerUnavailable, ServingError, Triton
 from server.runners.base import LoadFailed
 from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import install, lay_out_backends
+from tests.loopback import until
 
 # One event loop for all, as the server of the fixture lives in it.
 on_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -70,13 +70,6 @@ def left_outside(pid: int) -> set[Path]:
 
 def leave_memory(pid: int) -> None:
     Path(f"/dev/shm/convoy-{pid}-left").touch()
-
-
-async def until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline_s, f"not so after {timeout_s} s"
-        await asyncio.sleep(0.02)
 
 
 async def load_again(runner: TritonLocalRunner) -> None:

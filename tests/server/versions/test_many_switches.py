@@ -15,6 +15,7 @@ import pytest
 
 from server.gateway import Gateway
 from server.settings import Settings
+from tests.loopback import until
 
 SWITCHES = 200
 WARM_UP = 10  # until each kind of thing has been there once
@@ -34,11 +35,6 @@ def count_kept() -> Kept:
             if isinstance(value, (dict, list, set, deque)):
                 kept[f"{kind.__qualname__}.{name}"] += len(value)
     return kept
-
-
-async def until(condition: Any) -> None:
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.002)
 
 
 async def test_nothing_is_left_of_versions_that_are_gone(
