@@ -247,9 +247,13 @@ class RunningGateway:
             time.sleep(0.05)
 
     def log(self) -> str:
-        """Returns the log once it stops growing: a thread writes the lines a moment later."""
+        """Returns the log once it stops growing, or after a second: under load it never stops.
+
+        A thread of the gateway writes the lines a moment after what they are about.
+        """
         before, text = "", self.log_path.read_text()
-        while text != before:
+        deadline_s = time.monotonic() + 1
+        while text != before and time.monotonic() < deadline_s:
             time.sleep(0.1)
             before, text = text, self.log_path.read_text()
         return text
