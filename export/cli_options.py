@@ -1,8 +1,8 @@
 """The options of the commands: each one's flag, type, bounds and help text.
 
 `Repository` is shared by every command that works on a model repository, `Json` by those that print
-figures. The others are those of
-`convoy build`; `options.Options` has a field of the same type for each that a build depends on.
+figures. The others are those of `convoy build`; `options.Options` has a field of the same type for
+each that a build depends on.
 """
 
 from __future__ import annotations

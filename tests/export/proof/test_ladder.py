@@ -29,6 +29,21 @@ def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def plant(mistake: Callable[[ServedNetwork], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mistaken(ServedNetwork):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            mistake(self)
+
+    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
+
+
+def expect_refusal(name: str, reason: str, repository: Path) -> None:
+    with pytest.raises(ParityError, match=reason):
+        run(Options(find(name), "fp32", "random", 0, repository))
+    assert not list(repository.glob(f"{name}.*"))
+
+
 def wrong_mean(servable: ServedNetwork) -> None:
     servable.mean += 0.02
 
@@ -67,15 +82,8 @@ def test_a_mistake_of_the_export_fails_on_the_first_rung(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Mistaken(ServedNetwork):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            mistake(self)
-
-    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
-    with pytest.raises(ParityError, match=FIRST_RUNG):
-        run(Options(find(name), "fp32", "random", 0, tmp_path / "models"))
-    assert not list((tmp_path / "models").glob(f"{name}.*"))
+    plant(mistake, monkeypatch)
+    expect_refusal(name, FIRST_RUNG, tmp_path / "models")
 
 
 def swapped_axes(servable: ServedNetwork) -> None:
@@ -121,23 +129,15 @@ def test_a_mistake_of_the_evidence_fails_on_the_first_rung(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Mistaken(ServedNetwork):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            mistake(self)
-
-    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
-    with pytest.raises(ParityError, match=f"PyTorch fp32 → ONNX fp32: {what}"):
-        run(Options(find("resnet20_digits"), "fp32", "random", 0, tmp_path / "models"))
-    assert not list((tmp_path / "models").glob("resnet20_digits.*"))
+    plant(mistake, monkeypatch)
+    expect_refusal("resnet20_digits", f"PyTorch fp32 → ONNX fp32: {what}", tmp_path / "models")
 
 
 def test_taps_that_name_another_module_fail_on_the_first_rung(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CifarResNet, "taps", Taps(last_layer="fc", average="layer3.2"))
-    with pytest.raises(ParityError, match="heat-maps are not those of the classes"):
-        run(Options(find("resnet20_digits"), "fp32", "random", 0, tmp_path / "models"))
+    expect_refusal("resnet20_digits", "heat-maps are not those of the classes", tmp_path / "models")
 
 
 def test_a_mistake_of_the_precision_fails_on_its_rung(
