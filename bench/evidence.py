@@ -11,8 +11,6 @@ which nobody asked for, as TensorRT and Triton's own backends do.
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from pathlib import Path
 import onnxruntime as ort
 from torch import Tensor, nn
 
+from bench.ratios import median
 from export.catalog import INPUT, PROBABILITIES, Network, find
 from export.conversion.to_int8 import to_int8
 from export.conversion.to_onnx import ServedNetwork, to_onnx
@@ -90,10 +89,7 @@ def compare(before: Callable[[], None], after: Callable[[], None], pairs: int) -
         first, second = (before, after) if number % 2 else (after, before)
         one, other = cpu_s(first), cpu_s(second)
         ratios.append(other / one if number % 2 else one / other)
-    ratios.sort()
-    half = math.ceil(0.98 * math.sqrt(pairs))
-    low, high = ratios[max(0, pairs // 2 - half)], ratios[min(pairs - 1, pairs // 2 + half)]
-    return f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})"
+    return str(median(ratios))
 
 
 def measure(name: str, pairs: int, batch: int, *, int8: bool) -> None:

@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import hashlib
 import json
-import math
 import multiprocessing
 import statistics
 import sys
@@ -34,6 +33,7 @@ from typing import Any
 import grpc
 
 from bench.pictures import digit
+from bench.ratios import median
 from convoy.v1 import classifier_pb2 as pb
 
 MODEL = "lenet5"
@@ -250,20 +250,9 @@ async def compare(
         if number:  # the first one warms up
             pairs.append(pair)
         show(f"{name}: {number} of {options.pairs} pairs")
-    ratios = sorted(ours_s / bare_s for bare_s, ours_s in pairs)
-    low, high = interval_of_median(ratios)
+    ratio = median([ours_s / bare_s for bare_s, ours_s in pairs])
     bare_s, ours_s = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return Comparison(name, bare_s * 1e3, ours_s * 1e3, statistics.median(ratios), low, high, goal)
-
-
-def interval_of_median(ordered: list[float]) -> tuple[float, float]:
-    """At 95 %, by the ranks of a binomial distribution; too few values give their range."""
-    n = len(ordered)
-    rank, tail = 0, 0.5**n
-    while rank < n // 2 and tail + math.comb(n, rank + 1) * 0.5**n <= 0.025:
-        rank += 1
-        tail += math.comb(n, rank) * 0.5**n
-    return ordered[rank], ordered[n - 1 - rank]
+    return Comparison(name, bare_s * 1e3, ours_s * 1e3, *ratio, goal)
 
 
 async def ready(ask: Ask) -> None:
