@@ -46,7 +46,9 @@ def parse_flags(arguments: Sequence[str]) -> dict[str, str | bool]:
             }
         )
 
-    parameters = [each for item in Settings.model_fields.items() for each in to_parameters(*item)]
+    parameters = [
+        parameter for field in Settings.model_fields.items() for parameter in to_parameters(*field)
+    ]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(help=HELP)(command)

@@ -136,13 +136,13 @@ class Metrics:
 
     def _total_buckets(self) -> dict[str, list[tuple[float, float]]]:
         """Of each model: upper bound in seconds, and how many took no longer."""
-        found: dict[str, list[tuple[float, float]]] = {}
+        buckets: dict[str, list[tuple[float, float]]] = {}
         for metric in self._stages.collect():
             for sample in metric.samples:
                 if sample.name.endswith("_bucket") and sample.labels["stage"] == "total":
                     bucket = (float(sample.labels["le"]), sample.value)
-                    found.setdefault(sample.labels["model"], []).append(bucket)
-        return found
+                    buckets.setdefault(sample.labels["model"], []).append(bucket)
+        return buckets
 
 
 def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float:

@@ -30,11 +30,9 @@ def draw_overlay(image: bytes, answer: Classification) -> Image.Image:
         raise ValueError("the answer has no heat-map: ask for one, with include=['HEATMAP']")
     picture, box = to_picture(image, answer)
     panels = [
-        draw_panel(
-            picture, box, answer.heatmap.maps[found.index], f"{found.label} {found.score:.1%}"
-        )
-        for found in answer.classes
-        if found.index in answer.heatmap.maps
+        draw_panel(picture, box, answer.heatmap.maps[best.index], f"{best.label} {best.score:.1%}")
+        for best in answer.classes
+        if best.index in answer.heatmap.maps
     ]
     sheet = Image.new("RGB", (sum(panel.width for panel in panels), panels[0].height), "white")
     left = 0

@@ -89,10 +89,10 @@ def _open_session(model_path: Path, parameters: dict[str, Any]) -> ort.Inference
 
 
 def _check_names(kind: str, wanted: list[str], tensors: list[Any]) -> None:
-    there = [tensor.name for tensor in tensors]
-    if missing := sorted(set(wanted) - set(there)):
+    names = [tensor.name for tensor in tensors]
+    if missing := sorted(set(wanted) - set(names)):
         raise pb.TritonModelException(
-            f"model.onnx has no {kind} {', '.join(missing)}; it has {', '.join(there)}"
+            f"model.onnx has no {kind} {', '.join(missing)}; it has {', '.join(names)}"
         )
 
 
