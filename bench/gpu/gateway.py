@@ -97,7 +97,7 @@ def wait_until_ready(http: str, process: subprocess.Popen[str], log_path: Path) 
 
 
 def cpu_s(pid: int) -> tuple[float, float]:
-    """Seconds of processor that the process has used, and its main thread of these."""
+    """CPU seconds of the process, and of these of its main thread."""
     return _cpu_s(Path(f"/proc/{pid}/stat")), _cpu_s(Path(f"/proc/{pid}/task/{pid}/stat"))
 
 
@@ -145,7 +145,7 @@ STAGES = ("decode", "preprocess", "queue", "compute", "infer", "total")
 def measure(
     running: list[GatewayProcess], model: str, in_flight: int, seconds: float
 ) -> dict[str, Any]:
-    """`in_flight` of each gateway, from `CLIENTS` processes in all, or as many as it takes."""
+    """Keeps `in_flight` requests open at each gateway, from about `CLIENTS` processes in all."""
     content = photo()
     clients = max(1, min(CLIENTS, in_flight) // len(running))  # processes per gateway
     addresses = [gateway.address for gateway in running for _ in range(clients)]
@@ -178,7 +178,7 @@ def measure(
 
 
 def decoding(threads: int, seconds: float) -> int:
-    """Images a second that the gateway's code decodes and resizes, in so many threads."""
+    """Images per second that the gateway's code decodes and resizes in that many threads."""
     facts = pb.Preprocessing(photo=pb.Photo(resize=256, crop=224))
     content = photo()
     done: Counter[int] = Counter()

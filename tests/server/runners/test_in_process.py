@@ -1,7 +1,7 @@
 """What is the in-process runner's own: it takes what waits, and honours config.pbtxt.
 
 Requests that are made in one turn of the event loop all wait before the first can be answered, so
-how they ride together does not depend on how fast the machine is.
+how they are batched does not depend on how fast the machine is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The python-based `onnxruntime` backend in the real tritonserver, asked over Triton's own wire."""
+"""The python-based `onnxruntime` backend in the real tritonserver, over Triton's own gRPC API."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def dims(shape: Sequence[int | str]) -> list[int]:
 
 
 def write_classifier(path: Path, *, layers: int) -> None:
-    """Grey images of 4x4 through that many multiplications with a 1024x1024 matrix."""
+    """Multiplies grey images of 4x4 that many times by a 1024x1024 matrix."""
     rng = np.random.default_rng(0)
     weights: dict[str, Array] = {
         "spread": rng.normal(0, 0.01, (16, 1024)).astype(np.float32),
@@ -135,7 +135,7 @@ def write_classifier(path: Path, *, layers: int) -> None:
 
 
 def write_lookup(path: Path, **options: object) -> None:
-    """Ten times the row of a table of three: a row that is not there is a failure of the graph."""
+    """Ten times a row of a table of three rows; the graph fails on any other row."""
     nodes = [
         helper.make_node("Gather", ["table", "row"], ["value"]),
         helper.make_node("Mul", ["value", "ten"], ["tenfold"]),
@@ -176,12 +176,12 @@ async def test_answers_equal_onnx_runtimes_bit_by_bit(
         expected, batch_size = session.run(None, {"image": images[:count]})
         np.testing.assert_array_equal(answer["probabilities"], expected, strict=True)
         np.testing.assert_array_equal(answer["batch_size"], batch_size, strict=True)
-    # numpy would complain there of tensors that it was left with.
+    # Otherwise numpy would complain there about tensors that are still alive.
     await asyncio.sleep(0.1)
     assert "PyCapsule" not in caplog.text
 
 
-async def test_only_requested_outputs_are_answered_to_each_of_a_batch(
+async def test_each_request_of_a_batch_gets_only_the_outputs_it_asked_for(
     triton: InferenceServerClient, repository: Path
 ) -> None:
     write_classifier(repository / "slow.v3", layers=200)
@@ -206,7 +206,7 @@ async def test_only_requested_outputs_are_answered_to_each_of_a_batch(
 
 
 async def executions_of(inferences: int, triton: InferenceServerClient, name: str) -> int:
-    """Triton's count, awaited: it counts an execution a moment after it has answered."""
+    """Waits for Triton's count: it counts an execution a moment after the answer."""
     async with asyncio.timeout(10):
         while True:
             (model,) = (await triton.get_inference_statistics(name, "1")).model_stats
@@ -216,7 +216,7 @@ async def executions_of(inferences: int, triton: InferenceServerClient, name: st
             await asyncio.sleep(0.01)
 
 
-async def test_requests_at_once_ride_together_and_get_their_own_answers(
+async def test_concurrent_requests_are_batched_and_get_their_own_answers(
     triton: InferenceServerClient, repository: Path
 ) -> None:
     write_classifier(repository / "slow.v1", layers=200)
@@ -236,7 +236,7 @@ async def test_requests_at_once_ride_together_and_get_their_own_answers(
     assert len({answer["probabilities"].tobytes() for answer in alone}) == 16
 
 
-async def test_requests_of_several_images_are_cut_apart_where_they_were_joined(
+async def test_requests_of_several_images_are_split_where_they_were_joined(
     triton: InferenceServerClient, repository: Path
 ) -> None:
     write_classifier(repository / "slow.v2", layers=200)
@@ -271,7 +271,7 @@ async def test_a_request_that_fails_does_not_fail_its_neighbours(
             assert answer["tenfold"] == row[0, 0] * 10
 
 
-async def test_other_types_and_several_inputs_pass(
+async def test_other_types_and_several_inputs_are_supported(
     triton: InferenceServerClient, repository: Path
 ) -> None:
     nodes = [
@@ -323,7 +323,7 @@ async def test_a_config_that_names_another_output_does_not_load(
 
 
 def stub_threads(name: str) -> int:
-    """Threads of the process that runs a version."""
+    """The number of threads of the process that runs a version."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if f"/{name}/1/model.onnx" in (path / "cmdline").read_text():
