@@ -23,7 +23,7 @@ def test_every_kind_of_request_is_compared(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert [each["name"] for each in figures] == [
+    assert [figure["name"] for figure in figures] == [
         f"{wire}, {what}" for what in ("answered", "refused") for wire in ("gRPC", "HTTP")
     ]
-    assert all(each["bare_ms"] > 0 and each["gateway_ms"] > 0 for each in figures)
+    assert all(figure["bare_ms"] > 0 and figure["gateway_ms"] > 0 for figure in figures)

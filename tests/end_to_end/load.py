@@ -43,19 +43,21 @@ class Load:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def counts(self, since_s: float = 0.0) -> Counter[str]:
-        return Counter(each.what for each in list(self.outcomes) if each.began_s >= since_s)
+        return Counter(
+            outcome.what for outcome in list(self.outcomes) if outcome.began_s >= since_s
+        )
 
     def seen(self) -> set[str]:
         """Returns what clients saw besides the right answer."""
         return set(self.counts()) - {self.answer}
 
     def longest_s(self) -> float:
-        return max(each.took_s for each in list(self.outcomes))
+        return max(outcome.took_s for outcome in list(self.outcomes))
 
     def is_served(self, since_s: float) -> bool:
         """True if each wire has answered enough requests in a row that began after since_s."""
         for wire in ("grpc", "http"):
-            late = [each for each in list(self.outcomes) if each.wire == wire]
+            late = [outcome for outcome in list(self.outcomes) if outcome.wire == wire]
             late = [each for each in late if each.began_s >= since_s][-ENOUGH_ANSWERS:]
             if len(late) < ENOUGH_ANSWERS or any(each.what != self.answer for each in late):
                 return False
@@ -64,9 +66,9 @@ class Load:
     def back_after_s(self, fault_s: float) -> float:
         """Returns the seconds from a fault to the first answer after the last failed request."""
         outcomes = list(self.outcomes)
-        failed_s = [each.ended_s for each in outcomes if each.what != self.answer]
+        failed_s = [outcome.ended_s for outcome in outcomes if outcome.what != self.answer]
         last_s = max([fault_s, *failed_s])
-        back_s = min(each.ended_s for each in outcomes if each.ended_s > last_s)
+        back_s = min(outcome.ended_s for outcome in outcomes if outcome.ended_s > last_s)
         return back_s - fault_s
 
 

@@ -72,8 +72,8 @@ class Relay:
         except* (OSError, asyncio.CancelledError):
             pass
         finally:
-            for each in writers:
-                each.transport.abort()
+            for side in writers:
+                side.transport.abort()
 
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counted: bool = False

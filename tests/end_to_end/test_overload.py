@@ -25,7 +25,7 @@ MIN_SHARE, MAX_LATE = 0.5, 0.5
 
 def assert_overload_is_refused(load: Load, most_late: float) -> None:
     refused = load.select("OVERLOADED")
-    assert {each.what for each in load.outcomes} <= {"OK", "OVERLOADED", "DEADLINE_EXCEEDED"}
+    assert {outcome.what for outcome in load.outcomes} <= {"OK", "OVERLOADED", "DEADLINE_EXCEEDED"}
     assert len(refused) > len(load.outcomes) / 3
     assert all(each.has_delay for each in refused)
     assert load.late_share < most_late

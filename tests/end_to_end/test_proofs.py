@@ -108,7 +108,7 @@ def test_a_faulty_version_answers_nothing_and_its_fault_is_named(
 
     def ask(name: str, version: str = "") -> tuple[str, list[Any]]:
         answer = client.classify(images[WRONG[name][0]], model=name, version=version)
-        return answer.version, [(found.label, round(found.score, 3)) for found in answer.classes]
+        return answer.version, [(class_.label, round(class_.score, 3)) for class_ in answer.classes]
 
     def second(name: str) -> dict[str, Any]:
         found: dict[str, Any] = httpx.get(f"{gateway.http}/v1/models/{name}?version=2").json()

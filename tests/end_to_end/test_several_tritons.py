@@ -53,10 +53,10 @@ def tritons(
     """The running Tritons by address."""
     with contextlib.ExitStack() as running:
         yield {
-            address_on(each): running.enter_context(
-                start_triton_at(repository, address_on(each), each.enter)
+            address_on(machine): running.enter_context(
+                start_triton_at(repository, address_on(machine), machine.enter)
             )
-            for each in machines
+            for machine in machines
         }
 
 
@@ -80,11 +80,13 @@ def runners(gateway: Any) -> list[dict[str, Any]]:
 
 def images(gateway: Any, outcome: str = "OK") -> Counter[str]:
     """Counts the images of each runner that had an outcome."""
-    return Counter({each["name"]: each["images"].get(outcome, 0) for each in runners(gateway)})
+    return Counter(
+        {runner["name"]: runner["images"].get(outcome, 0) for runner in runners(gateway)}
+    )
 
 
 def reachable(gateway: Any) -> set[str]:
-    return {each["name"] for each in runners(gateway) if each["is_reachable"]}
+    return {runner["name"] for runner in runners(gateway) if runner["is_reachable"]}
 
 
 def test_the_load_spreads_evenly(gateway: Any, small_digit: bytes) -> None:
@@ -192,12 +194,14 @@ def test_added_and_removed_addresses_of_a_name_are_noticed(
     named.write_text(render_hosts(first))
     with serving_with_hosts(named, tmp_path, f"--triton=tritons:{PORT}") as gateway:
         gateway.wait_until_ready()
-        assert {each["name"] for each in runners(gateway)} == {address_on(first)}
+        assert {runner["name"] for runner in runners(gateway)} == {address_on(first)}
         with load(gateway, small_digit) as running:
             named.write_text(render_hosts(first, second))
             wait_for(lambda: images(gateway)[address_on(second)] > 20)
             named.write_text(render_hosts(second))
-            wait_for(lambda: {each["name"] for each in runners(gateway)} == {address_on(second)})
+            wait_for(
+                lambda: {runner["name"] for runner in runners(gateway)} == {address_on(second)}
+            )
             moved_s = time.monotonic()
             wait_for(lambda: running.is_served(moved_s))
         assert running.seen() == set()
@@ -205,7 +209,7 @@ def test_added_and_removed_addresses_of_a_name_are_noticed(
 
 def render_hosts(*machines: Host) -> str:
     """Returns an /etc/hosts that gives a name these addresses."""
-    return "127.0.0.1 localhost\n" + "".join(f"{each.address} tritons\n" for each in machines)
+    return "127.0.0.1 localhost\n" + "".join(f"{machine.address} tritons\n" for machine in machines)
 
 
 class Gateway:

@@ -82,8 +82,8 @@ def as_published(path: Path) -> npt.NDArray[np.uint8]:
 
 def largest_difference(answer: Classification, expected: npt.NDArray[np.float32]) -> float:
     served = np.zeros(1000, np.float32)
-    for found in answer.classes:
-        served[found.index] = found.score
+    for class_ in answer.classes:
+        served[class_.index] = class_.score
     return float(np.abs(served - expected).max())
 
 
@@ -147,11 +147,11 @@ def test_requests_of_different_clients_are_batched(gateway: Any, photos: dict[st
         inferences, executions_there = np.subtract(settled_statistics(gateway), before)
         assert (inferences, executions_there) == (16, round(executions))
     for name, answer in batched:
-        scores = [found.score for found in answer.classes]
-        assert [found.index for found in answer.classes] == [
-            found.index for found in alone[name].classes
+        scores = [class_.score for class_ in answer.classes]
+        assert [class_.index for class_ in answer.classes] == [
+            class_.index for class_ in alone[name].classes
         ]
-        assert np.allclose(scores, [found.score for found in alone[name].classes], atol=TOLERANCE)
+        assert np.allclose(scores, [class_.score for class_ in alone[name].classes], atol=TOLERANCE)
 
 
 def test_a_corrupt_file_is_a_clear_error_on_both_wires_and_in_the_command(

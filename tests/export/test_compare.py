@@ -102,10 +102,12 @@ def test_all_of_the_catalog_is_published_and_nothing_else() -> None:
 
 def test_each_checkpoint_has_its_accuracy_the_default_one_first() -> None:
     for network in CATALOG.values():
-        sources = [each.source for each in accuracy(network)]
-        checkpoints = [each.source for each in network.checkpoints]
+        sources = [figure.source for figure in accuracy(network)]
+        checkpoints = [checkpoint.source for checkpoint in network.checkpoints]
         assert sources[: len(checkpoints)] == checkpoints
-        assert not [each for each in sources[len(checkpoints) :] if each.startswith("imagenet")]
+        assert not [
+            source for source in sources[len(checkpoints) :] if source.startswith("imagenet")
+        ]
 
 
 @pytest.mark.parametrize(
@@ -121,20 +123,20 @@ def test_each_checkpoint_has_its_accuracy_the_default_one_first() -> None:
 def test_accuracy_is_what_is_right_and_papers_print_what_is_wrong(
     name: str, expected: list[tuple[float | None, float | None]]
 ) -> None:
-    assert [(each.top1, each.top5) for each in accuracy(find(name))] == expected
+    assert [(figure.top1, figure.top5) for figure in accuracy(find(name))] == expected
 
 
 def test_accuracy_measured_here_follows_the_worst_first() -> None:
     measured = json.loads((ROOT / "export" / "weights" / "lenet5.json").read_text())["accuracy"]
-    shares = sorted(round(100 * each["correct"] / each["total"], 1) for each in measured)
-    of_digits = [each.top1 for each in accuracy(find("lenet5")) if each.source == "digits"]
+    shares = sorted(round(100 * figure["correct"] / figure["total"], 1) for figure in measured)
+    of_digits = [figure.top1 for figure in accuracy(find("lenet5")) if figure.source == "digits"]
     assert of_digits == shares
     assert accuracy(find("lenet5"))[0].source == "paper"
 
 
 def test_table_1_is_the_papers() -> None:
     printed = FIGURES["googlenet_2014"]["table_1"].values()
-    expected = [(each["printed_parameters_k"], each["printed_macs_m"]) for each in printed]
+    expected = [(figure["printed_parameters_k"], figure["printed_macs_m"]) for figure in printed]
     assert list(TABLE_1.values()) == expected
     blocks = {block.name: block for block in describe_network(find("googlenet_2014")).blocks}
     for names, each in zip(TABLE_1, printed, strict=True):
@@ -143,7 +145,7 @@ def test_table_1_is_the_papers() -> None:
 
 
 def reason(name: str, figure: str) -> str:
-    return next(each.why for each in REPORTED[name].printed if each.figure == figure)
+    return next(figure_.why for figure_ in REPORTED[name].printed if figure_.figure == figure)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg19"])
@@ -173,7 +175,7 @@ def test_reasons_know_what_alexnet_is_without_its_groups() -> None:
             whole = nn.Conv2d(grouped.in_channels, grouped.out_channels, 3)
             whole.weight = nn.Parameter(grouped.weight.repeat(1, 2, 1, 1))
             setattr(network, name, whole)
-    parameters = sum(each.numel() for each in network.parameters())
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     assert f"{parameters:,}" in reason("alexnet_2012", "parameters")
 
 
@@ -244,7 +246,7 @@ def test_lessons_take_other_sizes_and_networks() -> None:
         "both": 5_268_480,
         "times_fewer": 112_896_000 / 5_268_480,
     }
-    assert [each["name"] for each in shown["linear_layers"]] == ["vgg11"]
+    assert [linear_layer["name"] for linear_layer in shown["linear_layers"]] == ["vgg11"]
     assert len(shown["shortcuts"]) == 8
 
 
@@ -299,7 +301,7 @@ def test_json_has_the_same_for_programs(tmp_path: Path) -> None:
 def test_no_names_are_all_of_the_catalog() -> None:
     code, stdout, _ = command("--json")
     assert code == 0
-    assert [each["name"] for each in json.loads(stdout)["networks"]] == list(CATALOG)
+    assert [network["name"] for network in json.loads(stdout)["networks"]] == list(CATALOG)
 
 
 def test_unknown_network_is_answered_with_the_nearest() -> None:

@@ -70,7 +70,7 @@ def test_a_network_with_numbers_is_counted_and_left_as_it_was() -> None:
     assert parameters(network) == 60_000
     after = network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert not [each for each in network.modules() if each._forward_hooks]
+    assert not [module for module in network.modules() if module._forward_hooks]
 
 
 def test_blocks_name_the_channels_of_each_branch() -> None:

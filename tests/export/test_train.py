@@ -205,8 +205,8 @@ def test_shipped_curve_ends_where_the_network_has_learnt(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_page_has_the_figures_as_measured(name: str) -> None:
     shares = [
-        f"{each['correct']} of {each['total']} ({each['correct'] / each['total']:.1%})"
-        for each in facts_of(TRAINED_WEIGHTS, name)["accuracy"]
+        f"{figure['correct']} of {figure['total']} ({figure['correct'] / figure['total']:.1%})"
+        for figure in facts_of(TRAINED_WEIGHTS, name)["accuracy"]
     ]
     held_out, by_hand, worst = shares
     page = (TRAINED_WEIGHTS.parents[1] / "docs" / "digit-networks.md").read_text()

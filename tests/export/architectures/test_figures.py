@@ -67,13 +67,13 @@ def test_totals_are_those_of_the_figures(name: str) -> None:
 def test_layers_are_those_of_the_figures(name: str) -> None:
     channels, size, _ = FIGURES[name]["input"]
     layers = describe_module(build(name), channels, size).layers
-    got = Counter(repr((*row(each), each.macs)) for each in layers if each.kind in COMPARED)
-    expected = Counter(repr(tuple(each)) for each in FIGURES[name]["layers"])
+    got = Counter(repr((*row(layer), layer.macs)) for layer in layers if layer.kind in COMPARED)
+    expected = Counter(repr(tuple(layer)) for layer in FIGURES[name]["layers"])
     assert not expected - got
     besides = {
-        each.name
-        for each in layers
-        if each.kind in COMPARED and repr((*row(each), each.macs)) in got - expected
+        layer.name
+        for layer in layers
+        if layer.kind in COMPARED and repr((*row(layer), layer.macs)) in got - expected
     }
     assert besides == ({"Mixed_6a.pool", "Mixed_7a.pool"} if name == "inception_v3" else set())
 

@@ -40,7 +40,7 @@ def test_paper_has_a_true_5x5_and_biases() -> None:
     assert kernel(published.inception3a) == (3, 3)
     assert paper.conv1.conv.bias is not None
     assert published.conv1.conv.bias is None
-    assert not [each for each in paper.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert not [module for module in paper.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def test_paper_norms_the_responses_after_the_first_pool_and_before_the_second() -> None:
@@ -80,7 +80,7 @@ def test_blocks_of_the_paper_are_the_rows_of_table_1() -> None:
 
 def test_batch_norms_have_tensorflows_eps() -> None:
     with torch.device("meta"):
-        norms = [each for each in googlenet().modules() if isinstance(each, nn.BatchNorm2d)]
+        norms = [module for module in googlenet().modules() if isinstance(module, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {1e-3}
 
 
@@ -133,6 +133,6 @@ def test_published_form_takes_15_pixels() -> None:
 
 def test_digit_form_has_three_modules_and_a_true_5x5() -> None:
     network = inception_digits()
-    modules = [each for each in network.modules() if isinstance(each, Inception)]
+    modules = [module for module in network.modules() if isinstance(module, Inception)]
     assert len(modules) == 3
-    assert {kernel(each) for each in modules} == {(5, 5)}
+    assert {kernel(module) for module in modules} == {(5, 5)}

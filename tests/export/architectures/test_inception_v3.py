@@ -17,13 +17,13 @@ def on_meta(**options: bool) -> InceptionV3:
 
 
 def test_batch_norms_have_tensorflows_eps() -> None:
-    norms = [each for each in on_meta().modules() if isinstance(each, nn.BatchNorm2d)]
+    norms = [module for module in on_meta().modules() if isinstance(module, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {1e-3}
 
 
 def test_average_pools_count_the_border_as_zeros() -> None:
     assert average_pool()(torch.ones(1, 1, 3, 3))[0, 0, 0, 0].item() == torch.tensor(4 / 9)
-    pools = [each for each in on_meta().modules() if isinstance(each, nn.AvgPool2d)]
+    pools = [module for module in on_meta().modules() if isinstance(module, nn.AvgPool2d)]
     assert len(pools) == 9
     assert all(pool.count_include_pad for pool in pools)
 

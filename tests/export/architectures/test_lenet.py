@@ -110,7 +110,7 @@ def test_probabilities_are_the_softmax_of_scaled_distances(network: LeNet5) -> N
     distances = network.distances(image).detach()
     assert distances.shape == (3, 10)
     odds = [math.exp(-0.1 * float(distance)) for distance in distances[0]]
-    expected = [each / sum(odds) for each in odds]
+    expected = [part / sum(odds) for part in odds]
     assert network(image).softmax(1)[0].tolist() == pytest.approx(expected, rel=1e-4)
 
 

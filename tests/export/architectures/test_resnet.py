@@ -102,13 +102,13 @@ def test_plain_and_residual_cost_the_same_at_every_depth_of_table_6(
 def test_projections_at_depth_20_cost_what_the_paper_says_of_option_b() -> None:
     with torch.device("meta"):
         network = CifarResNet(20, projection, channels=3)
-    assert sum(each.numel() for each in network.parameters()) == 272_474
+    assert sum(parameter.numel() for parameter in network.parameters()) == 272_474
 
 
 def test_depth_counts_the_layers_with_weights() -> None:
     with torch.device("meta"):
         network = CifarResNet(44, padding)
-    layers = [each for each in network.modules() if isinstance(each, nn.Conv2d | nn.Linear)]
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert len(layers) == 44
 
 

@@ -371,7 +371,7 @@ def test_a_planted_fault_is_found_with_what_fixes_it(fault: str, repository: Pat
     folder = repository / "lenet5.v1"
     plant(folder)
     document = examine(repository)
-    found = [each for each in document["findings"] if re.search(words, each["problem"])]
+    found = [finding for finding in document["findings"] if re.search(words, finding["problem"])]
     assert len(found) == 1, document["findings"]
     assert found == document["findings"] or fault in MANIFOLD, document["findings"]
     assert found[0]["version"] == "lenet5.v1"

@@ -68,8 +68,8 @@ async def test_a_running_triton_is_compared_with_the_folders(
     assert finding["remedy"].endswith("/lenet5.v2/load")
 
     plan()(repository / "lenet5.v2")
-    notes = [each for each in (await ask())["findings"] if not each["is_fault"]]
-    assert [each["problem"] for each in notes] == [
+    notes = [finding for finding in (await ask())["findings"] if not finding["is_fault"]]
+    assert [note["problem"] for note in notes] == [
         "the TensorRT of Triton 2.51.0 is unknown here; the plan needs 10.16.1.11"
     ]
 

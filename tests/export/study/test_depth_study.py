@@ -24,7 +24,7 @@ app = typer.Typer()
 app.command()(study)
 
 
-def run(*arguments: str) -> Any:
+def run_study(*arguments: str) -> Any:
     return CliRunner().invoke(app, list(arguments))
 
 
@@ -47,17 +47,17 @@ EXAMPLES = [
 @pytest.mark.slow
 def test_study_trains_each_kind_and_writes_what_came_out(tmp_path: Path) -> None:
     options = ["--depth", "8", "--seed", "3", "--epochs", "1", "--output"]
-    result = run(*options, str(tmp_path))
+    result = run_study(*options, str(tmp_path))
     assert result.exit_code == 0
     runs = read_runs(tmp_path)
-    assert [(found.kind, found.depth, found.seed) for found in runs] == [
+    assert [(run.kind, run.depth, run.seed) for run in runs] == [
         ("plain", 8, 3),
         ("residual", 8, 3),
     ]
-    assert {found.parameters for found in runs} == {75002}
-    for found in runs:
-        assert len(found.training_error) == 1
-        assert 0.5 < found.training_error[0] < 1  # 23 steps
+    assert {run.parameters for run in runs} == {75002}
+    for run in runs:
+        assert len(run.training_error) == 1
+        assert 0.5 < run.training_error[0] < 1  # 23 steps
     assert runs[0].training_error != runs[1].training_error
     assert result.stdout == table(runs) + "\n"
     assert (tmp_path / "depth.svg").read_text() == draw(runs)
@@ -65,7 +65,7 @@ def test_study_trains_each_kind_and_writes_what_came_out(tmp_path: Path) -> None
 
 
 def test_depth_that_no_network_has_is_wrong_usage() -> None:
-    result = run("--depth", "21")
+    result = run_study("--depth", "21")
     assert result.exit_code == 2
     assert result.stderr.startswith("a depth of 21 is not 6n + 2")
 
@@ -108,9 +108,9 @@ def published() -> list[Run]:
 
 
 def test_published_study_is_whole(published: list[Run]) -> None:
-    settings = {(found.kind, found.depth) for found in published}
+    settings = {(one.kind, one.depth) for one in published}
     assert settings == {(kind, depth) for kind in ("plain", "residual") for depth in (20, 44, 56)}
-    assert {len(found.training_error) for found in published} == {12}
+    assert {len(one.training_error) for one in published} == {12}
 
 
 def test_page_and_drawing_say_what_was_measured(published: list[Run]) -> None:

@@ -48,7 +48,7 @@ def request_of(content: bytes, **fields: Any) -> pb.ClassifyRequest:
 def test_a_digit_is_classified(stub: Any, digit: bytes) -> None:
     answer = stub.Classify(request_of(digit))
     assert answer.classes[0].label == "7"
-    assert sum(found.score for found in answer.classes) <= 1.0 + 1e-6
+    assert sum(class_.score for class_ in answer.classes) <= 1.0 + 1e-6
     assert len(answer.classes) == 5
     assert answer.request_id
 
@@ -164,7 +164,7 @@ def test_a_batch_answers_each_in_its_place(stub: Any, digit: bytes) -> None:
         "response",
     ]
     assert results[0].request_id == results[0].response.request_id == "first"
-    assert [found.label for found in results[0].response.classes] == ["7"]
+    assert [class_.label for class_ in results[0].response.classes] == ["7"]
     assert len(results[5].response.classes) == 5
     assert [reason_of(result.error) for result in results[1:5]] == [
         "IMAGE_FORMAT_UNSUPPORTED",

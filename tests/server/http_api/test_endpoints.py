@@ -79,7 +79,7 @@ def test_multipart_and_json_give_the_same_answer_as_raw_bytes(url: str, digit: b
 
 def test_classes_below_min_score_are_left_out(url: str, digit: bytes) -> None:
     answer = httpx.post(url, params={"min_score": 0.5, "top_k": 10}, content=digit).json()
-    assert [found["label"] for found in answer["classes"]] == ["7"]
+    assert [class_["label"] for class_ in answer["classes"]] == ["7"]
 
 
 def test_options_of_the_body_count_before_those_of_the_query(url: str, digit: bytes) -> None:
@@ -131,7 +131,7 @@ def test_the_parts_of_a_form_are_a_batch_with_the_options_of_the_query(
 ) -> None:
     parts = [("image", ("a.png", digit)), ("image", ("b.png", b"")), ("image", ("c.png", digit))]
     answer = httpx.post(batch_url, params={"top_k": 2}, files=parts).json()
-    assert [list(found)[1] for found in answer["results"]] == ["response", "error", "response"]
+    assert [list(result)[1] for result in answer["results"]] == ["response", "error", "response"]
     assert [len(answer["results"][i]["response"]["classes"]) for i in (0, 2)] == [2, 2]
 
 
@@ -343,8 +343,8 @@ def test_a_model_is_told_with_everything(lenet_gateway: Gateway, shipped_lenet5:
     assert [label["name"] for label in model["labels"]] == list("0123456789")
     assert model["manifest"]["parameters"] == 60_000
     assert model["manifest_digest"] in (shipped_lenet5 / "config.pbtxt").read_text()
-    accuracy = {found["measured"]: found for found in model["manifest"]["accuracy"]}
-    assert len(accuracy) >= 2 and all(found["total"] >= 359 for found in accuracy.values())
+    accuracy = {figure["measured"]: figure for figure in model["manifest"]["accuracy"]}
+    assert len(accuracy) >= 2 and all(value["total"] >= 359 for value in accuracy.values())
 
 
 def test_probes_and_metrics(lenet_gateway: Gateway, url: str, digit: bytes) -> None:

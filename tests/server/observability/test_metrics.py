@@ -106,7 +106,7 @@ def test_each_stage_has_a_histogram_from_half_a_millisecond_to_ten_seconds(
             "convoy_stage_seconds_sum", **labels
         )
         assert took_s == pytest.approx(timing[f"{stage}_us"] / 1e6, abs=1e-6)
-    bounds = [float(each["le"]) for each in after.labels("convoy_stage_seconds_bucket")]
+    bounds = [float(labels["le"]) for labels in after.labels("convoy_stage_seconds_bucket")]
     assert {0.0005, 10.0} <= set(bounds)
 
 
@@ -114,7 +114,7 @@ def test_time_in_the_queue_is_told_where_the_runner_tells_it(
     gateway: Gateway, digit: bytes
 ) -> None:
     timing = classify(gateway, digit).json()["timing"]
-    told = {each["stage"] for each in Scrape(gateway).labels("convoy_stage_seconds_count")}
+    told = {labels["stage"] for labels in Scrape(gateway).labels("convoy_stage_seconds_count")}
     assert ({"queue", "compute"} <= told) == ("queue_us" in timing)
 
 
@@ -122,7 +122,9 @@ def test_the_facts_of_a_version_stand_beside_its_readiness(gateway: Gateway) -> 
     scrape = Scrape(gateway)
     for name in ("lenet5", "resnet50"):
         model = httpx.get(f"{gateway.http}/v1/models/{name}").json()
-        (info,) = (each for each in scrape.labels("convoy_model_info") if each["model"] == name)
+        (info,) = (
+            labels for labels in scrape.labels("convoy_model_info") if labels["model"] == name
+        )
         assert info["version"] == model["version"] == "1"
         assert info["precision"] == model["manifest"]["precision"] == "fp32"
         assert info["weights"] == model["manifest"]["weights"]["source"]

@@ -117,7 +117,10 @@ def parse_json(body: bytes) -> trace_service_pb2.ExportTraceServiceRequest:
 
 def spans_of(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[Span]:
     for resource in request.resource_spans:
-        facts = {each.key: each.value.string_value for each in resource.resource.attributes}
+        facts = {
+            attribute.key: attribute.value.string_value
+            for attribute in resource.resource.attributes
+        }
         for scope in resource.scope_spans:
             for span in scope.spans:
                 yield Span(
@@ -128,8 +131,8 @@ def spans_of(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[S
                     span.kind,
                     facts["service.name"],
                     {
-                        each.key: each.value.string_value or each.value.int_value
-                        for each in span.attributes
+                        attribute.key: attribute.value.string_value or attribute.value.int_value
+                        for attribute in span.attributes
                     },
                     span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
                 )

@@ -45,7 +45,7 @@ def check_seven(result: Any, expected: Any, n: int = 1) -> None:
     """Each row of the result is what our own API says."""
     dtypes = {"label": np.bytes_, "score": np.float32, "index": np.int32}
     for name, dtype in dtypes.items():
-        row: npt.NDArray[Any] = np.array([found[name] for found in expected["classes"]], dtype)
+        row: npt.NDArray[Any] = np.array([class_[name] for class_ in expected["classes"]], dtype)
         assert result.as_numpy(name).tolist() == [row.tolist()] * n, name
 
 

@@ -28,7 +28,7 @@ def test_the_model_describes_itself(client: Any) -> None:
     metadata = whole(client.get_model_metadata("lenet5", **as_json(client)))
     assert (metadata["name"], metadata["versions"]) == ("lenet5", ["1"])
     assert metadata["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": ["-1", "1"]}]
-    assert [(each["name"], each["datatype"]) for each in metadata["outputs"]] == [
+    assert [(output["name"], output["datatype"]) for output in metadata["outputs"]] == [
         ("label", "BYTES"),
         ("score", "FP32"),
         ("index", "INT32"),

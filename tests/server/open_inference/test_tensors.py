@@ -41,7 +41,7 @@ def test_images_in_json_are_base64(url: str, digit: bytes, first_answer: Any) ->
             answer = response.json()
             assert answer["id"] == "mine"
             for output in answer["outputs"]:
-                row = [found[output["name"]] for found in first_answer["classes"]]
+                row = [class_[output["name"]] for class_ in first_answer["classes"]]
                 assert output["shape"] == [shape[0], 3]
                 assert output["data"] == pytest.approx(row * shape[0])
 

@@ -56,7 +56,9 @@ def test_every_file_gives_the_pixels_it_was_made_of_or_its_own_error(zoo: Any) -
     assert len(specimens) >= 390
     found = {specimen.name: what_came_of(specimen, zoo) for specimen in specimens}
     wrong = {
-        each.name: found[each.name] for each in specimens if found[each.name] not in each.outcomes
+        specimen.name: found[specimen.name]
+        for specimen in specimens
+        if found[specimen.name] not in specimen.outcomes
     }
     assert not wrong
 

@@ -82,7 +82,7 @@ def test_no_batch_size_waits_for_a_plan(graph: Graph) -> None:
         started_s = time.perf_counter()
         network.probabilities(images[:size])
         seconds.append(time.perf_counter() - started_s)
-    print("ms:", [f"{1e3 * each:.1f}" for each in seconds])
+    print("ms:", [f"{1e3 * second:.1f}" for second in seconds])
     assert max(seconds) < 0.05
 
 

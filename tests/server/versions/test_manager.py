@@ -43,8 +43,8 @@ async def build(runner: InProcessRunner) -> AsyncIterator[BuildPool]:
         return built
 
     yield pool
-    for each in pools:
-        await manager_of(each).close()
+    for built in pools:
+        await manager_of(built).close()
     pipeline.close()
 
 
