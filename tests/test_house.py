@@ -20,7 +20,7 @@ PACKAGES = {
 
 def imports_of(folder: Path) -> dict[str, set[str]]:
     """Top-level names that each module imports, at its head or inside a function."""
-    found: dict[str, set[str]] = {}
+    imports: dict[str, set[str]] = {}
     for path in folder.rglob("*.py"):
         names = set()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -28,8 +28,8 @@ def imports_of(folder: Path) -> dict[str, set[str]]:
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.partition(".")[0])
-        found[str(path.relative_to(ROOT))] = names
-    return found
+        imports[str(path.relative_to(ROOT))] = names
+    return imports
 
 
 @pytest.mark.parametrize(

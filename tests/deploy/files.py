@@ -28,8 +28,8 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def services(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = read(path)["services"]
-    return found
+    by_name: dict[str, dict[str, Any]] = read(path)["services"]
+    return by_name
 
 
 def with_defaults(value: Any) -> Any:
@@ -45,20 +45,20 @@ def with_defaults(value: Any) -> Any:
 
 def variables(*paths: Path) -> dict[str, str | None]:
     """Returns the variables of .env that the files use, with their defaults; None without one."""
-    found: dict[str, str | None] = {}
+    defaults: dict[str, str | None] = {}
     for path in paths:
         for match in VARIABLE.finditer(path.read_text()):
             default = match["rest"] if match["kind"] == "-" else None
-            known = found.setdefault(match["name"], default)
+            known = defaults.setdefault(match["name"], default)
             if default is not None:
                 assert known in (default, None), f"{match['name']} has two defaults"
-                found[match["name"]] = default
+                defaults[match["name"]] = default
         for service in services(path).values():
             passed_on = [
                 name for name, value in service.get("environment", {}).items() if not value
             ]
-            found.update(dict.fromkeys(passed_on))
-    return found
+            defaults.update(dict.fromkeys(passed_on))
+    return defaults
 
 
 def clean_environment() -> dict[str, str]:

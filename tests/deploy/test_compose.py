@@ -138,8 +138,8 @@ def composed(*words: str, **settings: str) -> dict[str, dict[str, Any]]:
     """The services that Compose would start."""
     done = config(*words, **settings)
     assert done.returncode == 0, done.stderr
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)["services"]
-    return found
+    services: dict[str, dict[str, Any]] = json.loads(done.stdout)["services"]
+    return services
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ def composed(*words: str, **settings: str) -> dict[str, dict[str, Any]]:
     ids=["nothing", "Triton", "GPUs", "keys", "TLS", "dashboards"],
 )
 def test_compose_starts_what_env_asks_for(settings: dict[str, str], started: set[str]) -> None:
-    found = composed(**settings)
-    assert set(found) == started
-    for service in found.values():
+    services = composed(**settings)
+    assert set(services) == started
+    for service in services.values():
         assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}
-    assert found["gateway"]["environment"]["CONVOY_TRITON"] == settings.get("CONVOY_TRITON")
+    assert services["gateway"]["environment"]["CONVOY_TRITON"] == settings.get("CONVOY_TRITON")
 
 
 def test_the_defaults_of_the_example_change_nothing() -> None:
@@ -168,8 +168,8 @@ def test_the_defaults_of_the_example_change_nothing() -> None:
 
 
 def test_gpus_are_tritons_and_the_exporters() -> None:
-    found = composed("--profile", "*", **GPUS, GPUS="2")
-    for name, service in found.items():
+    services = composed("--profile", "*", **GPUS, GPUS="2")
+    for name, service in services.items():
         reserved = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
         gpus = [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"]}]
         assert reserved == (gpus if name in ("triton", "export") else [])
@@ -192,6 +192,6 @@ def test_what_is_missing_is_asked_for_by_name() -> None:
 
 
 def test_the_stack_is_read_too() -> None:
-    found = composed("--file", str(SWARM), MODEL_REPOSITORY="/srv/models", **TRITON)
-    assert set(found) == STANDING
-    assert found["gateway"]["environment"]["CONVOY_TRITON"] == "triton:8001"
+    services = composed("--file", str(SWARM), MODEL_REPOSITORY="/srv/models", **TRITON)
+    assert set(services) == STANDING
+    assert services["gateway"]["environment"]["CONVOY_TRITON"] == "triton:8001"

@@ -95,11 +95,11 @@ def test_without_settings_a_digit_is_read_over_both_wires(alone: Deployment) -> 
 
 
 def labels(deployment: Deployment, **options: Any) -> list[str]:
-    found = []
+    answers = []
     for server in (deployment.grpc, deployment.http):
         with Client(server, **options) as client:
-            found.append(client.classify(DIGIT, model="lenet5").best.label)
-    return found
+            answers.append(client.classify(DIGIT, model="lenet5").best.label)
+    return answers
 
 
 def test_the_gateway_is_unprivileged_and_can_write_nothing(alone: Deployment) -> None:
@@ -204,10 +204,10 @@ def test_keys_are_asked_for_and_read_again(tmp_path: Path, gateway_image: str) -
 
 def new_key(name: str, keys: Path) -> str:
     command = [str(Path(sys.executable).with_name("convoy")), "key", name]
-    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     with keys.open("a") as file:
-        file.write(made.stdout)
-    return made.stderr.split()[-1]
+        file.write(done.stdout)
+    return done.stderr.split()[-1]
 
 
 # ---------------------------------------------------------------- in front of a Triton

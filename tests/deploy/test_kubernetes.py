@@ -157,14 +157,14 @@ def test_what_is_referred_to_is_there(manifests: list[Manifest]) -> None:
 def test_services_autoscalers_and_budgets_are_of_pods_that_are_there(
     manifests: list[Manifest],
 ) -> None:
-    there = pods(manifests)
+    by_name = pods(manifests)
     for name, service in select_kind(manifests, "Service").items():
-        (pod,) = [one for one in there.values() if selects(service["spec"]["selector"], one)]
+        (pod,) = [one for one in by_name.values() if selects(service["spec"]["selector"], one)]
         open_ports = {port["name"] for one in containers(pod) for port in one.get("ports", [])}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports, name
     for budget in select_kind(manifests, "PodDisruptionBudget").values():
         labels = budget["spec"]["selector"]["matchLabels"]
-        assert len([one for one in there.values() if selects(labels, one)]) == 1
+        assert len([one for one in by_name.values() if selects(labels, one)]) == 1
     for name, autoscaler in select_kind(manifests, "HorizontalPodAutoscaler").items():
         assert autoscaler["spec"]["scaleTargetRef"]["name"] == name
         # Otherwise each `kubectl apply` would reset the number.
@@ -236,7 +236,7 @@ def guards(policy: Manifest, pod: Manifest) -> bool:
 
 def allowed_peers(policy: Manifest, there: dict[str, Manifest]) -> dict[str, set[str]]:
     """Returns the peers that may reach each port: pods, a namespace, or all."""
-    found: dict[str, set[str]] = {}
+    peers: dict[str, set[str]] = {}
     for rule in policy["spec"]["ingress"]:
         who = set() if "from" in rule else {"all"}
         for peer in rule.get("from", []):
@@ -246,8 +246,8 @@ def allowed_peers(policy: Manifest, there: dict[str, Manifest]) -> dict[str, set
                 labels = peer["podSelector"]["matchLabels"]
                 who |= {name for name, pod in there.items() if selects(labels, pod)}
         for port in rule["ports"]:
-            found.setdefault(port["port"], set()).update(who)
-    return found
+            peers.setdefault(port["port"], set()).update(who)
+    return peers
 
 
 def test_the_gateway_may_reach_dns_triton_and_the_store_alone(
@@ -255,9 +255,9 @@ def test_the_gateway_may_reach_dns_triton_and_the_store_alone(
 ) -> None:
     gateway = select_kind(manifests, "NetworkPolicy")["gateway"]["spec"]["egress"]
     goes_to = {port["port"] for rule in gateway for port in rule["ports"]}
-    there = pods(manifests)
-    fetches = any(one["name"] == "fetch" for one in containers(there["gateway"]))
-    assert goes_to == {53} | ({8001} if "triton" in there else set()) | (
+    by_name = pods(manifests)
+    fetches = any(one["name"] == "fetch" for one in containers(by_name["gateway"]))
+    assert goes_to == {53} | ({8001} if "triton" in by_name else set()) | (
         {443} if fetches else set()
     )
 

@@ -40,8 +40,8 @@ def hosts(count: int) -> Iterator[list[Host]]:
     if not namespaces_are_allowed():
         yield [Host(f"127.0.0.{2 + number}") for number in range(count)]
         return
-    with contextlib.ExitStack() as there:
-        yield [there.enter_context(host(number)) for number in range(count)]
+    with contextlib.ExitStack() as running:
+        yield [running.enter_context(host(number)) for number in range(count)]
 
 
 def namespaces_are_allowed() -> bool:

@@ -78,9 +78,9 @@ def find_tritonserver(pid: int) -> int:
 
 
 def read_address(tritonserver_pid: int) -> str:
-    found = re.search(r"--grpc-port=(\d+)", Path(f"/proc/{tritonserver_pid}/cmdline").read_text())
-    assert found
-    return f"127.0.0.1:{found[1]}"
+    match = re.search(r"--grpc-port=(\d+)", Path(f"/proc/{tritonserver_pid}/cmdline").read_text())
+    assert match
+    return f"127.0.0.1:{match[1]}"
 
 
 def ask_without_deadline(gateway: Any, image: bytes, outcomes: list[str]) -> list[threading.Thread]:

@@ -230,8 +230,8 @@ def faked_by(clock: Path) -> dict[str, str]:
 
 
 def last_logged_s(gateway: RunningGateway) -> float:
-    found = re.findall(r'"time": "([^"]+)\.\d+Z"', gateway.log()[-10_000:])
-    return calendar.timegm(time.strptime(found[-1], "%Y-%m-%dT%H:%M:%S"))
+    times = re.findall(r'"time": "([^"]+)\.\d+Z"', gateway.log()[-10_000:])
+    return calendar.timegm(time.strptime(times[-1], "%Y-%m-%dT%H:%M:%S"))
 
 
 # ---------------------------------------------------------------- signals

@@ -42,8 +42,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[list[Host]]:
-    with hosts(3) as there:
-        yield there
+    with hosts(3) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -71,11 +71,11 @@ def test_broken_folders_do_not_keep_the_others_from_serving(
 
 
 def descendants(pid: int) -> set[int]:
-    found: set[int] = set()
+    pids: set[int] = set()
     for path in Path("/proc", str(pid), "task").glob("*/children"):
         for child in path.read_text().split():
-            found |= {int(child)} | descendants(int(child))
-    return found
+            pids |= {int(child)} | descendants(int(child))
+    return pids
 
 
 def list_shared_memory(pid: int) -> list[Path]:

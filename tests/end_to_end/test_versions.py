@@ -86,8 +86,8 @@ def traffic(gateways: list[Any], image: bytes, version: str = "") -> Iterator[Co
 
 
 def models(gateway: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{gateway.http}/v1/models").json()["models"]
-    return found
+    listed: list[dict[str, Any]] = httpx.get(f"{gateway.http}/v1/models").json()["models"]
+    return listed
 
 
 def default_version(gateway: Any) -> str:

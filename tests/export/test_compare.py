@@ -225,8 +225,8 @@ def test_shortcuts_cost_nothing_but_for_their_projections() -> None:
     ],
 )
 def test_parameters_sit_in_linear_layers(name: str, linear: int, share: str) -> None:
-    found = head(name)
-    assert (found.linear, f"{found.share:.1%}") == (linear, share)
+    figures = head(name)
+    assert (figures.linear, f"{figures.share:.1%}") == (linear, share)
 
 
 def test_lessons_take_other_sizes_and_networks() -> None:

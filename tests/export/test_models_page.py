@@ -62,5 +62,5 @@ def test_each_link_of_the_page_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert len(links) > len(CATALOG)
     for link in links:
-        there = link[1:] in anchors if link.startswith("#") else (PAGE.parent / link).is_file()
-        assert there, link
+        exists = link[1:] in anchors if link.startswith("#") else (PAGE.parent / link).is_file()
+        assert exists, link

@@ -45,9 +45,9 @@ def folders(repository: Path) -> set[str]:
 
 
 def test_a_roll_back_withdraws_the_highest_by_number(repository: Path) -> None:
-    told = done(repository, "rollback", "net")
-    assert "net.v10 is withdrawn, and net.v2 is now the highest version" in told
-    assert "convoy restore net.v10" in told
+    output = done(repository, "rollback", "net")
+    assert "net.v10 is withdrawn, and net.v2 is now the highest version" in output
+    assert "convoy restore net.v10" in output
     assert folders(repository) == {"net.v1", "net.v2", "net.v10.withdrawn", "other.v1"}
 
 
@@ -62,15 +62,15 @@ def test_the_last_version_is_not_withdrawn(repository: Path) -> None:
 def test_what_was_withdrawn_comes_back_unchanged(repository: Path) -> None:
     (repository / "net.v10" / "labels.txt").write_text("ant\n")
     done(repository, "rollback", "net")
-    told = done(repository, "restore", "net.v10")
-    assert "net.v10 is restored, and net.v10 is the highest" in told
+    output = done(repository, "restore", "net.v10")
+    assert "net.v10 is restored, and net.v10 is the highest" in output
     assert (repository / "net.v10" / "labels.txt").read_text() == "ant\n"
 
 
 def test_a_lower_version_comes_back_below_the_highest(repository: Path) -> None:
     (repository / "net.v2").rename(repository / "net.v2.withdrawn")
-    told = done(repository, "restore", "net.v2.withdrawn")  # as a shell completes it
-    assert "net.v2 is restored, and net.v10 is the highest" in told
+    output = done(repository, "restore", "net.v2.withdrawn")  # as a shell completes it
+    assert "net.v2 is restored, and net.v10 is the highest" in output
 
 
 @pytest.mark.parametrize(

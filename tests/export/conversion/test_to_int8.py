@@ -300,18 +300,18 @@ def test_ranges_are_of_all_images_and_not_of_the_last_batch(
     fp32: dict[str, Path], tmp_path: Path
 ) -> None:
     paper = np.zeros((8, 32, 32, 1), dtype=np.uint8)
-    found = {}
+    ranges = {}
     for name, pixels in {
         "both": np.concatenate([calibration("lenet5")[:8], paper]),
         "digits": calibration("lenet5")[:8],
     }.items():
         to_int8(fp32["lenet5"], tmp_path / name, pixels, "cpu")
         graph = Graph(tmp_path / name)
-        found[name] = [
+        ranges[name] = [
             float(numpy_helper.to_array(graph.constants[node.input[1]]))
             for node in graph.nodes("QuantizeLinear")
         ]
-    assert all(both >= digits for both, digits in zip(*found.values(), strict=True))
+    assert all(both >= digits for both, digits in zip(*ranges.values(), strict=True))
 
 
 def test_terminal_and_logging_are_left_alone(

@@ -62,11 +62,11 @@ def facts(change: Callable[[Json], object], *, digest: bool = True) -> Plant:
 
     def edit(message: ModelConfig) -> None:
         parameter = message.parameters[FACTS_KEY]
-        told = json.loads(parameter.string_value)
-        change(told)
+        facts_ = json.loads(parameter.string_value)
+        change(facts_)
         if digest:
-            told["manifest_digest"] = manifest_digest(told["manifest"])
-        parameter.string_value = json.dumps(told, ensure_ascii=False)
+            facts_["manifest_digest"] = manifest_digest(facts_["manifest"])
+        parameter.string_value = json.dumps(facts_, ensure_ascii=False)
 
     return config(edit)
 

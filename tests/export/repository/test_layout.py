@@ -366,8 +366,8 @@ FULL = """
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     """A limit of the process takes the disk's place: the error comes from the same call."""
-    told = in_a_process(FULL, tmp_path)
-    assert "net.v1.staging" in told and "File too large" in told and "\n" not in told.strip()
+    output = in_a_process(FULL, tmp_path)
+    assert "net.v1.staging" in output and "File too large" in output and "\n" not in output.strip()
     assert folders(tmp_path) == []
     assert publish(tmp_path, "net").name == "net.v1"
 

@@ -256,7 +256,7 @@ KINDS = ("", "application/json", "multipart/form-data", "multipart/form-data; bo
 
 def test_no_error_over_http_tells_of_the_gateways_insides(guarded: Any, keys_path: Path) -> None:
     bearer = {b"authorization": f"Bearer {secret_of('alice')}".encode()}
-    told = set()
+    errors = set()
     with httpx.Client(base_url=guarded.http) as client:
         for path in ("lenet5:classify", "lenet5:batchClassify", "..%2f..%2fetc:classify", "%00"):
             for headers in (dict[bytes, bytes](), bearer):
@@ -267,14 +267,14 @@ def test_no_error_over_http_tells_of_the_gateways_insides(guarded: Any, keys_pat
                     )
                     assert answer.status_code in (400, 401, 404, 405, 413, 415)
                     assert answer.headers["content-type"] == "application/problem+json"
-                    told.add(answer.text)
-    assert len(told) > 10
-    assert_nothing_is_told_of_the_insides("\n".join(told), keys_path)
+                    errors.add(answer.text)
+    assert len(errors) > 10
+    assert_nothing_is_told_of_the_insides("\n".join(errors), keys_path)
 
 
 def test_no_error_over_grpc_does(guarded: Any, channel: grpc.Channel, keys_path: Path) -> None:
     metadata = (("authorization", f"Bearer {secret_of('alice')}"),)
-    told = set()
+    errors = set()
     for method in ("Classify", "BatchClassify", "GetModel", "ListModels", "Nothing"):
         for message, with_key in itertools.product(GARBAGE, (True, False)):
             path = f"/convoy.v1.ImageClassifier/{method}"
@@ -282,9 +282,9 @@ def test_no_error_over_grpc_does(guarded: Any, channel: grpc.Channel, keys_path:
             try:
                 call(message, metadata=metadata if with_key else None, timeout=10)
             except grpc.RpcError as error:
-                told.add(f"{error.code()} {error.details()} {error.trailing_metadata()}")
-    assert len(told) > 4
-    assert_nothing_is_told_of_the_insides("\n".join(told), keys_path)
+                errors.add(f"{error.code()} {error.details()} {error.trailing_metadata()}")
+    assert len(errors) > 4
+    assert_nothing_is_told_of_the_insides("\n".join(errors), keys_path)
 
 
 def assert_nothing_is_told_of_the_insides(text: str, keys_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_a_deadline_that_is_over_is_exceeded(stub: Any, digit: bytes) -> None:
 def test_models_are_listed_and_told(stub: Any) -> None:
     (listed,) = stub.ListModels(pb.ListModelsRequest()).models
     assert (listed.name, listed.state, len(listed.labels)) == ("lenet5", pb.STATE_READY, 0)
-    told = stub.GetModel(pb.GetModelRequest(model="lenet5"))
-    assert len(told.labels) == 10 and told.golden_images and told.parity
+    model = stub.GetModel(pb.GetModelRequest(model="lenet5"))
+    assert len(model.labels) == 10 and model.golden_images and model.parity
     with pytest.raises(grpc.RpcError) as failure:
         stub.GetModel(pb.GetModelRequest(model="lenet6"))
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND
@@ -230,6 +230,6 @@ def test_a_stream_that_is_left_is_given_up(stub: Any, digit: bytes, lenet_gatewa
 
 def held(gateway: Gateway) -> float:
     text = httpx.get(f"{gateway.operator}/metrics").text
-    found = re.search(r"^convoy_in_flight (\S+)", text, re.MULTILINE)
-    assert found
-    return float(found[1])
+    match = re.search(r"^convoy_in_flight (\S+)", text, re.MULTILINE)
+    assert match
+    return float(match[1])

@@ -273,13 +273,13 @@ def gateway_logging_to(
 
 
 def lost_lines(operator: str) -> float:
-    found = re.search(
+    match = re.search(
         r"^convoy_log_lines_lost_total (\S+)$",
         httpx.get(f"{operator}/metrics").text,
         re.MULTILINE,
     )
-    assert found
-    return float(found[1])
+    assert match
+    return float(match[1])
 
 
 def test_a_full_disk_costs_log_lines_and_nothing_else(repository: Path, digit: bytes) -> None:

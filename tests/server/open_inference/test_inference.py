@@ -66,13 +66,13 @@ def test_the_answer_tells_where_it_comes_from(client: Any, digit: bytes, first_a
     response = result.get_response()
     if kind_of(client) is tritonclient.grpc:
         parameters = {name: value.string_param for name, value in response.parameters.items()}
-        found = (response.id, response.model_name, response.model_version, parameters)
+        answered = (response.id, response.model_name, response.model_version, parameters)
     else:
         parameters = response["parameters"]
-        found = (response["id"], response["model_name"], response["model_version"], parameters)
+        answered = (response["id"], response["model_name"], response["model_version"], parameters)
     served = first_answer["served"]
     facts = {"manifest_digest": served["manifest_digest"], "weights": "digits"}
-    assert found == ("mine", "lenet5", "1", facts)
+    assert answered == ("mine", "lenet5", "1", facts)
 
 
 def test_a_version_can_be_named(client: Any, digit: bytes) -> None:
@@ -140,8 +140,8 @@ def test_refusals_are_counted_and_logged(lenet_gateway: Gateway, client: Any, di
     def counted() -> float:
         labels = f'{{door="{wire}",model="lenet5",reason="MALFORMED_REQUEST"}}'
         text = httpx.get(f"{lenet_gateway.operator}/metrics").text
-        found = re.search(rf"^convoy_requests_total{re.escape(labels)} (\S+)", text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        match = re.search(rf"^convoy_requests_total{re.escape(labels)} (\S+)", text, re.MULTILINE)
+        return float(match[1]) if match else 0.0
 
     before = counted()
     with pytest.raises(InferenceServerException):

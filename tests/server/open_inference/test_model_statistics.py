@@ -15,8 +15,8 @@ from tests.server.open_inference.clients import (
 
 def test_statistics_count_images_and_failures(client: Any, digit: bytes) -> None:
     def counted() -> dict[str, int]:
-        found = client.get_inference_statistics("lenet5", "1", **as_json(client))
-        (stats,) = found["model_stats"]
+        statistics = client.get_inference_statistics("lenet5", "1", **as_json(client))
+        (stats,) = statistics["model_stats"]
         inference = stats["inference_stats"]
         return {
             "images": int(stats.get("inference_count", 0)),

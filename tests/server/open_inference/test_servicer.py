@@ -46,10 +46,10 @@ def test_a_stream_answers_in_order_and_outlives_a_bad_image(over_grpc: Any, digi
     over_grpc.start_stream(lambda result, error: answers.put((result, error)))
     for name, image in (("a", digit), ("b", b"no picture"), ("c", digit)):
         over_grpc.async_stream_infer("lenet5", image_input(over_grpc, image), request_id=name)
-    found = [answers.get(timeout=30) for _ in range(3)]
+    results = [answers.get(timeout=30) for _ in range(3)]
     over_grpc.stop_stream()
-    assert [result.get_response().id for result, error in found if not error] == ["a", "c"]
-    assert "image" in str(found[1][1])
+    assert [result.get_response().id for result, error in results if not error] == ["a", "c"]
+    assert "image" in str(results[1][1])
 
 
 def test_each_request_of_a_stream_is_charged(

@@ -54,11 +54,11 @@ def what_came_of(specimen: Any, zoo: Any) -> str:
 def test_every_file_gives_the_pixels_it_was_made_of_or_its_own_error(zoo: Any) -> None:
     specimens = list(zoo.zoo().values())
     assert len(specimens) >= 390
-    found = {specimen.name: what_came_of(specimen, zoo) for specimen in specimens}
+    outcomes = {specimen.name: what_came_of(specimen, zoo) for specimen in specimens}
     wrong = {
-        specimen.name: found[specimen.name]
+        specimen.name: outcomes[specimen.name]
         for specimen in specimens
-        if found[specimen.name] not in specimen.outcomes
+        if outcomes[specimen.name] not in specimen.outcomes
     }
     assert not wrong
 

@@ -49,13 +49,13 @@ async def runner(tritonserver: Path, repository: Path) -> AsyncIterator[TritonLo
 
 def processes_of(repository: Path, program: str = "") -> list[int]:
     """Servers and stubs that name the repository in their command lines."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             arguments = path.read_text()
             if str(repository) in arguments and program in arguments and "triton" in arguments:
-                found.append(int(path.parent.name))
-    return found
+                pids.append(int(path.parent.name))
+    return pids
 
 
 def process_of(repository: Path, program: str) -> int:

@@ -61,8 +61,8 @@ def publish(repository: Path, change: Callable[[Path], None] = lambda path: None
 
 
 def picked(pool: Pool, times: int = 10) -> Counter[tuple[str, str]]:
-    found = [pool.resolve("lenet5") for _ in range(times)]
-    return Counter((each.runner.name, each.version) for each in found)
+    picks = [pool.resolve("lenet5") for _ in range(times)]
+    return Counter((pick.runner.name, pick.version) for pick in picks)
 
 
 async def test_equals_take_turns_and_the_idlest_comes_first(pool: Pool) -> None:
