@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from convoy.terminal import lasting_output, print_error
 from convoy.v1 import classifier_pb2 as pb
 from export import cli_options as cli
 from export.bootstrap import require_packages
@@ -101,7 +102,7 @@ def build(
         precision = select_precision(fp16, int8, calibration)
         format_, runtime = select_runtime(format_, opt_batch, optimization_level)
     except ExportError as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         raise typer.Exit(2) from error
     builds = [
         Options(
@@ -229,7 +230,7 @@ def build_one(options: Options, runtime: str) -> BuildResult:
         print_version(published)
     except (ExportError, OSError) as error:  # OSError: of the disk, where no stage explains it
         message = str(error)
-        print(error, file=sys.stderr)
+        print_error(error)
     seconds = time.monotonic() - start_s
     return BuildResult(options.name, options.precision, seconds, published, message)
 
@@ -334,4 +335,5 @@ def add_facts(model: pb.Model, options: Options, labels: Sequence[pb.Label]) -> 
 
 
 if __name__ == "__main__":
-    typer.run(build)
+    with lasting_output():
+        typer.run(build)

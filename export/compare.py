@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convoy.terminal import lasting_output, plain_console, print_error
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
 from export.cli_options import Json, Repository
-from export.console import ProgressBars, stdout_console, table
+from export.console import ProgressBars, table
 from export.errors import UnknownNetwork
 from export.repository.layout import default_repository
 from export.study.figures import Row, compute_row, render_accuracy, render_megabytes
@@ -129,7 +130,7 @@ def _find(names: list[str] | None) -> list[Network]:
     try:
         return [find(name) for name in dict.fromkeys(names or CATALOG)]
     except UnknownNetwork as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         raise typer.Exit(2) from error
 
 
@@ -157,7 +158,7 @@ def as_dict(rows: list[Row], speeds: dict[str, list[Speed]]) -> dict[str, Any]:
 
 
 def _print_rows(rows: list[Row], speeds: dict[str, list[Speed]]) -> None:
-    console = stdout_console()
+    console = plain_console()
     numbers = ("depth", "parameters", "MACs", "fp32 MB", "served MB", "top-1/top-5 %")
     overview = table("network", "year", "paper", numbers=numbers)
     for row in rows:
@@ -174,10 +175,10 @@ def _print_rows(rows: list[Row], speeds: dict[str, list[Speed]]) -> None:
         )
     console.print(overview)
     for line in _remarks(rows):
-        console.print(line, highlight=False)
+        console.print(line)
     if speeds:
         console.print(_speed_table(speeds))
-        console.print(f"Random weights, {machine()}.", highlight=False)
+        console.print(f"Random weights, {machine()}.")
 
 
 def _speed_table(speeds: dict[str, list[Speed]]) -> Table:
@@ -204,7 +205,7 @@ def _print_lessons(lessons: Lessons, as_json: bool) -> None:
     if as_json:
         print(json.dumps(lessons.as_dict(), indent=2))
         return
-    console = stdout_console()
+    console = plain_console()
     console.print(_bottleneck_table(lessons.bottleneck))
     console.print(_shortcut_table(lessons.shortcuts))
     console.print(_head_table(lessons.linear_layers))
@@ -240,4 +241,5 @@ def _head_table(heads: Iterable[Head]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(compare)
+    with lasting_output():
+        typer.run(compare)

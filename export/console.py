@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +9,17 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from convoy.terminal import PlainTable, plain_console, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.progress import Reporter
-
-PIPE_WIDTH = 160  # characters of a line that goes into a file or a pipe
 
 # ------------------------------------------------------------------------------ for all commands
 
 
-def stdout_console() -> Console:
-    """As wide as the terminal; lines in a pipe are not folded to 80 characters."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-
-
-def table(*columns: str, numbers: Collection[str] = ()) -> Table:
+def table(*columns: str, numbers: Collection[str] = ()) -> PlainTable:
     """An empty table; the columns of `numbers` follow the others, flush right."""
-    empty = Table(box=box.SIMPLE_HEAD)
+    empty = PlainTable(box=box.SIMPLE_HEAD)
     for column in columns:
         empty.add_column(column, overflow="fold")
     for number in numbers:
@@ -43,7 +35,7 @@ class ProgressBars(Reporter):
         self._progress = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -72,7 +64,7 @@ class ProgressBars(Reporter):
             self._tasks[task] = self._progress.add_task(task)
         self._progress.update(
             self._tasks[task],
-            description=f"{task}: {_amount(completed, total, unit)}",
+            description=printable(f"{task}: {_amount(completed, total, unit)}"),
             completed=completed,
             total=total,
             visible=total is None or completed < total,
@@ -109,9 +101,13 @@ class BuildResult:
 
 def print_version(published: PublishedVersion) -> None:
     """What was published, the ladder as a table, and what the weights are."""
-    print("\n".join(render_heading(published)))
+    _print_lines(render_heading(published))
     print_rungs(published.model.parity)
-    print("\n".join(render_facts(published.model.manifest)))
+    _print_lines(render_facts(published.model.manifest))
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    print("\n".join(map(printable, lines)))
 
 
 def render_heading(published: PublishedVersion) -> list[str]:
@@ -142,7 +138,7 @@ def print_rungs(rungs: Sequence[pb.ParityRung]) -> None:
             f"{rung.largest_difference:.1e}",
             "reported only" if rung.reported_only else f"{rung.tolerance:g}",
         )
-    stdout_console().print(shown)
+    plain_console().print(shown)
 
 
 def render_facts(manifest: pb.Manifest) -> list[str]:
@@ -177,7 +173,7 @@ def print_results(results: Sequence[BuildResult]) -> None:
             f"{worst.largest_difference:.1e} of {worst.tolerance:g}" if worst else "",
             _outcome(result),
         )
-    stdout_console().print(shown)
+    plain_console().print(shown)
 
 
 def _outcome(result: BuildResult) -> str:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from convoy.terminal import lasting_output, plain_console, print_error
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
 from export.cli_options import Json
-from export.console import stdout_console, table
+from export.console import table
 from export.errors import UnknownNetwork
 from export.layers import Block, Description, Layer, describe_network
 
@@ -55,7 +56,7 @@ def describe(
     try:
         network = find(name)
     except UnknownNetwork as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         raise typer.Exit(2) from error
     require_packages()
     description = describe_network(network)
@@ -80,9 +81,9 @@ def as_dict(network: Network, description: Description) -> dict[str, Any]:
 
 
 def _print(network: Network, description: Description) -> None:
-    console = stdout_console()
+    console = plain_console()
     totals = description.totals
-    console.print(f"{network.name}: {network.paper}", highlight=False)
+    console.print(f"{network.name}: {network.paper}")
     console.print(_layer_table(description.layers))
     if len(description.blocks) < len(description.layers):
         console.print(_block_table(description.blocks))
@@ -90,7 +91,6 @@ def _print(network: Network, description: Description) -> None:
         f"Input {_render_shape((network.channels, network.size, network.size))}. "
         f"Parameters {totals.parameters:,}, MACs {totals.macs:,}, neurons {totals.neurons:,}, "
         f"connections {totals.connections:,}.",
-        highlight=False,
     )
 
 
@@ -138,4 +138,5 @@ def _render_sides(pair: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(describe)
+    with lasting_output():
+        typer.run(describe)

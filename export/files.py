@@ -15,6 +15,11 @@ def cache_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoy"
 
 
+def shown_name(path: Path) -> str:
+    """The file's name as a manifest can hold it: what is no UTF-8 is replaced."""
+    return os.fsencode(path.name).decode(errors="replace")
+
+
 def file_sha256(path: Path) -> str:
     """In hexadecimal.
 

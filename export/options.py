@@ -13,7 +13,7 @@ from export.build_cache import code_sha256, digest, package_versions
 from export.catalog import Network
 from export.checkpoints.download import is_published
 from export.conversion.calibration import calibration_sha256
-from export.files import TRAINED_WEIGHTS, file_sha256
+from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
 
 Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "plan", "rtx"]
@@ -72,7 +72,7 @@ class Options:
         }
         for flag, value in values.items():
             if value is not None:
-                words += [flag, value.name if isinstance(value, Path) else str(value)]
+                words += [flag, shown_name(value) if isinstance(value, Path) else str(value)]
         return shlex.join(words)
 
     # ------------------------------------------------------------------------ what it depends on
@@ -111,5 +111,5 @@ class Options:
         paths = [trained, trained.with_suffix(".json")] if self.weights == "digits" else []
         paths = [path for path in paths or [Path(self.weights)] if path.is_file()]
         return [self.weights] + [
-            entry for path in paths for entry in (path.name, file_sha256(path))
+            entry for path in paths for entry in (shown_name(path), file_sha256(path))
         ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, NoReturn
 
 import typer
 
+from convoy.terminal import print_error
 from export.cli_options import Repository
 from export.errors import RepositoryError
 from export.repository import withdrawal
@@ -59,5 +59,5 @@ def restore(
 
 
 def _fail(error: RepositoryError) -> NoReturn:
-    print(error, file=sys.stderr)
+    print_error(error)
     raise typer.Exit(1)

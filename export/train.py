@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from convoy.terminal import lasting_output, print_error
 from export.bootstrap import require_packages
 from export.catalog import CATALOG
 from export.files import TRAINED_WEIGHTS
@@ -160,10 +161,7 @@ def _find(name: str) -> TrainingRecipe:
     if name in RECIPES:
         return RECIPES[name]
     near = difflib.get_close_matches(name.lower(), RECIPES, cutoff=0.4) or RECIPES
-    print(
-        f"No network called {name!r} is trained here: did you mean {' or '.join(near)}?",
-        file=sys.stderr,
-    )
+    print_error(f"No network called {name!r} is trained here: did you mean {' or '.join(near)}?")
     raise typer.Exit(2)
 
 
@@ -346,4 +344,5 @@ def _earlier_fifths(facts_path: Path, sha256: str) -> list[dict[str, int]]:
 
 
 if __name__ == "__main__":
-    typer.run(train)
+    with lasting_output():
+        typer.run(train)

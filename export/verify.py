@@ -6,12 +6,12 @@ repository is available, what the version's ONNX file answers.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convoy.terminal import print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
 from export.cli_options import Repository
@@ -57,9 +57,10 @@ def verify(
             rungs = [compare_golden_images(client, model)]
             rungs += compare_with_file(client, model, repository or default_repository())
     except (ConvoyError, ExportError) as error:
-        print(error, file=sys.stderr)
+        print_error(error)
         raise typer.Exit(1) from error
-    print(f"{model.name} version {model.version}, manifest {model.manifest_digest[:12]}: as built")
+    manifest = model.manifest_digest[:12]
+    print(printable(f"{model.name} version {model.version}, manifest {manifest}: as built"))
     print_rungs(rungs)
 
 

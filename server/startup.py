@@ -105,7 +105,7 @@ def print_banner(settings: Settings, http: str, grpc: str, admin: str) -> None:
         text += "\n" + EXAMPLES.format(http=http, grpc=grpc)
     # print would try again at the exit what a full disk did not take, and fail the exit.
     with contextlib.suppress(OSError):
-        os.write(STANDARD_OUTPUT, f"{text}\n".encode())
+        os.write(STANDARD_OUTPUT, f"{text}\n".encode(errors="replace"))
 
 
 def describe_models(settings: Settings) -> str:

@@ -49,7 +49,14 @@ EXPORT = [
     ["study"],
     ["build", "describe", "compare", "verify", "rollback"],
 ]
-CLIENT = [["v1"], ["errors", "evidence"], ["transports"], ["client"], ["overlay"], ["cli"]]
+CLIENT = [
+    ["v1"],
+    ["errors", "evidence", "terminal"],
+    ["transports"],
+    ["client"],
+    ["overlay"],
+    ["cli"],
+]
 LAYERS = {"server": SERVER, "export": EXPORT, "convoy": CLIENT}
 
 MAX_MODULE_LINES = 350

@@ -8,17 +8,22 @@ After a tab, optionally, what identifies the class elsewhere, such as an ImageNe
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import LabelsError
+
+# Those that move a terminal's cursor, end a line, or change the direction of writing.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def read_labels(path: Path) -> list[pb.Label]:
     """The labels of the file.
 
     Raises:
-        LabelsError: it cannot be read, or a line is blank, has several tabs, or repeats another.
+        LabelsError: it cannot be read, or a line is blank, has several tabs or a control
+            character, or repeats another.
     """
     labels: list[pb.Label] = []
     lines: dict[str, int] = {}  # the number of each name's line, from 1
@@ -30,6 +35,10 @@ def read_labels(path: Path) -> list[pb.Label]:
             raise LabelsError(
                 f"{path} has {len(ids)} tabs on line {number}: "
                 "write a label, or a label, one tab and its id."
+            )
+        if control := CONTROL_CHARACTERS.search(name + "".join(ids)):
+            raise LabelsError(
+                f"{path} has the control character {control[0]!a} on line {number}: remove it."
             )
         if name in lines:
             raise LabelsError(

@@ -16,7 +16,7 @@ from export.checkpoints.download import Downloads, fetch, is_published
 from export.checkpoints.random_weights import random_network, state_sha256
 from export.checkpoints.state_dicts import fit, read_state_dict
 from export.errors import CheckpointError
-from export.files import TRAINED_WEIGHTS, file_sha256
+from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,7 +116,7 @@ def _load_digits(network: Network, classes: int) -> Loaded:
             f"{path} is not the file that {path.stem}.json measured: "
             f"run `python export/train.py {network.name}` again."
         )
-    weights = pb.Weights(source="digits", sha256=loaded.weights.sha256, file=path.name)
+    weights = pb.Weights(source="digits", sha256=loaded.weights.sha256, file=shown_name(path))
     accuracy = tuple(pb.Accuracy(**entry) for entry in facts["accuracy"])
     return Loaded(loaded.network, weights, network.preprocessing, accuracy)
 
@@ -130,9 +130,10 @@ def _load_file(network: Network, path: Path, classes: int) -> Loaded:
     module = fit(network, read_state_dict(path), path, classes)
     sha256 = file_sha256(path)
     published = _identify(network, sha256)
+    source = published.source if published else "file"
     return Loaded(
         module.eval(),
-        pb.Weights(source=published.source if published else "file", sha256=sha256, file=path.name),
+        pb.Weights(source=source, sha256=sha256, file=shown_name(path)),
         published.preprocessing if published else network.preprocessing,
     )
 

@@ -30,6 +30,7 @@ from export.doctor.folder import (
     command,
     differs,
 )
+from export.doctor.rebuild import rebuild_command
 from export.errors import EngineError
 from export.files import file_sha256
 from export.repository.config import FACTS_KEY, evidence_outputs, labels_text, manifest_digest
@@ -267,6 +268,14 @@ def examine(version: VersionFolder) -> Iterator[Finding]:
             if error.problem not in reported:
                 yield Finding(version.name, check.__name__, error.problem, error.remedy)
             reported.add(error.problem)
+
+
+def describe_build(version: VersionFolder) -> Iterator[Finding]:
+    """For information: how a faulty version was built, if no remedy builds it again."""
+    recorded = version.recorded_build
+    if recorded and not rebuild_command(version.model, recorded):
+        problem = f"its manifest, which this does not trust, says that it was built by {recorded!r}"
+        yield Finding(version.name, "build", problem, version.fix, is_fault=False)
 
 
 def _entries(version: VersionFolder, folder: str) -> Iterable[Path]:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convoy.terminal import plain_console, printable
 from export import cli_options
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def doctor(
 
         convoy doctor --json | jq -r '.findings[] | select(.is_fault) | .remedy'
     """
-    from export.doctor.checks import examine
+    from export.doctor.checks import describe_build, examine
     from export.doctor.folder import Repository
     from export.doctor.root import examine_root
     from export.repository.layout import default_repository
@@ -89,6 +90,8 @@ def doctor(
     versions = _choose(examined, names or [])
     for version in versions:
         findings += examine(version)
+        if findings and findings[-1].version == version.name:
+            findings += describe_build(version)
     if triton is not None:
         from export.doctor.triton import examine_triton
 
@@ -128,9 +131,7 @@ def as_dict(
 
 def show(versions: Sequence[VersionFolder], findings: Sequence[Finding]) -> None:
     """Prints a line per version, below it what is wrong; only the summary if nothing is."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     by_version: dict[str, list[Finding]] = {name: [] for name in ["", *(v.name for v in versions)]}
     for finding in findings:
         by_version[finding.version].append(finding)
@@ -151,8 +152,8 @@ def _show_version(console: Console, name: str, findings: Sequence[Finding]) -> N
         for finding in findings:
             if finding.remedy == remedy:
                 mark, style = ("✗", "red") if finding.is_fault else ("·", "yellow")
-                console.print(Text(f"    {mark} {_printable(finding.problem)}", style))
-        console.print(Text(f"      → {_printable(remedy)}", "bold"))
+                console.print(Text(f"    {mark} {printable(finding.problem)}", style))
+        console.print(Text(f"      → {printable(remedy)}", "bold"))
 
 
 def _summary(versions: Sequence[VersionFolder], findings: Sequence[Finding]) -> str:
@@ -166,8 +167,3 @@ def _summary(versions: Sequence[VersionFolder], findings: Sequence[Finding]) -> 
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _printable(text: str) -> str:
-    """Replaces control characters: the content of files must not control the terminal."""
-    return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)

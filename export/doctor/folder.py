@@ -16,10 +16,10 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import CATALOG
+from export.doctor.rebuild import BUILD, rebuild_command
 from export.repository.config import BACKENDS, FACTS_KEY, read_facts
 from export.repository.layout import MODEL_FILES, PUBLISHED, VERSION
 
-BUILD = "python export/build.py"
 CONFIG_FILE, LABELS_FILE = "config.pbtxt", "labels.txt"
 ONNX_FILE, PLAN_FILE = str(MODEL_FILES["onnx"]), str(MODEL_FILES["plan"])
 FOLDERS = (".", "1")  # of a version; everything else in it is a file
@@ -191,11 +191,11 @@ class VersionFolder:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = 1
         options.log_severity_level = 4  # it raises its errors
-        path = self.require(ONNX_FILE)
+        content = self.require(ONNX_FILE).read_bytes()  # it opens paths in UTF-8 alone
         providers = ["CPUExecutionProvider"]
         try:
             # A fallback would print, and only try again.
-            session = ort.InferenceSession(path, options, providers, enable_fallback=0)
+            session = ort.InferenceSession(content, options, providers, enable_fallback=0)
             nodes = {"input": session.get_inputs(), "output": session.get_outputs()}
             return {
                 f"{kind} {node.name}": (ONNX_TYPES.get(node.type, node.type), node.shape)
@@ -203,7 +203,7 @@ class VersionFolder:
                 for node in nodes[kind]
             }
         except Exception as error:  # ONNX Runtime's errors share no base class
-            reason = str(error).replace(str(path), ONNX_FILE).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise Unreadable(
                 f"{ONNX_FILE}: expected an ONNX model, found {reason}", self.fix
             ) from error
@@ -218,19 +218,19 @@ class VersionFolder:
         options = f" --force --replace{self.repository.option}"
         if self.number < max(others):
             return withdraw
-        if self._build_command:
-            return self._build_command + options
+        if rebuild := rebuild_command(self.model, self.recorded_build):
+            return rebuild + options
         if len(others) > 1:
             return f"convoy rollback {self.model}{self.repository.option}"
-        return f"{BUILD} {self.model}{options}" if self.model in CATALOG else withdraw
+        # Weights of the user's own are not replaced by others.
+        by_name = self.model in CATALOG and not self.recorded_build
+        return f"{BUILD} {self.model}{options}" if by_name else withdraw
 
     @cached_property
-    def _build_command(self) -> str:
-        """The manifest's, or empty."""
+    def recorded_build(self) -> str:
+        """The command that the manifest names, which anybody may have written; or empty."""
         facts = read_facts(self.path)
-        build_command = facts.manifest.build_command if facts else ""
-        is_ours = build_command.startswith(f"{BUILD} ") and build_command.isprintable()
-        return build_command if is_ours else ""
+        return facts.manifest.build_command if facts else ""
 
 
 def command(*words: str | Path) -> str:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from export.doctor.folder import BUILD, Finding, Repository, command, differs, is_published
+from export.doctor.folder import Finding, Repository, command, differs, is_published
+from export.doctor.rebuild import BUILD
 from export.repository.layout import DELETED, LOCK, PUBLISHED, REPLACED, STAGING, VERSION, WITHDRAWN
 
 UNPUBLISHED = (WITHDRAWN, STAGING, REPLACED, DELETED)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from convoy.terminal import lasting_output
 from export.bootstrap import require_packages
 from export.train import TrainingRecipe
 
@@ -236,4 +237,5 @@ def _y(error: float) -> float:
 
 
 if __name__ == "__main__":
-    typer.run(study)
+    with lasting_output():
+        typer.run(study)

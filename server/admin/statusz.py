@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from convoy.v1 import classifier_pb2 as pb
@@ -84,7 +85,8 @@ def answer(facts: Facts, accept: str) -> Response:
     if "text/html" in accept:
         return HTMLResponse(render_html(facts), headers=HEADERS)
     if "application/json" in accept:
-        return JSONResponse(facts, headers=HEADERS)
+        # In ASCII, since names of files need not be UTF-8.
+        return Response(json.dumps(facts), headers=HEADERS, media_type="application/json")
     return PlainTextResponse(render_text(facts), headers=HEADERS)
 
 

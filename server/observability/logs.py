@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 # What every record has; other fields came through `extra` and are part of the message.
 STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-# Line ends, escape sequences of terminals, and marks that change the direction of writing.
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# Line ends, escape sequences of terminals, marks that change the direction of writing, and bytes of
+# file names that are no UTF-8.
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 STANDARD_ERROR = 2
 # At 2 kB per record, 20 MB wait for a reader that has stopped.
 MAX_WAITING_LINES = 10_000

@@ -95,7 +95,17 @@ def open_onnx_model(
 
 
 def on_cpu(path: Path, options: ort.SessionOptions) -> OnnxModel:
-    return OnnxModel("cpu", {ANY_SIZE: ort.InferenceSession(path, options, providers=[CPU])})
+    session = ort.InferenceSession(to_model(path), options, providers=[CPU])
+    return OnnxModel("cpu", {ANY_SIZE: session})
+
+
+def to_model(path: Path) -> Path | bytes:
+    """ONNX Runtime opens paths in UTF-8 alone; from another it gets the content."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return path.read_bytes()
+    return path
 
 
 def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> OnnxModel:
@@ -112,7 +122,7 @@ def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> Onnx
 def cuda_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     # Otherwise ONNX Runtime falls back to the CPU by itself, and reports that on stdout only.
     session = ort.InferenceSession(
-        path, options, providers=[(CUDA, CUDA_OPTIONS), CPU], enable_fallback=0
+        to_model(path), options, providers=[(CUDA, CUDA_OPTIONS), CPU], enable_fallback=0
     )
     if CUDA not in session.get_providers():
         raise RuntimeError("its libraries, the driver or the GPU are missing; see stderr")

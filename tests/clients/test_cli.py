@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pytest
 
@@ -60,6 +62,57 @@ def test_models_are_a_table(lenet_gateway: Gateway) -> None:
     assert done.returncode == 0 and "lenet5" in done.stdout and "ready" in done.stdout
     listed = json.loads(convoy("models", "--server", lenet_gateway.http, "--json").stdout)
     assert listed["models"][0]["name"] == "lenet5"
+
+
+class HostileGateway(BaseHTTPRequestHandler):
+    """Answers with markup and with escape sequences of terminals."""
+
+    text = "\x1b]0;mine\x07\x9b2J[/x][bold]\r\n"
+    answer: ClassVar = {
+        "models": [{"name": "lenet5", "version": text, "state_reason": text, "labels": []}],
+        "classes": [{"label": text, "score": 1}],
+        "model": text,
+        "served": {"weights": text},
+    }
+
+    def do_GET(self) -> None:
+        self.respond(200, self.answer)
+
+    def do_POST(self) -> None:
+        is_broken = "broken" in self.path
+        self.rfile.read(int(self.headers["content-length"]))
+        fault = {"status": 500, "code": "INTERNAL", "reason": "", "detail": self.text}
+        self.respond(500 if is_broken else 200, fault if is_broken else self.answer)
+
+    def respond(self, status: int, document: object) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["classify", str(DIGIT), "--model", "lenet5"],
+        ["classify", str(DIGIT), "--model", "broken"],
+    ],
+    ids=["models", "classify", "error"],
+)
+def test_a_gateways_text_controls_no_terminal(arguments: list[str]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), HostileGateway) as server:
+        threading.Thread(target=server.serve_forever).start()
+        done = convoy(*arguments, "--server", f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    shown = done.stdout + done.stderr
+    assert "[/x][bold]" in shown and "Traceback" not in shown
+    assert not set(shown) & {"\x1b", "\x07", "\x9b", "\r"}
 
 
 def test_nobody_there_is_one_line(lenet_gateway: Gateway) -> None:

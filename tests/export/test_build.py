@@ -136,6 +136,28 @@ def test_several_networks_end_in_a_table_and_one_failure_fails_alone(
     assert table.count("FAILED") == 2 and "lenet5.v1" in table
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp949", "ascii"])
+def test_no_output_ends_a_build(
+    tmp_path: Path, built: PublishedVersion, built_nin: PublishedVersion, encoding: str
+) -> None:
+    for version in (built, built_nin):
+        shutil.copytree(version.folder, tmp_path / "models" / version.folder.name)
+    reading, writing = os.pipe()
+    os.close(reading)
+    for output in (writing, subprocess.PIPE):
+        done = subprocess.run(
+            [sys.executable, "export/build.py", "lenet5", "nin_cifar10", "--weights=random"],
+            cwd=ROOT,
+            env=os.environ | environment(tmp_path) | {"PYTHONIOENCODING": encoding},
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    os.close(writing)
+    assert b"nin_cifar10.v1, already published" in done.stdout
+
+
 def test_an_rtx_engine_is_written_aside_and_published_nowhere(
     tmp_path: Path, build_here: Built
 ) -> None:

@@ -8,7 +8,6 @@ else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import Annotated, Any
 
 import typer
 from google.protobuf import json_format
-from rich.console import Console
-from rich.table import Table
 
 from convoy.client import DEFAULT_SERVER, DEFAULT_TIMEOUT_S, Classification, Client
 from convoy.errors import ConvoyError
+from convoy.terminal import PlainTable, lasting_output, plain_console, print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 
 app = typer.Typer(
@@ -82,7 +80,7 @@ def classify(
     try:
         client = Client(server, timeout_s=timeout_s)
     except ConvoyError as error:
-        print_error(f"{server}: {error}")
+        print_error(f"convoy: {server}: {error}")
         raise typer.Exit(1) from error
     with client:
         for path in images:
@@ -92,7 +90,7 @@ def classify(
                 )
             except ConvoyError as error:
                 failed = True
-                print_error(f"{path}: {error}")
+                print_error(f"convoy: {path}: {error}")
             else:
                 show(path, answer, as_json)
                 if heatmap:
@@ -111,7 +109,7 @@ def models(
         with Client(server, timeout_s=timeout_s) as client:
             served = client.models()
     except ConvoyError as error:
-        print_error(f"{server}: {error}")
+        print_error(f"convoy: {server}: {error}")
         raise typer.Exit(1) from error
     if as_json:
         print(
@@ -120,18 +118,19 @@ def models(
             )
         )
     else:
-        Console().print(render_table(served))
+        plain_console().print(render_table(served))
 
 
 def show(path: Path, answer: Classification, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"image": str(path), **to_json(answer)}))
         return
-    print(f"{path}: {answer.model} v{answer.version}, {answer.precision}, weights {answer.weights}")
+    build = f"{answer.model} v{answer.version}, {answer.precision}, weights {answer.weights}"
+    print(printable(f"{path}: {build}"))
     for class_ in answer.classes:
-        print(f"  {class_.score:7.2%}  {class_.label}")
+        print(f"  {class_.score:7.2%}  {printable(class_.label)}")
     if answer.weights == "random":
-        print_error("the weights are random: the answer is meaningless")
+        print_error("convoy: the weights are random: the answer is meaningless")
 
 
 def to_json(answer: Classification) -> dict[str, Any]:
@@ -150,12 +149,14 @@ def write_heatmap(path: Path, image: Path, answer: Classification) -> None:
 
         draw_overlay(image.read_bytes(), answer).save(path, "PNG")
     except (ImportError, OSError) as error:
-        print_error(f"{path}: {error}")
+        print_error(f"convoy: {path}: {error}")
         raise typer.Exit(1) from error
 
 
-def render_table(models: list[pb.Model]) -> Table:
-    table = Table("model", "version", "state", "precision", "weights", "parameters", "manifest")
+def render_table(models: list[pb.Model]) -> PlainTable:
+    table = PlainTable(
+        "model", "version", "state", "precision", "weights", "parameters", "manifest"
+    )
     for model in models:
         state = pb.State.Name(model.state).removeprefix("STATE_").lower()
         table.add_row(
@@ -170,10 +171,6 @@ def render_table(models: list[pb.Model]) -> Table:
     return table
 
 
-def print_error(message: str) -> None:
-    print(f"convoy: {message}", file=sys.stderr)
-
-
 def main() -> None:
     for entry in sorted(entry_points(group="convoy.commands"), key=lambda entry: entry.name):
         command = entry.load()
@@ -181,7 +178,8 @@ def main() -> None:
             app.add_typer(command)
         else:
             app.command(entry.name)(command)
-    app()
+    with lasting_output():
+        app()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def test_whatever_an_editor_leaves_around_labels_is_no_part_of_them(
         (b"a\n\tn01\n", "has no label on line 2"),
         (b"a\nb\na\n", "has 'a' on line 1 and on line 3"),
         (b"a\tn01\textra\n", "has 2 tabs on line 1"),
+        (b"a\n\x1b[2Jb\n", r"has the control character '\\x1b' on line 2"),
+        ("a\tn\u202e01\n".encode(), r"has the control character '\\u202e' on line 1"),
         (b"a\nros\xe9\n", "is not UTF-8: line 2 has the byte 0xe9; save it as UTF-8"),
     ],
 )

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from export.doctor.rebuild import rebuild_command
 from tests.export.doctor.planting import REBUILD_BY_NAME, examine, facts, file
 
 
@@ -37,8 +40,38 @@ def test_one_of_an_unknown_network_steps_aside(repository: Path) -> None:
     assert finding["remedy"] == f"mv {folder} {folder}.withdrawn"
 
 
-def test_a_build_command_that_is_none_of_ours_is_never_a_remedy(repository: Path) -> None:
-    facts(lambda told: told["manifest"].update(build_command="rm -rf /"))(repository / "lenet5.v1")
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        "rm -rf /",
+        "python export/build.py lenet5; rm -rf /",
+        "python export/build.py lenet5 --weights $(id)",
+        "python export/build.py lenet5 --weights-url http://evil.example/ --weights imagenet",
+        "python export/build.py lenet5 --weights flowers.pth",
+        "python export/build.py vgg16",
+        "python export/build.py lenet5 --seed",
+        "python export/build.py lenet5 '",
+    ],
+)
+def test_a_recorded_build_is_quoted_and_never_a_command(repository: Path, recorded: str) -> None:
+    change = facts(lambda told: told["manifest"].update(build_command=recorded))
+    change(repository / "lenet5.v1")
     file("labels.txt", None)(repository / "lenet5.v1")
+    fault, build = examine(repository)["findings"]
+    folder = repository / "lenet5.v1"
+    assert fault["remedy"] == build["remedy"] == f"mv {folder} {folder}.withdrawn"
+    assert not build["is_fault"] and repr(recorded) in build["problem"]
+
+
+def test_a_version_without_facts_is_built_by_name(repository: Path) -> None:
+    file("config.pbtxt", "{")(repository / "lenet5.v1")
     (finding,) = examine(repository)["findings"]
     assert finding["remedy"] == REBUILD_BY_NAME.format(repository=repository)
+
+
+def test_a_build_of_the_catalogs_own_weights_is_repeated() -> None:
+    for recorded in (
+        "python export/build.py resnet50 --weights random --seed 3",
+        "python export/build.py resnet50 --fp16 --format plan --weights imagenet1k_v2",
+    ):
+        assert rebuild_command("resnet50", recorded) == recorded
