@@ -7,15 +7,18 @@ are made from these fields.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
+    PlainSerializer,
     PositiveFloat,
     PositiveInt,
 )
@@ -59,7 +62,18 @@ def staging_folder(name: str) -> str:
 def web_address(address: str) -> str:
     if not address.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
+    try:
+        has_host = urlsplit(address).port != 0 and bool(urlsplit(address).hostname)
+    except ValueError:
+        has_host = False
+    if not has_host:
+        raise ValueError("must be a URL, with / ? # @ of a password as %2F %3F %23 %40")
     return address
+
+
+def mask_password(text: str) -> str:
+    """Hides the user and the password of a URL, valid or not: all from // to the last @."""
+    return re.sub(r"(?<=://).*(?=@)", "***", text, flags=re.DOTALL)
 
 
 def comma_separated(value: object) -> object:
@@ -95,7 +109,9 @@ StagedName = Annotated[
     Annotated[str, AfterValidator(staging_folder)] | None,
     Shown("NAME.vN.staging", is_hidden=True),
 ]
-WebAddress = Annotated[Annotated[str, AfterValidator(web_address)] | None, Shown("URL")]
+WebAddress = Annotated[
+    Annotated[str, AfterValidator(web_address), PlainSerializer(mask_password)] | None, Shown("URL")
+]
 
 
 class Settings(BaseSettings):

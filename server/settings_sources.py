@@ -6,7 +6,6 @@ import difflib
 import json
 import logging
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SettingsError
 
-from server.settings import Settings
+from server.settings import Settings, mask_password
 
 logger = logging.getLogger(__name__)
 
@@ -121,10 +120,10 @@ def unknown_setting(name: str) -> str:
 def format_validation_error(error: Mapping[str, Any], origins: Mapping[str, str]) -> str:
     name = str(error["loc"][0]) if error["loc"] else "settings"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{origins.get(name, name)}: {message}, got {error['input']!r}"
+    value = mask_password(repr(error["input"]))
+    return f"{origins.get(name, name)}: {message}, got {value}"
 
 
 def toml_value(value: object) -> str:
     """JSON writes text, numbers, booleans and lists as TOML does. Passwords are masked."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return re.sub(r"(?<=://)[^/@\s]+(?=@)", "***", text)
+    return mask_password(json.dumps(value, default=str, ensure_ascii=False))

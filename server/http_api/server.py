@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 from server.errors import cut
 from server.http_api.framing import StrictConnection
 from server.http_api.problems import UNREAD, problem
-from server.network.addresses import is_socket, listen, remove_socket
+from server.network.addresses import is_socket, listen, remove_unused_socket
 
 if TYPE_CHECKING:
     from server.settings import Settings
@@ -86,7 +86,8 @@ class HttpServer:
         self._server.should_exit = True
         await self._task
         if is_socket(self.url):
-            remove_socket(self.url.removeprefix("unix:"))
+            with contextlib.suppress(OSError):  # already that of the next gateway
+                remove_unused_socket(self.url.removeprefix("unix:"))
 
 
 class UvicornServer(uvicorn.Server):

@@ -17,11 +17,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from server.errors import ServingError
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
+    from requests import Session
 
 # https://www.w3.org/TR/trace-context/: version, trace, span, flags.
 TRACEPARENT = re.compile(
@@ -48,9 +50,29 @@ def set_up(endpoint: str) -> None:
     global _tracer  # noqa: PLW0603 - one per process, like the log
     resource = Resource({"service.name": "convoy", "service.version": version("convoy-serving")})
     provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()))
-    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_TIMEOUT_S)
+    url, credentials = split_credentials(endpoint)
+    exporter = OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT_S, session=session_for(credentials))
     provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = provider.get_tracer("convoy")
+
+
+def split_credentials(endpoint: str) -> tuple[str, tuple[str, str] | None]:
+    """The URL that spans are sent to, without the user and the password, which are its secret."""
+    parts = urlsplit(f"{endpoint.rstrip('/')}/v1/traces")
+    user_info, _, address = parts.netloc.rpartition("@")
+    user, _, password = map(unquote, user_info.partition(":"))
+    url = urlunsplit(parts._replace(netloc=address))
+    return url, (user, password) if user_info else None
+
+
+def session_for(credentials: tuple[str, str] | None) -> Session | None:
+    if credentials is None:
+        return None  # the SDK's own
+    from requests import Session
+
+    session = Session()
+    session.auth = credentials
+    return session
 
 
 def begin(headers: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ new server with nothing loaded takes its port. When the gateway ends, however it
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from server.errors import RunnerUnavailable, TritonCannotStart
+from server.observability import tracing
 from server.runners.base import LoadedModel
 from server.runners.in_process import CONFIG_FILE, read_config
 from server.runners.triton import TritonRunner
@@ -156,9 +158,17 @@ class TritonLocalRunner(TritonRunner):
             "level=TIMESTAMPS",
             # Only requests whose caller traces them.
             "rate=0",
-            f"opentelemetry,url={self._otlp_endpoint.rstrip('/')}/v1/traces",
+            f"opentelemetry,url={tracing.split_credentials(self._otlp_endpoint)[0]}",
         )
         return [f"--trace-config={setting}" for setting in settings]
+
+    def _trace_credentials(self) -> dict[str, str]:
+        """By a variable, since every user of the machine can read command lines."""
+        credentials = self._otlp_endpoint and tracing.split_credentials(self._otlp_endpoint)[1]
+        if not credentials:
+            return {}
+        basic = base64.b64encode(":".join(credentials).encode()).decode()
+        return {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": f"authorization=Basic {basic}"}
 
     async def _open_log(self) -> int:
         """The writing end of a pipe, for the logs of successive servers."""
@@ -178,7 +188,7 @@ class TritonLocalRunner(TritonRunner):
             stdin=asyncio.subprocess.DEVNULL,
             stdout=self._log_fd,
             stderr=self._log_fd,
-            env=environment(),
+            env=environment() | self._trace_credentials(),
             start_new_session=True,
         )
 

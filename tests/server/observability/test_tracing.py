@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -38,6 +39,7 @@ class Gateway(Protocol):
     http: str
     grpc: str
     operator: str
+    process: subprocess.Popen[str]
 
     def log(self) -> str: ...
     def stop(self) -> int: ...
@@ -61,6 +63,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
+        self.authorizations: set[str | None] = set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -68,6 +71,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 assert self.path == "/v1/traces"
                 is_json = self.headers["content-type"] == "application/json"
+                outer.authorizations.add(self.headers["authorization"])
                 outer.spans += spans_of(parse_json(body) if is_json else parse(body))
                 self.send_response(200)
                 self.send_header("content-type", self.headers["content-type"])
@@ -273,6 +277,7 @@ def answer_id_over_grpc(gateway: Gateway, path: str, headers: dict[str, str], bo
     return str(info.request_id)
 
 
+KINDS = ("text/html", "application/json", "text/plain")
 CLASSIFY = "/v1/models/lenet5:classify"
 GRPC_CLASSIFY = "/convoy.v1.ImageClassifier/Classify"
 JSON = {"content-type": "application/json"}
@@ -312,6 +317,36 @@ def test_what_fails_early_has_one_id_in_answer_log_and_trace(
     lines = [json.loads(line) for line in gateway.log().splitlines()]
     (line,) = [line for line in lines if line.get("request_id") == request_id]
     assert (line["trace_id"], line["outcome"], line["path"]) == (trace, outcome, path)
+
+
+def test_a_collectors_password_goes_to_the_collector_alone(
+    collector: Collector,
+    serve: Callable[..., Gateway],
+    repository: Path,
+    runner_name: str,
+    digit: bytes,
+) -> None:
+    gateway = serve(
+        f"--repository={repository}",
+        f"--runner={runner_name}",
+        f"--otlp-endpoint={collector.address.replace('//', '//me:se%40cret@')}",
+        "--log-level=debug",
+        environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
+    )
+    gateway.wait_until_ready()
+    trace = "f" * 32
+    classify(gateway, digit, traceparent(trace)).raise_for_status()
+    collector.spans_of_trace(trace, 3)
+    if runner_name == "triton-local":
+        collector.tritons()
+    assert collector.authorizations == {"Basic bWU6c2VAY3JldA=="}
+    shown = [
+        httpx.get(f"{gateway.operator}/statusz", headers={"accept": kind}).text for kind in KINDS
+    ]
+    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text()
+    shown += [Path(f"/proc/{child}/cmdline").read_text() for child in children.split()]
+    assert "secret" not in "".join([*shown, gateway.log()]).replace("%40", "").replace("@", "")
+    assert all("//***@" in page for page in shown[: len(KINDS)])
 
 
 def test_a_collector_that_does_not_answer_costs_traces_and_nothing_else(
