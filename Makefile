@@ -4,15 +4,20 @@
 # ARGS is passed on:                                     make serve ARGS="--runner triton-local"
 # SECONDS is how long to fuzz:                          make fuzz SECONDS=600
 # WORKERS is how many tests run at once:                make test WORKERS=0
-# PIP_ARGS go to pip where torch is installed:          make setup-export PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# TORCH_INDEX is where torch comes from on Linux:        make setup-export TORCH_INDEX=        pip's own index, with CUDA
+# PIP_ARGS go to pip where the rest is installed:       make setup-export PIP_ARGS="--index-url https://pypi.example/simple"
 
 PYTHON ?= python3
 SECONDS ?= 60
 WORKERS ?= 2
+# Elsewhere pip's own index has the CPU build.
+ifeq ($(shell uname),Linux)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+endif
 BIN := .venv/bin
 # The packages of one extra of pyproject.toml, one per line.
 EXTRA = $(BIN)/python -c 'import sys, tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][sys.argv[1]], sep="\n")'
-# Where google/rpc/status.proto is.
+# Where the files in google/rpc/ come from.
 PACKAGES = $(BIN)/python -c 'import pathlib; from google.rpc import status_pb2; print(pathlib.Path(status_pb2.__file__).parents[2])'
 
 .DEFAULT_GOAL := help
@@ -49,7 +54,8 @@ format: .venv/dev.done ## format, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 protocol: .venv/dev.done ## generate the stubs and the OpenAPI document from protocol/
-	$(BIN)/python -m grpc_tools.protoc -I protocol -I "$$($(PACKAGES))" --python_out clients/python \
+	cp "$$($(PACKAGES))"/google/rpc/status.proto "$$($(PACKAGES))"/google/rpc/error_details.proto protocol/google/rpc/
+	$(BIN)/python -m grpc_tools.protoc -I protocol --python_out clients/python \
 	    --pyi_out clients/python --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
 	$(BIN)/python protocol/write_openapi.py
 
@@ -90,6 +96,7 @@ clean: ## remove the virtual environment and every cache
 # The constraints keep every package that serving uses unchanged: a running gateway is not disturbed.
 .venv/export.done: .venv/serve.done
 	@{ $(EXTRA) export; $(EXTRA) tensorrt; } > .venv/export.txt
+	@PYTHON=$(BIN)/python deploy/torch-cpu.sh "$(TORCH_INDEX)" .venv/export.txt $(BIN)/pip
 	$(BIN)/pip install $(PIP_ARGS) -c .venv/serving.txt -r .venv/export.txt
 	@touch $@
 
