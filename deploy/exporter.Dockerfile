@@ -21,17 +21,18 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/pytho
 FROM ${BASE_IMAGE}
 LABEL org.opencontainers.image.title="Convoy exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The index with torch's CPU build, which is enough for building.
+# The index with torch's CPU build, which is enough for building; empty: pip's own index, with CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 COPY requirements/serve.txt /tmp/serve.txt
 COPY --from=wheels /wheels/export.txt /tmp/export.txt
+COPY --chmod=755 deploy/torch-cpu.sh /tmp/torch-cpu.sh
 # It sees the packages of the base image, including TensorRT. The packages of serving stay unchanged.
 RUN python3 -m venv --without-pip --system-site-packages /opt/venv \
     && pip --python /opt/venv/bin/python install --require-hashes -r /tmp/serve.txt \
     && sed 's/ *\\$//; /--hash/d' /tmp/serve.txt > /tmp/serving.txt \
-    && pip --python /opt/venv/bin/python install --extra-index-url "${TORCH_INDEX}" \
-        -c /tmp/serving.txt -r /tmp/export.txt
+    && /tmp/torch-cpu.sh "${TORCH_INDEX}" /tmp/export.txt pip --python /opt/venv/bin/python \
+    && pip --python /opt/venv/bin/python install -c /tmp/serving.txt -r /tmp/export.txt
 COPY --from=wheels /wheels/*.whl /tmp/wheels/
 RUN pip --python /opt/venv/bin/python install --no-deps /tmp/wheels/*.whl
 WORKDIR /convoy

@@ -18,8 +18,8 @@ ALL = (COMPOSE, GPU, SWARM, *OVERRIDES)
 # All but the exporter, which runs on demand.
 STANDING = {"gateway", "triton", "prometheus", "grafana"}
 
-# ${NAME}, ${NAME:-default} or ${NAME:?what it must be}
-VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")
+# ${NAME}, ${NAME:-default}, ${NAME-default if it is unset} or ${NAME:?what it must be}
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::?(?P<kind>[-?])(?P<rest>[^}]*))?\}")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def variables(*paths: Path) -> dict[str, str | None]:
             passed_on = [
                 name for name, value in service.get("environment", {}).items() if not value
             ]
-            defaults.update(dict.fromkeys(passed_on))
+            defaults = dict.fromkeys(passed_on) | defaults
     return defaults
 
 

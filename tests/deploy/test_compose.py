@@ -19,6 +19,7 @@ from tests.deploy.files import (
     ALL,
     COMPOSE,
     GPU,
+    OVERRIDES,
     ROOT,
     STANDING,
     SWARM,
@@ -189,6 +190,39 @@ def test_what_is_missing_is_asked_for_by_name() -> None:
     done = config(COMPOSE_FILE=KEYS["COMPOSE_FILE"])
     assert done.returncode != 0
     assert "API_KEYS_FILE" in done.stderr and "as convoy key writes it" in done.stderr
+
+
+def test_every_image_can_be_pinned_by_its_digest() -> None:
+    names = [name for name in EXAMPLES if name.endswith("_IMAGE")]
+    pins = {name: f"registry.example/{name.lower()}@sha256:{'a' * 64}" for name in names}
+    files = {"COMPOSE_FILE": "docker-compose.yml:docker-compose.gpu.yml"}
+    of_cpu = composed("--profile", "*", **pins)
+    of_gpu = composed("--profile", "*", **pins, **files)
+    used = {service["image"] for one in (of_cpu, of_gpu) for service in one.values()}
+    for service in (of_cpu["gateway"], of_cpu["export"], of_gpu["export"]):
+        used |= set(service["build"]["args"].values())
+    assert set(pins.values()) <= used
+
+
+def test_a_stack_is_closed_unless_it_is_opened() -> None:
+    words, path = ("--file", str(SWARM)), "/srv/models"
+    for settings, value in (({}, None), ({"CONVOY_ALLOW_UNAUTHENTICATED": "true"}, "true")):
+        gateway = composed(*words, MODEL_REPOSITORY=path, **settings)["gateway"]
+        assert gateway["environment"]["CONVOY_ALLOW_UNAUTHENTICATED"] == value
+    keys = composed(*words, "--file", str(OVERRIDES[0]), MODEL_REPOSITORY=path, **KEYS)["gateway"]
+    assert keys["environment"]["CONVOY_ALLOW_UNAUTHENTICATED"] == "false" and keys["secrets"]
+
+
+def test_the_collectors_port_is_the_one_for_http() -> None:
+    assert EXAMPLES["CONVOY_OTLP_ENDPOINT"].endswith(":4318")
+
+
+def test_git_ignores_keys() -> None:
+    named = [EXAMPLES[name] for name in ("API_KEYS_FILE", "TLS_CERTIFICATE_FILE", "TLS_KEY_FILE")]
+    for path in [*named, "deploy/client-ca.pem", "keys/alice.key", "keys.toml.bak", ".env.local"]:
+        assert not subprocess.run(
+            ["git", "check-ignore", "-q", path], cwd=ROOT, check=False
+        ).returncode
 
 
 def test_the_stack_is_read_too() -> None:
