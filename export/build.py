@@ -50,7 +50,13 @@ from export.errors import BadName, CalibrationError, EngineError, ExportError, U
 from export.files import cache_path, file_sha256
 from export.options import Format, Options, Precision
 from export.progress import SILENT, Reporter
-from export.repository.config import facts_json, labels_text, read_facts, write_config
+from export.repository.config import (
+    facts_json,
+    known_weights,
+    labels_text,
+    read_facts,
+    write_config,
+)
 from export.repository.layout import MODEL_FILES, default_repository, highest_published
 from export.repository.publishing import prune, staging
 
@@ -260,7 +266,8 @@ def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> Pub
     from export.proof.ladder import Ladder
 
     stages = Stages(cache_path() / "stages", rebuild=options.force)
-    downloads = Downloads(options.weights_url or PYTORCH_URL, reporter=reporter)
+    known = known_weights(highest_published(options.repository, options.name))
+    downloads = Downloads(options.weights_url or PYTORCH_URL, known=known, reporter=reporter)
     ladder = Ladder(options, labels, stages, downloads, reporter)
     if options.format == "rtx":
         return write_aside(options, ladder, labels, runtime)

@@ -57,7 +57,7 @@ def is_evidence_name(output: str) -> bool:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published file of weights; its name ends in the first 8 digits of its sha256."""
+    """A published file of weights; its name ends in the first 8 of 64 digits of its sha256."""
 
     source: str  # Weights.source: "imagenet1k_v2"
     file: str

@@ -1,9 +1,12 @@
 """Published checkpoints, downloaded once and kept.
 
-A file's name ends with the first 8 digits of its sha256, and no other file is ever used.
+A published name ends with the first 8 of the 64 digits of the file's sha256. They show that a file
+is damaged, not that it is genuine: anybody can make another one with the same 8. So the whole hash
+of the first download is kept, here and in manifests, and no other file is used from then on.
 
     NAME.pth.partial   what has arrived; the next attempt, or the next build, resumes there
     NAME.pth           the whole file, checked: the partial one, renamed
+    NAME.pth.sha256    the hash of the first download
     NAME.pth.lock      held by the build that downloads; others wait for it, and use its file
 
 A resumed download sends no If-Range: the name says what the content must be, and if the parts come
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -49,6 +53,7 @@ class Downloads:
     url: str = PYTORCH_URL  # of a folder that has the files by their names
     folder: Path = field(default_factory=lambda: cache_path() / "weights")
     pauses_s: tuple[float, ...] = (1, 2, 4, 8)  # before another attempt, after a dropped connection
+    known: Mapping[str, str] = field(default_factory=dict)  # sha256 of files, from manifests
     reporter: Reporter = SILENT
 
     def to_url(self, checkpoint: Checkpoint) -> str:
@@ -64,7 +69,7 @@ def fetch(checkpoint: Checkpoint, downloads: Downloads) -> Path:
     path = downloads.folder / checkpoint.file
     try:
         if path.exists():
-            _check(path, checkpoint)
+            _check(path, checkpoint, downloads)
             return path
         downloads.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
@@ -87,21 +92,34 @@ def _download(checkpoint: Checkpoint, downloads: Downloads, path: Path) -> None:
         if resumed and not _is_published(partial, checkpoint):
             partial.unlink()  # what an earlier build left was not the beginning of this file
             _receive(checkpoint, downloads, partial)
-    _check(partial, checkpoint)
+    _check(partial, checkpoint, downloads)
     partial.rename(path)
 
 
-def _check(path: Path, checkpoint: Checkpoint) -> None:
-    if not _is_published(path, checkpoint):
+def _check(path: Path, checkpoint: Checkpoint, downloads: Downloads) -> None:
+    sha256, record = file_sha256(path), downloads.folder / f"{checkpoint.file}.sha256"
+    if not sha256.startswith(checkpoint.sha256_prefix):
         path.unlink()
         raise DownloadError(
             f"{path} was not the published file: its sha256 does not begin with "
             f"{checkpoint.sha256_prefix}. It has been deleted: build again to download it, or "
             "give --weights FILE."
         )
+    recorded = record.read_text("utf-8").strip() if record.exists() else ""
+    for first in filter(None, (recorded, downloads.known.get(checkpoint.file))):
+        if first != sha256:
+            path.unlink()
+            raise DownloadError(
+                f"{path} was not the file of the first download: its sha256 is {sha256}, and that "
+                f"was {first}. It has been deleted: build again to download it, or give --weights "
+                "FILE with a copy that you trust."
+            )
+    if not recorded:
+        record.write_text(f"{sha256}\n", "utf-8")
 
 
 def _is_published(path: Path, checkpoint: Checkpoint) -> bool:
+    """As far as 8 digits tell."""
     return file_sha256(path).startswith(checkpoint.sha256_prefix)
 
 

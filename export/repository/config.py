@@ -134,6 +134,13 @@ def max_batch_size(folder: Path) -> int:
     return int(read_config(folder).max_batch_size)
 
 
+def known_weights(folder: Path | None) -> dict[str, str]:
+    """The sha256 of the file of weights that a version was made of, by its name."""
+    facts = read_facts(folder) if folder else None
+    weights = facts.manifest.weights if facts else pb.Weights()
+    return {weights.file: weights.sha256} if weights.file else {}
+
+
 def read_facts(folder: Path) -> pb.Model | None:
     """The facts that a build wrote; None if they cannot be read."""
     try:

@@ -28,7 +28,7 @@ from export.console import PublishedVersion, render_facts
 from export.conversion.engine_header import read_header
 from export.errors import BadName, ParityError
 from export.options import Options
-from export.repository.config import FACTS_KEY
+from export.repository.config import FACTS_KEY, known_weights
 from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
@@ -311,7 +311,9 @@ def test_published_weights_are_downloaded_into_a_version(
     assert published.model.preprocessing.photo.resize == 40
     downloaded = [completed for task, completed, _ in recorder.reports if task == file]
     assert downloaded[-1] == (served / file).stat().st_size
-    assert (tmp_path / "cache" / "convoy" / "weights" / file).exists()
+    cached = tmp_path / "cache" / "convoy" / "weights" / file
+    assert cached.with_name(f"{file}.sha256").read_text() == f"{digest}\n"
+    assert known_weights(published.folder) == {file: digest}
 
 
 def test_manifest_says_what_the_version_was_made_of(built: PublishedVersion) -> None:

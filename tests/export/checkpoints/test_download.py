@@ -85,8 +85,9 @@ def downloads(files: Files, tmp_path: Path) -> Downloads:
 
 
 def kept(downloads: Downloads) -> list[str]:
-    """Names of the files in the cache, but for the lock."""
-    return sorted(path.name for path in downloads.folder.iterdir() if path.suffix != ".lock")
+    """Names of the files in the cache, but for the lock and the hash."""
+    paths = downloads.folder.iterdir()
+    return sorted(path.name for path in paths if path.suffix not in (".lock", ".sha256"))
 
 
 def leave_partial(downloads: Downloads, content: bytes) -> None:
@@ -136,6 +137,37 @@ def test_damaged_file_in_the_cache_is_deleted_before_it_is_used(
         fetch(CHECKPOINT, downloads)
     assert kept(downloads) == []
     assert fetch(CHECKPOINT, downloads).read_bytes() == CONTENT
+
+
+def alike() -> tuple[Checkpoint, bytes]:
+    """A published file of CONTENT, and another content whose hash begins with the same digits."""
+    other = next(
+        content
+        for number in range(10_000)
+        if hashlib.sha256(content := b"%d" % number).hexdigest()[:2] == DIGEST[:2]
+    )
+    return Checkpoint("imagenet1k_v1", f"net-{DIGEST[:2]}.pth", pb.Preprocessing()), other
+
+
+def test_the_first_digits_are_enough_only_once(tmp_path: Path) -> None:
+    checkpoint, other = alike()
+    downloads, path = Downloads("http://127.0.0.1:1/", tmp_path), tmp_path / checkpoint.file
+    path.write_bytes(CONTENT)
+    assert fetch(checkpoint, downloads) == path
+    assert path.with_name(f"{path.name}.sha256").read_text() == f"{DIGEST}\n"
+    path.write_bytes(other)
+    with pytest.raises(DownloadError, match=f"not the file of the first download.*was {DIGEST}"):
+        fetch(checkpoint, downloads)
+    assert not path.exists()
+
+
+def test_a_manifest_remembers_the_file_that_a_new_cache_does_not(tmp_path: Path) -> None:
+    checkpoint, other = alike()
+    downloads = Downloads("http://127.0.0.1:1/", tmp_path, known={checkpoint.file: DIGEST})
+    (tmp_path / checkpoint.file).write_bytes(other)
+    with pytest.raises(DownloadError, match="not the file of the first download"):
+        fetch(checkpoint, downloads)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------- resuming
