@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 # NAME.vN is served. The folders of builds and of withdrawn versions have a suffix: no match.
 FOLDER_NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]*)\.v(?P<version>[1-9][0-9]*)")
@@ -14,3 +16,12 @@ def parse_version(text: str) -> int | None:
     """The number of a version; None if the text is none."""
     is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_VERSION_DIGITS
     return int(text) if is_number else None
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether ONNX Runtime and Triton can open the path: they take no other bytes."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True

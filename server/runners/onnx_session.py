@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from server.folder_names import is_utf8
+
 logger = logging.getLogger(__name__)
 
 Images = npt.NDArray[np.uint8]  # N×H×W×C
@@ -100,12 +102,8 @@ def on_cpu(path: Path, options: ort.SessionOptions) -> OnnxModel:
 
 
 def to_model(path: Path) -> Path | bytes:
-    """ONNX Runtime opens paths in UTF-8 alone; from another it gets the content."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return path.read_bytes()
-    return path
+    """What ONNX Runtime opens: the file, or its content."""
+    return path if is_utf8(path) else path.read_bytes()
 
 
 def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> OnnxModel:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from server.errors import RunnerUnavailable, TritonCannotStart
+from server.folder_names import is_utf8
 from server.observability import tracing
 from server.runners.base import LoadedModel
 from server.runners.in_process import CONFIG_FILE, read_config
@@ -97,6 +98,8 @@ class TritonLocalRunner(TritonRunner):
         folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix=self._own))
         backends_path = Path(folder, "backends")
         await asyncio.to_thread(lay_out_backends, server_path, backends_path)
+        if not is_utf8(self._repository_path):
+            self._repository_path = await asyncio.to_thread(_link, self._repository_path, folder)
         self._command = self._command_line(server_path, backends_path)
         self._log_fd = await self._open_log()
         self._process = await self._launch()
@@ -272,6 +275,12 @@ class _LogRelay(asyncio.Protocol):
             is_triton = re.match(rb"([EWI])\d{4} ", line) and self._NOISE not in line
             level = self._LEVELS.get(line[:1], logging.DEBUG) if is_triton else logging.DEBUG
             logger.log(level, "tritonserver: %s", line.decode(errors="replace"))
+
+
+def _link(path: Path, folder: str) -> Path:
+    link = Path(folder, "models")
+    link.symlink_to(path)
+    return link
 
 
 def _free_port() -> int:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import httpx
+
+from tests.conftest import RunningGateway
 
 SOFT = 300
 ASK = f"""
@@ -26,6 +32,23 @@ def open_files(hard: int, max_connections: int) -> subprocess.CompletedProcess[s
     return subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=root, env=dict(os.environ)
     )
+
+
+def test_a_repository_whose_name_is_no_utf8_is_served(
+    serve: Callable[..., RunningGateway],
+    tmp_path: Path,
+    shipped_lenet5: Path,
+    digit: bytes,
+    runner_name: str,
+) -> None:
+    repository = tmp_path / os.fsdecode("모델".encode("euc-kr"))
+    shutil.copytree(shipped_lenet5, repository / shipped_lenet5.name)
+    gateway = serve(f"--repository={repository}", f"--runner={runner_name}")
+    gateway.wait_until_ready()
+    httpx.post(f"{gateway.http}/v1/models/lenet5:classify", content=digit).raise_for_status()
+    for kind in ("text/html", "application/json", "text/plain"):
+        page = httpx.get(f"{gateway.operator}/statusz", headers={"accept": kind})
+        assert r"\udcb8" in page.raise_for_status().text
 
 
 def test_as_many_files_are_allowed_as_the_connections_need() -> None:
