@@ -26,8 +26,6 @@ from PIL import (
     ExifTags,
     GifImagePlugin,
     Image,
-    ImageFile,
-    JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
@@ -35,8 +33,17 @@ from PIL import (
 )
 
 from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
-from server.preprocessing import image_cost
-from server.preprocessing.integrity import load_whole
+from server.preprocessing.image_cost import (
+    check_pixels,
+    check_run_lengths,
+    check_scans,
+    check_webp,
+    too_large,
+    without_extensions,
+)
+from server.preprocessing.jpeg import load_jpeg, read_jpeg
+from server.preprocessing.png import check_rows_size, load_png, read_png
+from server.preprocessing.tiff import check_tiff, check_tiff_scans, load_tiff, tile_size
 
 # Pillow warns about odd metadata. The text differs between files, and Python remembers every
 # warning that it has shown, so clients' files would fill the log and the memory.
@@ -52,23 +59,14 @@ with contextlib.suppress(AttributeError):
 # with each call.
 Image.MAX_IMAGE_PIXELS = None
 
-# A scan takes 30 bytes in a JPEG file, and decoding it visits every pixel. Cameras write 1 scan,
-# the finest progressive encoders about 15; libtiff has the same limit.
-MAX_SCANS = 100
-# Pillow keeps an object for each strip or tile. 50 million pixels are 12,208 tiles of 64×64.
-MAX_STRIPS = 100_000
-
-Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
-
-# The first bytes of each format, and what reads its header. JPEG's opener also accepts the MPO
-# files of stereo cameras and phones; their first picture is used.
-FORMATS: dict[str, tuple[re.Pattern[bytes], Opener]] = {
-    "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.jpeg_factory),
-    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    "WEBP": (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+# What each format's files begin with.
+FORMATS: dict[str, re.Pattern[bytes]] = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II[*+]\0|MM\0[*+]"),
 }
 
 # How to undo each EXIF orientation; 1 is upright.
@@ -106,14 +104,10 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     if not content:
         raise ImageDecodeFailed("The image is empty (0 bytes): send the content of an image file")
     if len(content) > max_bytes:
-        raise _too_large(len(content), max_bytes, "bytes", "compress it more, or make it smaller")
+        raise too_large(len(content), max_bytes, "bytes", "compress it more, or make it smaller")
     name = _detect_format(content)
     try:
-        _refuse_costly(name, content, max_pixels)
-        image = FORMATS[name][1](io.BytesIO(content))
-        _refuse_too_many_pixels(image.size, max_pixels)
-        _refuse_too_many_pixels(image_cost.tiff_tile(image), max_pixels)
-        upright, turned = _load_upright(image, content)
+        upright, turned = READERS[name](content, max_pixels)
         pixels = _to_8_bit(upright)
     except (ImageFormatUnsupported, ImageTooLarge):
         raise
@@ -128,7 +122,7 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
 
 
 def _detect_format(content: bytes) -> str:
-    for name, (beginning, _) in FORMATS.items():
+    for name, beginning in FORMATS.items():
         if beginning.match(content):
             return name
     raise ImageFormatUnsupported(
@@ -136,41 +130,78 @@ def _detect_format(content: bytes) -> str:
     )
 
 
-def _refuse_costly(name: str, content: bytes, max_pixels: int) -> None:
-    """Refuse files that cost memory as soon as Pillow reads the header, or much time."""
-    if name == "WEBP":
-        _refuse_too_many_pixels(image_cost.webp_size(content), max_pixels)
-    if name == "JPEG" and (scans := image_cost.jpeg_scans(content)) > MAX_SCANS:
-        raise _too_large(scans, MAX_SCANS, "scans", "save it again, baseline or progressive")
-    if name == "TIFF" and (strips := image_cost.tiff_strips(content)) > MAX_STRIPS:
-        raise _too_large(strips, MAX_STRIPS, "strips", "save it with larger strips")
+# ---------------------------------------------------------------- the formats
+
+# Each reads the header, refuses what is too large, and returns the upright picture and whether its
+# orientation turned or mirrored it.
 
 
-def _refuse_too_many_pixels(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise _too_large(width * height, max_pixels, "pixels", f"{width}×{height}: make it smaller")
+def _read_jpeg(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    """The first picture of the MPO files of stereo cameras and phones is a JPEG, too."""
+    jpeg = read_jpeg(content)
+    check_pixels(jpeg.size, max_pixels)
+    check_scans(jpeg.scans, jpeg.size[0] * jpeg.size[1])
+    described = Image.Image()
+    described.info = {"exif": jpeg.exif, "xmp": jpeg.xmp}
+    return _turn(load_jpeg(jpeg, content), _orientation(described))
 
 
-def _too_large(value: int, limit: int, unit: str, remedy: str) -> ImageTooLarge:
-    return ImageTooLarge(
-        f"The image has {value:,} {unit}, at most {limit:,} are accepted: {remedy}",
-        unit=unit,
-        value=str(value),
-        limit=str(limit),
-    )
+def _read_png(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    png = read_png(content)
+    image = PngImagePlugin.PngImageFile(io.BytesIO(png.without_metadata()))
+    check_pixels(image.size, max_pixels)
+    check_rows_size(png.header)
+    load_png(image, png)
+    return _turn(image, _orientation(image))
 
 
-def _load_upright(image: ImageFile.ImageFile, content: bytes) -> tuple[Image.Image, bool]:
-    """The upright picture, and whether its EXIF orientation turned or mirrored it."""
-    # Pillow turns a TIFF upright while loading and drops the tag; a PNG's tag may follow its
-    # pixels.
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        turned = image.tag_v2.get(ExifTags.Base.Orientation, 1) in TURNS
-        return load_whole(image, content), turned
-    loaded = load_whole(image, content)
-    turn = TURNS.get(_orientation(image))
-    return (loaded, False) if turn is None else (loaded.transpose(turn), True)
+def _read_webp(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    check_webp(content, max_pixels)  # Pillow takes memory for the canvas as it reads the header
+    image = WebPImagePlugin.WebPImageFile(io.BytesIO(content))
+    image.load()
+    return _turn(image, _orientation(image))
+
+
+def _read_gif(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    image = GifImagePlugin.GifImageFile(io.BytesIO(without_extensions(content)))
+    check_pixels(image.size, max_pixels)
+    image.load()
+    return image, False
+
+
+def _read_bmp(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    image = BmpImagePlugin.BmpImageFile(io.BytesIO(content))
+    check_pixels(image.size, max_pixels)
+    check_run_lengths(image, content)
+    image.load()
+    return image, False
+
+
+def _read_tiff(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+    cost = check_tiff(content)
+    image = TiffImagePlugin.TiffImageFile(io.BytesIO(content))
+    check_pixels(image.size, max_pixels)
+    check_pixels(tile_size(image), max_pixels)
+    check_tiff_scans(cost, content, image.size)
+    # Pillow turns a TIFF upright while loading and drops the tag.
+    turned = image.tag_v2.get(ExifTags.Base.Orientation, 1) in TURNS
+    load_tiff(image)
+    return image, turned
+
+
+READERS: dict[str, Callable[[bytes, int], tuple[Image.Image, bool]]] = {
+    "JPEG": _read_jpeg,
+    "PNG": _read_png,
+    "WEBP": _read_webp,
+    "GIF": _read_gif,
+    "BMP": _read_bmp,
+    "TIFF": _read_tiff,
+}
+
+
+def _turn(image: Image.Image, orientation: int) -> tuple[Image.Image, bool]:
+    turn = TURNS.get(orientation)
+    return (image, False) if turn is None else (image.transpose(turn), True)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -178,6 +209,9 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken metadata around valid pixels: browsers show such a picture too
         return 1
+
+
+# ---------------------------------------------------------------- pixels
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

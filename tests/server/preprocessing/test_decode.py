@@ -21,6 +21,7 @@ from sklearn.datasets import load_sample_image
 
 from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
 from server.preprocessing.decode import DecodedImage, decode
+from server.preprocessing.image_cost import MAX_SCAN_PIXELS, check_scans
 
 ORIENTATION = 0x0112
 PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((160, 107))
@@ -111,13 +112,60 @@ def test_jpeg_pixels_are_those_that_pillow_reads(mode: str, options: dict[str, A
     assert np.array_equal(values(content), np.asarray(expected))
 
 
-def test_a_progressive_jpeg_of_a_hundred_scans_is_read_and_of_more_is_not() -> None:
+def test_scans_are_counted_and_those_in_comments_are_not() -> None:
     content = encoded(PHOTO, "JPEG", progressive=True)
     thumbnail = b"\xff\xfe\x00\x0c" + b"\xff\xda\x00\x08\x01" + bytes(5)  # in a comment
-    scans = content.count(b"\xff\xda")
-    assert decoded(content[:2] + thumbnail * (100 - scans) + content[2:]).width == 160
+    assert decoded(content[:2] + thumbnail * 100 + content[2:]).width == 160
+    more = content[content.rindex(b"\xff\xda") : -2] * (101 - content.count(b"\xff\xda"))
     with pytest.raises(ImageTooLarge, match="101 scans, at most 100"):
-        decoded(content[:2] + thumbnail * (101 - scans) + content[2:])
+        decoded(content[:-2] + more + content[-2:])
+
+
+@pytest.mark.parametrize(
+    ("segments", "count", "message"),
+    [
+        (b"\xff\xfe\0\2", 10_001, "10,001 parts, at most 10,000 are accepted: save it again"),
+        (b"\xff\xfe\xff\xff" + bytes(65_533), 17, "bytes of metadata.*: save it without metadata"),
+    ],
+)
+def test_what_is_no_picture_is_counted(segments: bytes, count: int, message: str) -> None:
+    content = encoded(PHOTO, "JPEG")
+    with pytest.raises(ImageTooLarge, match=message):
+        decoded(content[:2] + segments * count + content[2:], max_bytes=2 << 20)
+
+
+def test_scans_may_visit_few_pixels_and_a_single_one_all() -> None:
+    check_scans(1, 2 * MAX_SCAN_PIXELS)
+    check_scans(15, MAX_SCAN_PIXELS // 15)
+    with pytest.raises(ImageTooLarge, match="750,000,016 pixels in its scans"):
+        check_scans(16, MAX_SCAN_PIXELS // 16 + 1)
+
+
+def test_a_png_of_too_many_bytes_is_refused_before_they_are_inflated() -> None:
+    header = struct.pack(">IIBBBBB", 7000, 7000, 16, 6, 0, 0, 0)
+    content = png_header(7000, 7000).replace(png_chunk(b"IHDR", png_header(7000, 7000)[16:29]), b"")
+    content = content[:8] + png_chunk(b"IHDR", header) + content[8:]
+    with pytest.raises(ImageTooLarge, match=r"392,007,000 bytes in its rows.*8 bits per value"):
+        decoded(content, max_pixels=50_000_000)
+
+
+def test_a_run_length_bmp_of_too_many_pixels_is_refused() -> None:
+    bmp = bytearray(encoded(Image.new("L", (8, 8)), "BMP"))
+    bmp[18:26] = struct.pack("<ii", 5000, 1000)
+    bmp[30:34] = struct.pack("<I", 1)  # RLE8
+    with pytest.raises(ImageTooLarge, match=r"5,000,000 pixels in run lengths.*as PNG"):
+        decoded(bytes(bmp), max_pixels=50_000_000)
+
+
+def test_a_kind_of_jpeg_that_is_not_decoded_is_named() -> None:
+    content = encoded(PHOTO, "JPEG")
+    frame = content.index(b"\xff\xc0")
+    lossless = content[: frame + 1] + b"\xc3" + content[frame + 2 :]
+    with pytest.raises(ImageFormatUnsupported, match="a lossless JPEG, which is not decoded here"):
+        decoded(lossless)
+    deep = content[: frame + 4] + b"\x0c" + content[frame + 5 :]
+    with pytest.raises(ImageFormatUnsupported, match="a JPEG of 12 bits per value"):
+        decoded(deep)
 
 
 # ---------------------------------------------------------------- orientation

@@ -74,6 +74,8 @@ def zoo() -> dict[str, Specimen]:
         cut_and_ended,
         damaged,
         bombs,
+        costly,
+        padded,
         others,
     ):
         for specimen in part():
@@ -149,16 +151,29 @@ def grey_tiff(rows: Pixels, strips: int = 1, **options: Any) -> bytes:
     return tiff(tags | options.pop("tags", {}), rows.tobytes(), **options)
 
 
-def bmp_rle8(indices: Pixels, palette: Pixels) -> bytes:
-    """Lines from the bottom up, each pixel a run of one."""
-    lines = b"".join(b"".join(bytes((1, i)) for i in line) + b"\0\0" for line in indices[::-1])
-    data = lines + b"\0\1"
+def bmp_rle8(indices: Pixels, palette: Pixels, runs: bytes | None = None, kind: int = 1) -> bytes:
+    """Lines from the bottom up, each pixel a run of one; or other runs. Kind 2 is RLE4."""
+    if runs is None:
+        lines = (b"".join(bytes((1, i)) for i in line) + b"\0\0" for line in indices[::-1])
+        runs = b"".join(lines) + b"\0\1"
+    data = runs
     colours = b"".join(bytes((*rgb[::-1], 0)) for rgb in palette.tolist())
     start = 14 + 40 + len(colours)
     height, width = indices.shape
-    info = (40, width, height, 1, 8, 1, len(data), 0, 0, len(palette), 0)
+    info = (40, width, height, 1, 4 if kind == 2 else 8, kind, len(data), 0, 0, len(palette), 0)
     head = b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start)
     return head + struct.pack("<IiiHHIIiiII", *info) + colours + data
+
+
+def with_segments(jpeg: bytes, segments: list[bytes]) -> bytes:
+    """A JPEG with more at its beginning, after an empty comment."""
+    return jpeg[:2] + b"\xff\xfe\0\2" + b"".join(segments) + jpeg[2:]
+
+
+def exif_of(entries: int) -> bytes:
+    """A TIFF directory of as many unknown tags, as Exif data are; big-endian, of wide numbers."""
+    head = b"MM\0+" + struct.pack(">HHQQ", 8, 0, 16, entries)
+    return head + b"".join(struct.pack(">HHQQ", tag % 60_000, 3, 1, 0) for tag in range(entries))
 
 
 def webp_with_canvas(webp: bytes, width: int, height: int) -> bytes:
@@ -564,8 +579,8 @@ def png_bombs() -> Bombs:
     it = sheet()
     for name in (b"zTXt", b"iCCP"):
         guest = chunk(name, b"key\0\0" + zeros())
-        content = png(it.size, 8, 2, zlib.compress(scanlines(it.rgb)), guest)
-        yield f"PNG with {name.decode()}", content, CORRUPT
+        content = png(it.size, 8, 2, zlib.compress(scanlines(it.rgb)), guest * 10)
+        yield f"PNG with ten {name.decode()} of 32 MB", content, ANSWER
 
 
 def webp_bombs() -> Bombs:
@@ -606,6 +621,127 @@ def tiff_bombs() -> Bombs:
     yield "TIFF strip that inflates to 32 MB", tiff(tags | strip, zeros()), ANSWER
 
 
+def costly() -> Iterator[Specimen]:
+    """Files that would take much time for their bytes: refused by what is counted."""
+    for part in (costly_jpegs, costly_pngs, costly_tiffs, other_costly):
+        for name, content in part():
+            yield Specimen(f"costly: {name}", content, (TOO_LARGE,))
+    rows = {256: (10,), 257: (20_000,), 258: (8,), 259: (8,), 262: (1,), 277: (1,), 278: (1,)}
+    strips: Tags = {273: (0,) * 20_000, 279: (400_000,) * 20_000}
+    overlapping = tiff(rows | strips, zlib.compress(bytes(10)).ljust(400_000, b"\0"))
+    yield Specimen("costly: TIFF of overlapping strips", overlapping, (CORRUPT,))
+    unlisted = tiff(rows | {273: strips[273]}, zlib.compress(bytes(10)).ljust(400_000, b"\0"))
+    yield Specimen("costly: TIFF of strips without length", unlisted, (CORRUPT,))
+
+
+def costly_jpegs() -> Iterator[tuple[str, bytes]]:
+    jpeg = encoded(sheet().image, "JPEG")
+    app1 = b"\xff\xe1\0\x12Exif\0\0" + bytes(10)
+    comment = b"\xff\xfe\xff\xff" + bytes(65_533)
+    fill, stuffed = b"\xff" * 2_000_000, b"\xff\0" * 11_000
+    for name, segments in {
+        "20,000 APP1": [app1] * 20_000,
+        "1.3 MB of comments": [comment] * 20,
+        "2 MB of fill bytes": [fill],
+        "2 MB between segments": [bytes(2_000_000)],
+        "11,000 stuffed bytes between segments": [stuffed],
+    }.items():
+        yield f"JPEG with {name}", with_segments(jpeg, segments)
+    yield "JPEG with 20,000 APP1 after its scan", jpeg[:-2] + app1 * 20_000 + jpeg[-2:]
+
+
+def costly_pngs() -> Iterator[tuple[str, bytes]]:
+    it = sheet()
+    stream = zlib.compress(scanlines(it.rgb))
+    for name, more in {
+        "20,000 chunks": chunk(b"teSt", b"") * 20_000,
+        "1.2 MB of Exif": chunk(b"eXIf", exif_of(60_000)),
+        "1.2 MB of text": chunk(b"tEXt", b"key\0".ljust(60_000, b"x")) * 20,
+        "20,000 empty IDAT": chunk(b"IDAT", b"") * 20_000,
+    }.items():
+        yield f"PNG with {name}", png(it.size, 8, 2, stream, more)
+
+
+def costly_tiffs() -> Iterator[tuple[str, bytes]]:
+    grey = sheet().grey
+    yield "TIFF of 1.2 MB of values", grey_tiff(grey, tags={282: (1,) * 300_000})
+    many: Tags = dict.fromkeys(range(1000, 12_000), (1,))
+    yield "TIFF of 11,000 tags", grey_tiff(grey, tags=many)
+    yield "BigTIFF of 11,000 tags", grey_tiff(grey, big=True, tags=many)
+
+
+def other_costly() -> Iterator[tuple[str, bytes]]:
+    it = sheet()
+    gif = encoded(it.palette_image, "GIF")
+    at = gif.index(b",\0\0\0\0")
+    for name, more in {
+        "sub-blocks of one byte": b"!\xfe" + b"\1x" * 11_000 + b"\0",
+        "1.2 MB of comments": (b"!\xfe" + (b"\xff" + bytes(255)) * 99 + b"\0") * 50,
+        "11,000 extensions": b"!\xfe\0" * 11_000,
+        "11,000 bytes between blocks": bytes(11_000),
+    }.items():
+        yield f"GIF with {name}", gif[:at] + more + gif[at:]
+    runs = b"\0\2\0\0" * 600_000
+    yield "BMP of empty runs", bmp_rle8(it.indices, it.palette, runs)
+    webp = encoded(it.image, "WEBP")
+    yield "WebP of 11,000 chunks", webp_with(webp, (b"teSt" + bytes(4)) * 11_000)
+    exif = exif_of(60_000)
+    yield "WebP with 1.2 MB of Exif", webp_with(webp, b"EXIF" + struct.pack("<I", len(exif)) + exif)
+
+
+def webp_with(webp: bytes, chunks: bytes) -> bytes:
+    body = webp[8:] + chunks
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def padded() -> Iterator[Specimen]:
+    """Bytes that belong to nothing. Cameras write some before the end."""
+    it = sheet()
+    kinds: dict[str, dict[str, Any]] = {
+        "": {},
+        "progressive ": {"progressive": True},
+        "grey ": {},
+        "restarting ": {"restart_marker_blocks": 2},
+    }
+    for name, options in kinds.items():
+        image, pixels = (it.grey_image, it.grey) if name == "grey " else (it.image, it.rgb)
+        jpeg = encoded(image, "JPEG", quality=95, **options)
+        for what, padding in {
+            "12 zeros": bytes(12),
+            "5000 zeros": bytes(5000),
+            "zeros and fill bytes": bytes(12) + b"\xff" * 9,
+            "spaces": b" " * 30,
+        }.items():
+            content = jpeg[:-2] + padding + jpeg[-2:]
+            yield answer(f"{name}JPEG, {what} before its end", content, pixels, LOSSY)
+        for what, junk in {"zeros": bytes(7), "text": b"text", "fill bytes": b"\xff" * 9}.items():
+            content = with_segments(jpeg, [junk])
+            content = content.replace(b"\xff\xdb", junk + b"\xff\xdb", 1)
+            content = content[:-2] + bytes(12) + content[-2:]
+            yield answer(f"{name}JPEG, {what} between segments", content, pixels, LOSSY)
+    restarting = encoded(it.image, "JPEG", restart_marker_blocks=2)
+    at = restarting.index(b"\xff\xd3")
+    content = restarting[:at] + bytes(12) + restarting[at:]
+    yield Specimen("JPEG, zeros before a restart marker", content, (CORRUPT,))
+    jpeg = encoded(it.image, "JPEG")
+    content = jpeg[:-2] + b"\x12\x34\x56\x78" * 3 + jpeg[-2:]
+    yield Specimen("JPEG, leftovers before its end", content, (CORRUPT,))
+
+
+def kinds_of_jpeg() -> dict[str, bytes]:
+    """Those that are not decoded here."""
+    jpeg = encoded(sheet().image, "JPEG")
+    frame = jpeg.index(b"\xff\xc0")
+    names = {0xC3: "lossless", 0xC5: "hierarchical", 0xCB: "arithmetic lossless", 0xF7: "JPEG-LS"}
+    contents = {
+        f"{name} JPEG": jpeg[: frame + 1] + bytes((marker,)) + jpeg[frame + 2 :]
+        for marker, name in names.items()
+    }
+    contents["JPEG of 12 bits"] = jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5 :]
+    contents["JPEG of 2 components"] = jpeg[: frame + 9] + b"\2" + jpeg[frame + 10 :]
+    return contents
+
+
 def others() -> Iterator[Specimen]:
     yield Specimen("zero bytes", b"", (CORRUPT,))
     contents = {
@@ -629,7 +765,7 @@ def others() -> Iterator[Specimen]:
     }
     for name, picture in pictures.items():
         contents[f"TIFF of {name}"] = encoded(picture, "TIFF")
-    for name, content in contents.items():
+    for name, content in (contents | kinds_of_jpeg()).items():
         yield Specimen(name, content, (UNSUPPORTED,))
     for name, content in whole_files().items():
         start = content[:12] if name.startswith("WEBP") else content[:8]
