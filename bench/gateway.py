@@ -79,11 +79,13 @@ def reuse_computed_answers() -> None:
     prepared: dict[bytes, Any] = {}
     outcomes: dict[tuple[str, int], Any] = {}
 
-    async def prepare_once(self: Pipeline, content: bytes, preprocessing: Any) -> Any:
+    async def prepare_once(
+        self: Pipeline, content: bytes, preprocessing: Any, preparation: Any = None
+    ) -> Any:
         if content == HELD:
             await asyncio.Event().wait()
         if content not in prepared:
-            prepared[content] = await prepare(self, content, preprocessing)
+            prepared[content] = await prepare(self, content, preprocessing, preparation)
         return await in_a_thread(prepared[content])
 
     async def infer_once(

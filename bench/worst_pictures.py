@@ -28,7 +28,7 @@ from server.errors import ServingError
 from server.preprocessing import image_cost, prepare
 from server.preprocessing.__main__ import MAX_BYTES, MAX_PIXELS
 from server.preprocessing.decode import decode
-from server.preprocessing.tiff import MAX_STRIP_BYTES_TIMES, MAX_STRIPS
+from server.preprocessing.tiff import MAX_STRIP_BYTES_TIMES, PIXELS_PER_STRIP
 from tests.server.preprocessing.zoo import (
     bmp_rle8,
     chunk,
@@ -40,6 +40,7 @@ from tests.server.preprocessing.zoo import (
     with_segments,
 )
 
+MAX_STRIPS = MAX_PIXELS // PIXELS_PER_STRIP
 SIDE = math.isqrt(MAX_PIXELS)
 GOAL_S = 2.0
 PHOTO = pb.Preprocessing(photo=pb.Photo(resize=256, crop=224))
@@ -99,7 +100,7 @@ def pngs() -> Files:
         row = b"\4" + bytes(SIDE * channels * depth // 8)  # Paeth: the dearest filter
         yield name, functools.partial(png_of_rows, row, depth, colour)
     yield "palette with alpha", lambda: encoded(plain("P"), "PNG", transparency=b"\1\2")
-    yield "noise", lambda: encoded(textured("L", levels=4), "PNG", compress_level=1)
+    yield "noise", lambda: encoded(textured("L", levels=2), "PNG", compress_level=1)
     yield "Exif", lambda: png((1, 1), 8, 0, zlib.compress(b"\0\0"), chunk(b"eXIf", exif_of(52_000)))
     yield "chunks", lambda: png((1, 1), 8, 0, zlib.compress(b"\0\0"), chunk(b"teSt", b"") * 9990)
     yield "profiles", lambda: png((1, 1), 8, 0, zlib.compress(b"\0\0"), bomb_chunks(b"iCCP"))
@@ -134,7 +135,7 @@ def gifs() -> Files:
 
 
 def bmps() -> Files:
-    side = math.isqrt(image_cost.MAX_RLE_PIXELS)
+    side = math.isqrt(MAX_PIXELS // image_cost.RLE_SHARE)
     palette = np.zeros((2, 3), dtype=np.uint8)
     indices = np.zeros((side, side), dtype=np.uint8)
     yield "RLE of ends of lines", lambda: bmp_rle8(indices, palette, b"\1\0\0\0" * side)
@@ -157,7 +158,7 @@ def tiffs() -> Files:
     yield "group4", lambda: encoded(fax.crop((0, 0, SIDE, SIDE // 2)), "TIFF", compression="group4")
     yield "strips", lambda: striped(1, bytes(500))
     yield "deflated strips", lambda: striped(8, zlib.compress(bytes(500), 9))
-    overlap = zlib.compress(bytes(500), 9).ljust(4 * MAX_BYTES // MAX_STRIPS, b"\0")
+    overlap = zlib.compress(bytes(500), 9).ljust(3 * MAX_BYTES // MAX_STRIPS, b"\0")
     yield "overlapping strips", lambda: striped(8, overlap)
     yield "rationals", tiff_with_rationals
 

@@ -109,6 +109,7 @@ class Gateway:
         background = [
             asyncio.create_task(self._serve_models()),
             asyncio.create_task(self._pool.watch()),
+            asyncio.create_task(self.service.admission.clock.run()),
             asyncio.create_task(self._show_readiness(servers)),
             asyncio.create_task(self._reload(servers, reload)),
         ]

@@ -16,10 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from convoy.v1 import classifier_pb2 as pb
+from server.errors import ImageTooLarge
 from server.preprocessing import prepare
 from server.preprocessing.decode import DecodedImage, decode
 from server.runners.base import Inference, LoadedModel, Runner
 
+# Larger pictures take turns of their own, so that a client who sends many of them does not keep all
+# threads from the small ones. Phones take pictures of 12 million pixels.
+SMALL_PIXELS = 16_000_000
 MANY_CLASSES = 100  # fewer are sorted as fast as they are searched for the best
 
 
@@ -45,9 +49,48 @@ class Outcome:
         return first
 
 
+class GivenUp(Exception):
+    """Nobody waits for the image any more."""
+
+
+class Preparation:
+    """One image on its way through the threads."""
+
+    def __init__(self) -> None:
+        self._began_s: float | None = None
+        self._ended_s: float | None = None
+        self.is_given_up = False
+
+    def begin(self) -> None:
+        """
+        Raises:
+            GivenUp: there is no use in it.
+        """
+        if self.is_given_up:
+            raise GivenUp
+        self._began_s = self._began_s or time.monotonic()
+
+    def end(self) -> None:
+        self._ended_s = time.monotonic()
+
+    def took_s(self) -> float:
+        """Until now, if it has not ended: its work, and its turn among the large pictures."""
+        if self._began_s is None:
+            return 0.0
+        return (self._ended_s or time.monotonic()) - self._began_s
+
+
 class Pipeline:
+    """Decodes in threads: most of the work leaves Python's lock alone, and what a picture may cost
+    is bounded, so that a thread need not be killed.
+    """
+
     def __init__(self, *, decode_threads: int, max_image_bytes: int, max_image_pixels: int) -> None:
         self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        # One fewer, for the sake of others.
+        self._threads_for_large = ThreadPoolExecutor(
+            max(1, decode_threads - 1), thread_name_prefix="decode-large"
+        )
         self._max_bytes = max_image_bytes
         self._max_pixels = max_image_pixels
 
@@ -67,13 +110,31 @@ class Pipeline:
         prepared = await self.prepare(content, model.facts.preprocessing)
         return await self.infer(runner, folder, prepared, outputs=outputs)
 
-    async def prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
-        """
+    async def prepare(
+        self,
+        content: bytes,
+        preprocessing: pb.Preprocessing,
+        preparation: Preparation | None = None,
+    ) -> PreparedImage:
+        """When it is cancelled, what has not begun does not begin.
+
         Raises:
             ServingError: the image is unusable.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._prepare, content, preprocessing)
+        preparation = preparation or Preparation()
+        work = (content, preprocessing, preparation)
+        run = asyncio.get_running_loop().run_in_executor
+        max_pixels = min(SMALL_PIXELS, self._max_pixels)
+        try:
+            try:
+                return await run(self._threads, self._prepare, *work, max_pixels)
+            except ImageTooLarge:
+                if max_pixels == self._max_pixels:
+                    raise
+            return await run(self._threads_for_large, self._prepare, *work, self._max_pixels)
+        finally:
+            preparation.end()
+            preparation.is_given_up = True
 
     async def infer(
         self,
@@ -94,12 +155,22 @@ class Pipeline:
         return Outcome(prepared, inference, int((time.monotonic() - started_s) * 1e6))
 
     def close(self) -> None:
-        self._threads.shutdown()
+        """Waits for what has begun, and begins nothing more."""
+        for threads in (self._threads, self._threads_for_large):
+            threads.shutdown(cancel_futures=True)
 
-    def _prepare(self, content: bytes, preprocessing: pb.Preprocessing) -> PreparedImage:
+    def _prepare(
+        self,
+        content: bytes,
+        preprocessing: pb.Preprocessing,
+        preparation: Preparation,
+        max_pixels: int,
+    ) -> PreparedImage:
+        preparation.begin()
         started_s = time.perf_counter()
-        image = decode(content, max_bytes=self._max_bytes, max_pixels=self._max_pixels)
+        image = decode(content, max_bytes=self._max_bytes, max_pixels=max_pixels)
         decoded_s = time.perf_counter()
+        preparation.begin()
         pixels = prepare(image.pixels, preprocessing)
         done_s = time.perf_counter()
         return PreparedImage(

@@ -3,15 +3,20 @@
 The images in flight and the bytes of their requests are bounded. A request whose deadline cannot be
 met is refused at once, because its answer would come too late. Which deadlines can be met is
 measured: how long each answer took, shared among the images in flight when its request came.
+
+What one client costs is that client's. Its own images' preparation teaches nothing about how long
+others wait, and of the room that is left a client may take as much as it has already: so one key
+alone fills half of the gateway, two fill a third each, and another always finds some.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import NamedTuple
 
 from server.errors import ImageTooLarge, Overloaded, ShuttingDown
 
@@ -27,33 +32,73 @@ GIVEN_UP_SHARE = 0.99
 GIVEN_UP_TIMES = 2.0
 UNMEASURED_RETRY_S = 1.0
 
+# Sizes of work: images of up to 64 KiB, and of four times as much for each further one.
+SMALL_BITS = 16
+BITS_PER_SIZE = 2
+PASSES = -1  # the size of work that is no image, but passes of the network
 
-class LatencyEstimator:
-    """How long an image of one model keeps those behind it waiting: its service time."""
+TICK_S = 0.1
+# A longer time between two ticks is a pause: the process was stopped, or the machine asleep.
+PAUSE_S = 0.5
+
+
+class Work(NamedTuple):
+    """What is measured alike."""
+
+    model: str
+    size: int = 0
+
+    @classmethod
+    def of(cls, model: str, n_bytes: int) -> Work:
+        """An image of so many bytes."""
+        return cls(model, -(-max(0, n_bytes.bit_length() - SMALL_BITS) // BITS_PER_SIZE))
+
+
+class RunningClock:
+    """Seconds that the process has been running. What waits while it is stopped is not slow."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self._ticked_s: float | None = None
+        self._paused_s = 0.0
+
+    def now_s(self) -> float:
+        now_s = time.monotonic()
+        if self._ticked_s is None:  # it does not tick
+            return now_s
+        return self._ticked_s + min(now_s - self._ticked_s, PAUSE_S) - self._paused_s
+
+    def tick(self) -> None:
+        now_s = time.monotonic()
+        if self._ticked_s is not None:
+            self._paused_s += max(0.0, now_s - self._ticked_s - PAUSE_S)
+        self._ticked_s = now_s
+
+    async def run(self) -> None:
+        """Ticks until it is cancelled."""
+        while True:
+            self.tick()
+            await asyncio.sleep(TICK_S)
+
+
+class LatencyEstimator:
+    """How long an image of one kind keeps those behind it waiting: its service time."""
+
+    def __init__(self) -> None:
         self._service_s: float | None = None  # per image; None: never busy yet
         self._deviation_s = 0.0  # mean distance of single requests from it
 
-    def wait_s(self, images: int = 0) -> float:
-        """Seconds until all in flight, and as many images more, are answered; 0 if none are."""
-        if self._service_s is None or not self.in_flight:
-            return 0.0
-        return (self.in_flight + images) * (self._service_s + DEVIATIONS * self._deviation_s)
-
-    def hold(self, images: int) -> int:
-        """The place of the last of these images in the queue."""
-        self.in_flight += images
-        return self.in_flight
-
-    def release(self, images: int) -> None:
-        self.in_flight -= images
+    @property
+    def allowed_s(self) -> float | None:
+        """Per image, with allowance for deviation; None: not measured yet."""
+        if self._service_s is None:
+            return None
+        return self._service_s + DEVIATIONS * self._deviation_s
 
     def learn(self, place: int, took_s: float, timeout_s: float | None, outcome: object) -> None:
         """From a request that ended; the outcome is the type of its exception, or None."""
-        is_late = timeout_s is not None and took_s > GIVEN_UP_SHARE * timeout_s
-        if is_late or outcome is asyncio.CancelledError:
+        if timeout_s is not None and took_s > GIVEN_UP_SHARE * timeout_s:
+            self._given_up(GIVEN_UP_TIMES * took_s / place)
+        elif outcome is asyncio.CancelledError:  # its client went away, for reasons of its own
             self._given_up(took_s / place)
         elif outcome is None:  # a failed one may not have waited for its turn
             self._answered(took_s / place, is_busy=place >= BUSY_IMAGES)
@@ -62,8 +107,7 @@ class LatencyEstimator:
         if is_busy or (self._service_s is not None and service_s < self._service_s):
             self._learn(service_s)
 
-    def _given_up(self, service_s: float) -> None:
-        at_least_s = GIVEN_UP_TIMES * service_s
+    def _given_up(self, at_least_s: float) -> None:
         if self._service_s is None or at_least_s > self._service_s:
             self._learn(at_least_s)
 
@@ -72,6 +116,36 @@ class LatencyEstimator:
         error_s = newest_s - before_s
         self._service_s = before_s + SMOOTHING * error_s
         self._deviation_s += SMOOTHING * (abs(error_s) - self._deviation_s)
+
+
+class ModelQueue:
+    """The images in flight of one model."""
+
+    def __init__(self) -> None:
+        self.in_flight: Counter[str] = Counter()  # by client
+        self.estimators: dict[int, LatencyEstimator] = defaultdict(LatencyEstimator)  # by size
+
+    def hold(self, client: str, images: int) -> int:
+        """The place of the last of these images in the queue."""
+        self.in_flight[client] += images
+        return self.in_flight.total()
+
+    def release(self, client: str, images: int) -> None:
+        self.in_flight[client] -= images
+        if not self.in_flight[client]:
+            del self.in_flight[client]
+
+    def wait_s(self, images: int, size: int | None = None) -> float:
+        """Seconds until all in flight, and as many images more, are answered; 0 if none are.
+
+        A size that was not measured is taken to be like the quickest; None is the slowest.
+        """
+        measured = {key: each.allowed_s for key, each in self.estimators.items()}
+        known = [seconds for seconds in measured.values() if seconds is not None]
+        if not known or not self.in_flight:
+            return 0.0
+        allowed_s = max(known) if size is None else measured.get(size)
+        return (self.in_flight.total() + images) * (allowed_s or min(known))
 
 
 class ByteReservation:
@@ -107,15 +181,16 @@ class Admission:
     def __init__(self, max_in_flight: int, max_in_flight_bytes: int) -> None:
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
+        self.clock = RunningClock()
         self.is_draining = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._estimators: dict[str, LatencyEstimator] = defaultdict(LatencyEstimator)  # by model
+        self._queues: dict[str, ModelQueue] = defaultdict(ModelQueue)  # by model
         self.in_flight_bytes = 0
 
     @property
     def in_flight(self) -> int:
-        return sum(estimator.in_flight for estimator in self._estimators.values())
+        return sum(queue.in_flight.total() for queue in self._queues.values())
 
     def reserve(self, max_bytes: int) -> ByteReservation:
         """For one call, whose message has at most `max_bytes`; to be released at its end."""
@@ -130,8 +205,18 @@ class Admission:
             )
         self.in_flight_bytes += n_bytes
 
-    def request(self, images: Mapping[str, int], timeout_s: float | None = None) -> Admitted:
-        """The context that holds the images of one request, counted by model.
+    def request(
+        self,
+        images: Mapping[Work, int],
+        timeout_s: float | None = None,
+        *,
+        client: str = "",
+        own_s: Callable[[], float] = float,
+    ) -> Admitted:
+        """The context that holds the images of one request, counted by kind of work.
+
+        `own_s` gives the seconds that the preparation of these images has taken. Without keys,
+        clients are not told apart: all are "".
 
         Raises:
             ShuttingDown: the gateway accepts nothing new.
@@ -141,12 +226,12 @@ class Admission:
             raise ShuttingDown(
                 "the gateway is shutting down: try another one, or again in a moment"
             )
-        self._check_room(sum(images.values()))
-        self._check_deadline(images, timeout_s)
-        return Admitted(self, images, timeout_s)
+        self._check_room(sum(images.values()), client)
+        self._check_deadline(images, timeout_s, client)
+        return Admitted(self, images, timeout_s, client, own_s)
 
-    def estimator(self, model: str) -> LatencyEstimator:
-        return self._estimators[model]
+    def queue(self, model: str) -> ModelQueue:
+        return self._queues[model]
 
     def note_arrival(self) -> None:
         self._idle.clear()
@@ -155,15 +240,17 @@ class Admission:
         if not self.in_flight:
             self._idle.set()
 
-    def further(self, model: str, images: int, timeout_s: float | None) -> Admitted:
-        """The context that holds more images of a request that is held already. A draining gateway
+    def further(
+        self, model: str, passes: int, timeout_s: float | None, client: str = ""
+    ) -> Admitted:
+        """The context that holds more passes for a request that is held already. A draining gateway
         finishes it.
 
         Raises:
             Overloaded: the gateway holds too much.
         """
-        self._check_room(images)
-        return Admitted(self, {model: images}, timeout_s)
+        self._check_room(passes, client)
+        return Admitted(self, {Work(model, PASSES): passes}, timeout_s, client, float)
 
     def drain(self) -> None:
         self.is_draining = True
@@ -172,24 +259,38 @@ class Admission:
         """Returns when nothing is in flight."""
         await self._idle.wait()
 
-    def _check_room(self, count: int) -> None:
-        if self.in_flight + count > self._max_in_flight:
+    def _check_room(self, count: int, client: str) -> None:
+        in_flight = self.in_flight
+        own = sum(queue.in_flight[client] for queue in self._queues.values()) if client else 0
+        if in_flight + own + count > self._max_in_flight:
+            yours = f"; {own} are yours, and others need room" if own else ""
             raise Overloaded(
-                f"too many images in flight ({self.in_flight} of at most {self._max_in_flight})",
+                f"too many images in flight ({in_flight} of at most {self._max_in_flight}{yours})",
                 retry_after_s=self._drain_time_s(),
             )
 
-    def _check_deadline(self, images: Mapping[str, int], timeout_s: float | None) -> None:
-        for name, n in images.items():
-            wait_s = self._estimators[name].wait_s(n)
-            if timeout_s is not None and wait_s > timeout_s:
+    def _check_deadline(
+        self, images: Mapping[Work, int], timeout_s: float | None, client: str
+    ) -> None:
+        if timeout_s is None:
+            return
+        by_model: Counter[str] = Counter()
+        for work, n in images.items():
+            by_model[work.model] += n
+        for work in images:
+            queue = self._queues[work.model]
+            own = queue.in_flight[client] if client else 0
+            wait_s = queue.wait_s(by_model[work.model] + own, work.size)
+            if wait_s > timeout_s:
+                others = ", with room for others" if own else ""
                 raise Overloaded(
-                    f"the answer may take {wait_s:.3f} s, but the deadline is in {timeout_s:.3f} s",
+                    f"the answer may take {wait_s:.3f} s{others}, "
+                    f"but the deadline is in {timeout_s:.3f} s",
                     retry_after_s=wait_s - timeout_s,
                 )
 
     def _drain_time_s(self) -> float:
-        waits_s = [estimator.wait_s() for estimator in self._estimators.values()]
+        waits_s = [queue.wait_s(0) for queue in self._queues.values()]
         return max(waits_s, default=0.0) or UNMEASURED_RETRY_S
 
 
@@ -200,18 +301,28 @@ class Admitted:
     """
 
     def __init__(
-        self, admission: Admission, images: Mapping[str, int], timeout_s: float | None
+        self,
+        admission: Admission,
+        images: Mapping[Work, int],
+        timeout_s: float | None,
+        client: str,
+        own_s: Callable[[], float],
     ) -> None:
         self._admission = admission
         self._images = images
         self._timeout_s = timeout_s
-        self._places: list[int] = []  # of each model
+        self._client = client
+        self._own_s = own_s
+        self._places: list[int] = []  # of each kind of work
         self._since_s = 0.0
 
     def __enter__(self) -> None:
-        self._admission.note_arrival()
-        self._since_s = time.monotonic()
-        self._places = [self._admission.estimator(name).hold(n) for name, n in self._images.items()]
+        admission = self._admission
+        admission.note_arrival()
+        self._since_s = admission.clock.now_s()
+        self._places = [
+            admission.queue(work.model).hold(self._client, n) for work, n in self._images.items()
+        ]
 
     def __exit__(
         self,
@@ -219,9 +330,10 @@ class Admitted:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        took_s = time.monotonic() - self._since_s
-        for (name, n), place in zip(self._images.items(), self._places, strict=True):
-            estimator = self._admission.estimator(name)
-            estimator.release(n)
-            estimator.learn(place, took_s, self._timeout_s, kind)
-        self._admission.note_end()
+        admission = self._admission
+        took_s = max(0.0, admission.clock.now_s() - self._since_s - self._own_s())
+        for (work, n), place in zip(self._images.items(), self._places, strict=True):
+            queue = admission.queue(work.model)
+            queue.release(self._client, n)
+            queue.estimators[work.size].learn(place, took_s, self._timeout_s, kind)
+        admission.note_end()

@@ -22,7 +22,7 @@ from server.core.bounds import Bounds, check_message, malformed
 from server.core.validation import is_request_id
 from server.errors import DeadlineExceeded, ServingError
 from server.observability import tracing
-from server.pipeline import PreparedImage
+from server.pipeline import Preparation, PreparedImage
 from server.versions.manager import Servable
 
 M = TypeVar("M", bound=Message)
@@ -148,6 +148,10 @@ class Call:
             trace_id=self.trace_id,
         )
 
+    def preparation_s(self) -> float:
+        """How long its images have been prepared: those of a batch side by side."""
+        return max((image.preparation.took_s() for image in self.classifications), default=0.0)
+
     def add(self, request: pb.ClassifyRequest, fallback_id: str) -> Classification:
         classification = Classification(
             request,
@@ -167,6 +171,7 @@ class Classification:
     content: bytes  # of the image, read once: each reading copies it
     began_s: float = field(default_factory=time.monotonic)
     servable: Servable | None = None
+    preparation: Preparation = field(default_factory=Preparation)
     prepared: PreparedImage | None = None
     result: pb.ClassifyResponse | ServingError | None = None
     ended_s: float = 0.0

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.admission import Admission
+from server.core.admission import Admission, Work
 from server.core.call import Call, Classification
 from server.core.keys import Keys
 from server.core.responses import to_response
@@ -108,7 +108,9 @@ class Classifier:
         facts = image.servable.loaded.facts
         check_available(request.include, facts, image.servable.folder)
         with tracing.span("prepare", model=image.servable.model):
-            image.prepared = await self._pipeline.prepare(image.content, facts.preprocessing)
+            image.prepared = await self._pipeline.prepare(
+                image.content, facts.preprocessing, image.preparation
+            )
 
     async def _infer(self, call: Call, image: Classification) -> pb.ClassifyResponse:
         """A version unloaded between two steps, or a lost runner, is no fault of the client: it is
@@ -156,7 +158,7 @@ class Classifier:
         servable = image.servable
         passes = servable.loaded.facts.evidence.heatmap_passes - 1
         with (
-            self._admission.further(servable.model, passes, call.remaining_s()),
+            self._admission.further(servable.model, passes, call.remaining_s(), call.client),
             tracing.span("occlude", model=servable.model, version=servable.version, passes=passes),
         ):
             started_s = time.monotonic()
@@ -185,8 +187,13 @@ class Classifier:
         response.MergeFrom(evidence)
 
     def _admitted(self, call: Call) -> contextlib.AbstractContextManager[None]:
-        names = (image.request.model for image in call.classifications)
-        return self._admission.request(Counter(map(self.known_name, names)), call.remaining_s())
+        images = Counter(
+            Work.of(self.known_name(image.request.model), len(image.content))
+            for image in call.classifications
+        )
+        return self._admission.request(
+            images, call.remaining_s(), client=call.client, own_s=call.preparation_s
+        )
 
     def known_name(self, model: str) -> str:
         """Clients choose unknown names freely, so nothing is kept or counted under one."""

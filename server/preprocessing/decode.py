@@ -172,13 +172,13 @@ def _read_gif(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
 def _read_bmp(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
     image = BmpImagePlugin.BmpImageFile(io.BytesIO(content))
     check_pixels(image.size, max_pixels)
-    check_run_lengths(image, content)
+    check_run_lengths(image, content, max_pixels)
     image.load()
     return image, False
 
 
 def _read_tiff(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
-    cost = check_tiff(content)
+    cost = check_tiff(content, max_pixels)
     image = TiffImagePlugin.TiffImageFile(io.BytesIO(content))
     check_pixels(image.size, max_pixels)
     check_pixels(tile_size(image), max_pixels)

@@ -23,8 +23,8 @@ MAX_PARTS = 10_000  # segments, chunks, extensions, entries of directories
 # the finest progressive encoders about 15; libtiff has the same limit.
 MAX_SCANS = 100
 MAX_SCAN_PIXELS = 750_000_000  # 15 scans of 50 million pixels
-# Pillow decodes run lengths in Python: 0.1 µs per pixel and 0.5 µs per run.
-MAX_RLE_PIXELS = 4_000_000
+# Pillow decodes run lengths in Python, 0.3 µs per pixel: these have one of so many pixels.
+RLE_SHARE = 12
 MAX_RLE_BYTES = 2 << 20
 
 # The header of a JPEG's scan with N components has 6 + 2·N bytes; other data match at 1 of 10¹⁰
@@ -159,7 +159,7 @@ def _sub_blocks_end(content: bytes, position: int, counter: PartCounter) -> int:
 # ---------------------------------------------------------------- BMP
 
 
-def check_run_lengths(image: BmpImagePlugin.BmpImageFile, content: bytes) -> None:
+def check_run_lengths(image: BmpImagePlugin.BmpImageFile, content: bytes, max_pixels: int) -> None:
     """
     Raises:
         ImageTooLarge: it is compressed by run lengths, and too large for that.
@@ -167,7 +167,7 @@ def check_run_lengths(image: BmpImagePlugin.BmpImageFile, content: bytes) -> Non
     if image.tile[0].codec_name != "bmp_rle":
         return
     remedy = "save it without compression, or as PNG"
-    if (pixels := image.width * image.height) > MAX_RLE_PIXELS:
-        raise too_large(pixels, MAX_RLE_PIXELS, "pixels in run lengths", remedy)
+    if (pixels := image.width * image.height) > max_pixels // RLE_SHARE:
+        raise too_large(pixels, max_pixels // RLE_SHARE, "pixels in run lengths", remedy)
     if len(content) > MAX_RLE_BYTES:
         raise too_large(len(content), MAX_RLE_BYTES, "bytes of run lengths", remedy)

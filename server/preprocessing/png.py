@@ -18,7 +18,7 @@ from PIL import PngImagePlugin
 from server.preprocessing.image_cost import PartCounter, too_large
 
 # What the rows inflate to, unfiltered. Most of the time of a PNG depends on it.
-MAX_ROW_BYTES = 300_000_000  # 50 million pixels of 16-bit RGB
+MAX_ROW_BYTES = 310_000_000  # 50 million pixels of 16-bit RGB are 300 MB and a byte per row
 
 
 class PngHeader(NamedTuple):

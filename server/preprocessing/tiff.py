@@ -11,14 +11,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import TiffImagePlugin
 
 from server.preprocessing.image_cost import SCAN, PartCounter, check_scans, too_large
 
-# Pillow keeps an object for each strip or tile. 50 million pixels are 12,208 tiles of 64×64.
-MAX_STRIPS = 100_000
+# Pillow keeps an object for each strip or tile, which takes 12 µs: there may be one for so many
+# pixels, 100,000 for 50 million. As tiles of 64×64 they would be 12,208.
+PIXELS_PER_STRIP = 500
 # Each strip lies elsewhere in the file; we allow for counts that are wrong, as some writers' are.
 MAX_STRIP_BYTES_TIMES = 4
 
@@ -37,7 +40,7 @@ TIFF_INTEGERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 @dataclass
 class TiffCost:
     strips: int = 0  # or tiles
-    strip_bytes: int = 0  # the sum of what is listed for them
+    strip_bytes: float = 0.0  # the sum of what is listed for them
     has_strip_bytes: bool = False
     compression: int = 1
     directories: list[int] = field(default_factory=list)  # positions of further ones
@@ -54,26 +57,29 @@ class TiffEntry:
     def n_bytes(self) -> int:
         return self.count * TIFF_VALUE_BYTES.get(self.kind, 0)
 
-    def integers(self, content: bytes, order: str) -> list[int]:
-        """Its values, as many as the file has; none if they are no integers."""
+    def values(self, content: bytes, order: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """As many as the file has; none if they are no integers."""
         kind = TIFF_INTEGERS.get(self.kind)
         if kind is None or self.position >= len(content):
-            return []
+            return np.zeros(0, np.uint64)
         available = (len(content) - self.position) // TIFF_VALUE_BYTES[self.kind]
         count = min(self.count, available)
-        values = np.frombuffer(content, np.dtype(order + kind), count, self.position)
-        return [int(value) for value in values]
+        return np.frombuffer(content, np.dtype(order + kind), count, self.position)
+
+    def first(self, content: bytes, order: str) -> list[int]:
+        """The first value, if there is one."""
+        return [int(value) for value in self.values(content, order)[:1]]
 
 
-def check_tiff(content: bytes) -> TiffCost:
+def check_tiff(content: bytes, max_pixels: int) -> TiffCost:
     """
     Raises:
         ImageTooLarge: it has too many strips, entries or metadata.
         ValueError: its strips have more bytes than the file.
     """
     cost = tiff_cost(content)
-    if cost.strips > MAX_STRIPS:
-        raise too_large(cost.strips, MAX_STRIPS, "strips", "save it with larger strips")
+    if cost.strips > (max_strips := max_pixels // PIXELS_PER_STRIP):
+        raise too_large(cost.strips, max_strips, "strips", "save it with larger strips")
     if cost.compression == 1:  # without compression, Pillow reads as many bytes as it needs
         return cost
     # libtiff reads the whole rest of the file for each strip whose length is not listed.
@@ -133,14 +139,14 @@ def _count_entry(
     if entry.tag in STRIP_BYTE_COUNTS:
         counter.add()
         cost.has_strip_bytes = True
-        if entry.count <= MAX_STRIPS:
-            cost.strip_bytes += sum(entry.integers(content, order))
+        # As floats, which do not overflow.
+        cost.strip_bytes += entry.values(content, order).sum(dtype=np.float64)
         return
     counter.add(entry.n_bytes)
     if entry.tag == TiffImagePlugin.COMPRESSION:
-        cost.compression = next(iter(entry.integers(content, order)), 1)
+        cost.compression = next(iter(entry.first(content, order)), 1)
     elif entry.tag in TIFF_DIRECTORIES:
-        cost.directories += entry.integers(content, order)[:1]
+        cost.directories += entry.first(content, order)
 
 
 def tile_size(image: TiffImagePlugin.TiffImageFile) -> tuple[int, int]:

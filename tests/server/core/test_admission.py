@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import pytest
 
-from server.core.admission import BUSY_IMAGES, Admission
+from server.core.admission import BUSY_IMAGES, Admission, Work
 from server.errors import DeadlineExceeded, ImageDecodeFailed, Overloaded, ShuttingDown
 
-ONE = {"lenet5": 1}
+ONE = {Work("lenet5"): 1}
 Tick = Callable[[float], None]
 
 
@@ -79,7 +81,7 @@ def queue(admission: Admission, tick: Tick) -> Queue:
     return queue
 
 
-def foreseen_s(admission: Admission, images: Mapping[str, int] = ONE) -> float:
+def foreseen_s(admission: Admission, images: Mapping[Work, int] = ONE) -> float:
     """What a request would be told that has no time at all."""
     with pytest.raises(Overloaded) as refusal, admission.request(images, 0.0):
         pass
@@ -102,9 +104,9 @@ async def test_more_than_the_maximum_is_refused_with_a_delay() -> None:
 
 async def test_a_batch_takes_a_place_for_each_image_or_none() -> None:
     admission = Admission(max_in_flight=4, max_in_flight_bytes=1000)
-    with admission.request({"lenet5": 2, "resnet152": 1}):
+    with admission.request({Work("lenet5"): 2, Work("resnet152"): 1}):
         assert admission.in_flight == 3
-        with pytest.raises(Overloaded), admission.request({"lenet5": 2}):
+        with pytest.raises(Overloaded), admission.request({Work("lenet5"): 2}):
             pass
         assert admission.in_flight == 3
     assert admission.in_flight == 0
@@ -135,7 +137,7 @@ def test_the_delay_is_how_long_what_is_in_flight_will_take(
 ) -> None:
     for _ in range(4):
         queue.fail(ImageDecodeFailed)
-    with pytest.raises(Overloaded) as refusal, admission.request({"lenet5": 15}):
+    with pytest.raises(Overloaded) as refusal, admission.request({Work("lenet5"): 15}):
         pass
     assert refusal.value.retry_after_s == pytest.approx(6 * 0.1, rel=0.05)
 
@@ -154,7 +156,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_the_door(
 
 
 def test_a_batch_is_refused_for_its_last_image(admission: Admission, queue: Queue) -> None:
-    assert foreseen_s(admission, {"lenet5": 5}) == pytest.approx(15 * 0.1, rel=0.05)
+    assert foreseen_s(admission, {Work("lenet5"): 5}) == pytest.approx(15 * 0.1, rel=0.05)
 
 
 def test_without_a_deadline_the_bound_on_images_is_all(admission: Admission, queue: Queue) -> None:
@@ -186,21 +188,70 @@ def test_a_gateway_that_becomes_faster_is_found_out(admission: Admission, queue:
     assert foreseen_s(admission) < 1.5 * 11 * 0.02
 
 
-@pytest.mark.parametrize(
-    ("timeout_s", "error"), [(1.2, DeadlineExceeded), (None, asyncio.CancelledError)]
-)
-def test_what_was_given_up_is_no_sign_of_speed(
-    admission: Admission,
-    queue: Queue,
-    tick: Tick,
-    timeout_s: float | None,
-    error: type[BaseException],
+def test_what_came_too_late_is_no_sign_of_speed(
+    admission: Admission, queue: Queue, tick: Tick
 ) -> None:
     before_s = foreseen_s(admission)
-    queue.join(timeout_s)
+    queue.join(1.2)
     tick(1.2)
-    queue.fail(error)
+    queue.fail(DeadlineExceeded)
     assert foreseen_s(admission) > 1.3 * before_s
+
+
+def test_a_client_who_goes_away_teaches_at_most_what_it_used(
+    admission: Admission, queue: Queue, tick: Tick
+) -> None:
+    before_s = foreseen_s(admission)
+    for _ in range(100):
+        queue.join()
+        tick(2.2)  # at place 11: 0.2 s for each, and 0.1 s was measured
+        queue.fail(asyncio.CancelledError)
+    assert before_s < foreseen_s(admission) < 2.05 * before_s
+
+
+def test_what_an_image_costs_before_the_network_is_its_client_s(
+    admission: Admission, queue: Queue, tick: Tick
+) -> None:
+    """As pictures that take 15 s to decode, of clients who wait and of those who go away."""
+    before_s = foreseen_s(admission)
+    for error in (None, asyncio.CancelledError) * 5:
+        with contextlib.suppress(asyncio.CancelledError), admission.request(ONE, own_s=lambda: 15):
+            tick(15 + 11 * 0.1)
+            if error:
+                raise error
+    assert foreseen_s(admission) == pytest.approx(before_s)
+
+
+def test_large_images_do_not_make_small_ones_slow(
+    admission: Admission, queue: Queue, tick: Tick
+) -> None:
+    before_s = foreseen_s(admission)
+    large = {Work.of("lenet5", 4 << 20): 1}
+    for _ in range(50):
+        with admission.request(large):
+            tick(11)
+    assert foreseen_s(admission, large) > 5 * before_s
+    assert foreseen_s(admission) == pytest.approx(before_s)
+
+
+def test_a_size_that_was_not_measured_is_like_the_quickest(
+    admission: Admission, queue: Queue
+) -> None:
+    unknown = {Work.of("lenet5", 1 << 20): 1}
+    assert foreseen_s(admission, unknown) == pytest.approx(foreseen_s(admission))
+
+
+def test_a_pause_of_the_process_is_not_taken_for_slowness(
+    admission: Admission, queue: Queue, tick: Tick
+) -> None:
+    admission.clock.tick()
+    queue.join(count=10)
+    before_s = foreseen_s(admission)
+    tick(6.0)
+    queue.leave(10)  # before the next tick, and after it
+    admission.clock.tick()
+    queue.leave(9)
+    assert foreseen_s(admission) < 1.5 * before_s
 
 
 def test_who_goes_away_at_once_changes_nothing(admission: Admission, queue: Queue) -> None:
@@ -223,8 +274,55 @@ def test_broken_images_are_no_sign_of_speed(admission: Admission, queue: Queue) 
 def test_one_slow_model_does_not_close_the_door_to_another(
     admission: Admission, queue: Queue
 ) -> None:
-    with admission.request({"resnet152": 1}, 0.1):
+    with admission.request({Work("resnet152"): 1}, 0.1):
         assert admission.in_flight == 11
+
+
+# ---------------------------------------------------------------- several clients
+
+
+@pytest.mark.parametrize("timeout_s", [None, 1.0])
+def test_a_greedy_client_leaves_room_for_a_modest_one(tick: Tick, timeout_s: float | None) -> None:
+    """In each 0.1 s one image is answered; the greedy one sends ten more, the modest one of four
+    has one.
+    """
+    admission = Admission(max_in_flight=20, max_in_flight_bytes=1000)
+    waiting: list[ExitStack] = []
+    refused: Counter[str] = Counter()
+
+    def send(client: str) -> None:
+        place = ExitStack()
+        try:
+            place.enter_context(admission.request(ONE, timeout_s, client=client))
+            waiting.append(place)
+        except Overloaded:
+            refused[client] += 1
+
+    for turn in range(400):
+        for _ in range(10):
+            send("greedy")
+        if turn % 4 == 0:
+            send("modest")
+        tick(0.1)
+        waiting.pop(0).close()
+    assert refused["modest"] <= 10  # of 100
+    assert refused["greedy"] > 3000
+
+
+def test_three_clients_fill_a_quarter_each(admission: Admission) -> None:
+    with ExitStack() as held:
+        for _ in range(20):
+            for client in ("a", "b", "c"):
+                with contextlib.suppress(Overloaded):
+                    held.enter_context(admission.request(ONE, client=client))
+        assert 15 <= admission.in_flight < 20
+        with admission.request(ONE, client="d"):
+            pass
+
+
+def test_a_batch_may_fill_a_gateway_that_is_idle(admission: Admission) -> None:
+    with admission.request({Work("lenet5"): 20}, client="a"):
+        assert admission.in_flight == 20
 
 
 # ---------------------------------------------------------------- little to do
