@@ -187,6 +187,7 @@ class Gateway:
         grace_s = self._settings.shutdown_grace_s
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.service.admission.drained(), grace_s)
+        self._pipeline.give_up()
         await asyncio.gather(
             servers.grpc.stop(FLUSH_TIMEOUT_S), servers.http.stop(), servers.admin.stop()
         )

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convoy.v1 import classifier_pb2 as pb
-from server.errors import ImageTooLarge
+from server.errors import ImageTooLarge, ShuttingDown
 from server.preprocessing import prepare
 from server.preprocessing.decode import DecodedImage, decode
 from server.runners.base import Inference, LoadedModel, Runner
@@ -91,6 +91,7 @@ class Pipeline:
         self._threads_for_large = ThreadPoolExecutor(
             max(1, decode_threads - 1), thread_name_prefix="decode-large"
         )
+        self._is_closing = False
         self._max_bytes = max_image_bytes
         self._max_pixels = max_image_pixels
 
@@ -132,6 +133,10 @@ class Pipeline:
                 if max_pixels == self._max_pixels:
                     raise
             return await run(self._threads_for_large, self._prepare, *work, self._max_pixels)
+        except (asyncio.CancelledError, RuntimeError) as error:
+            if self._is_closing:
+                raise ShuttingDown("the gateway is shutting down: try another one") from error
+            raise
         finally:
             preparation.end()
             preparation.is_given_up = True
@@ -154,10 +159,17 @@ class Pipeline:
         inference = await runner.infer(folder, prepared.pixels[np.newaxis], timeout_s, outputs)
         return Outcome(prepared, inference, int((time.monotonic() - started_s) * 1e6))
 
-    def close(self) -> None:
-        """Waits for what has begun, and begins nothing more."""
+    def give_up(self) -> None:
+        """From now on nothing begins; what waits for its turn ends with ShuttingDown."""
+        self._is_closing = True
         for threads in (self._threads, self._threads_for_large):
-            threads.shutdown(cancel_futures=True)
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Gives up, and waits for what has begun."""
+        self.give_up()
+        for threads in (self._threads, self._threads_for_large):
+            threads.shutdown()
 
     def _prepare(
         self,

@@ -1,4 +1,4 @@
-"""Clients who would hurt others, on the wire: neighbours are answered, and places are given back."""
+"""Clients who would hurt others: on the wire, neighbours are answered and places given back."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def guarded(serve: Callable[..., Any], shipped_lenet5: Path, tmp_path: Path) -> 
         "--max-in-flight=8",
         "--decode-threads=2",
         f"--shutdown-grace-s={GRACE_S}",
+        "--not-ready-s=0",
     )
     gateway.wait_until_ready()
     return gateway
