@@ -79,13 +79,11 @@ def reuse_computed_answers() -> None:
     prepared: dict[bytes, Any] = {}
     outcomes: dict[tuple[str, int], Any] = {}
 
-    async def prepare_once(
-        self: Pipeline, content: bytes, preprocessing: Any, preparation: Any = None
-    ) -> Any:
+    async def prepare_once(self: Pipeline, content: bytes, facts: Any, work: Any = None) -> Any:
         if content == HELD:
             await asyncio.Event().wait()
         if content not in prepared:
-            prepared[content] = await prepare(self, content, preprocessing, preparation)
+            prepared[content] = await prepare(self, content, facts, work)
         return await in_a_thread(prepared[content])
 
     async def infer_once(

@@ -176,7 +176,11 @@ async def read_images(request: Request, call: Call, max_images: int) -> list[byt
             request.headers, pieces, max_files=max_images, max_fields=0
         ).parse()
     except MultiPartException as error:
-        raise MalformedRequest(f"multipart body: {cut(error.message)}", field="image") from error
+        raise MalformedRequest(
+            f"multipart body: {cut(error.message)} Send files named image, as curl does with "
+            "-F image=@photo.jpg",
+            field="image",
+        ) from error
     except UnicodeError as error:  # charset=undefined, which Python has
         raise MalformedRequest("multipart body: its charset cannot decode its names") from error
     parts = [part for name, part in form.multi_items() if name == "image"]
@@ -208,11 +212,14 @@ def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; protobuf's own parser would accept true as the number 1.
 
     Raises:
-        ValueError: a name occurs twice, a number is a boolean, or a list has not only names.
+        ValueError: a name occurs twice, an image is a data: URI, a number is a boolean, or a list
+            has not only names.
     """
     members = dict(pairs)
     if len(members) < len(pairs):
         raise ValueError("a name occurs twice in one object")
+    if str(members.get("content", "")).startswith("data:"):
+        raise ValueError("content is a data: URI, must be the base64 that follows its comma")
     for name in FRACTIONS & members.keys():
         if isinstance(members[name], bool):
             raise ValueError(f"{name} is {json.dumps(members[name])}, must be a number")

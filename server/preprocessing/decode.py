@@ -32,7 +32,12 @@ from PIL import (
     _imaging,
 )
 
-from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
+from server.errors import (
+    ImageDecodeFailed,
+    ImageFormatUnsupported,
+    ImageTooLarge,
+    MalformedRequest,
+)
 from server.preprocessing.image_cost import (
     check_pixels,
     check_run_lengths,
@@ -42,6 +47,7 @@ from server.preprocessing.image_cost import (
     without_extensions,
 )
 from server.preprocessing.jpeg import load_jpeg, read_jpeg
+from server.preprocessing.mistakes import find_mistake
 from server.preprocessing.png import check_rows_size, load_png, read_png
 from server.preprocessing.tiff import check_tiff, check_tiff_scans, load_tiff, tile_size
 
@@ -97,6 +103,7 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
     """Decode the first picture of an image file.
 
     Raises:
+        MalformedRequest: it is something else than an image file, by a usual mistake.
         ImageFormatUnsupported: the format is not in FORMATS, or the pixels have no defined white.
         ImageTooLarge: the file exceeds max_bytes, or width × height exceeds max_pixels.
         ImageDecodeFailed: the file is empty, truncated or corrupt.
@@ -105,6 +112,8 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
         raise ImageDecodeFailed("The image is empty (0 bytes): send the content of an image file")
     if len(content) > max_bytes:
         raise too_large(len(content), max_bytes, "bytes", "compress it more, or make it smaller")
+    if mistake := find_mistake(content):
+        raise MalformedRequest(f"The image {mistake}", field="image")
     name = _detect_format(content)
     try:
         upright, turned = READERS[name](content, max_pixels)

@@ -68,4 +68,6 @@ def test_preflights_are_judged_by_the_same_list(gateway: Any) -> None:
     answer = httpx.options(url, headers={"origin": ALLOWED, **asks})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, ALLOWED)
     answer = httpx.options(url, headers={"origin": "https://evil.example", **asks})
-    assert answer.status_code == 400 and "access-control-allow-origin" not in answer.headers
+    assert (answer.status_code, answer.json()["reason"]) == (403, "FORBIDDEN")
+    assert "--cors-origins" in answer.json()["detail"]
+    assert "access-control-allow-origin" not in answer.headers

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
 import json
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from PIL import Image
 
 
 class Gateway(Protocol):
@@ -94,6 +97,46 @@ def test_a_body_may_name_the_model_of_the_path_and_no_other(url: str, digit: byt
     refused = httpx.post(url, json={**as_json, "model": "resnet152"})
     assert problem(refused) == (400, "MALFORMED_REQUEST")
     assert "'resnet152'" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-d", "@{}"], "as curl -d does: use curl --data-binary @photo.jpg"),
+        (["-d", "photo.jpg"], "is the name of a file: send the content"),
+        (["-F", "image=photo.jpg"], "-F image=@photo.jpg"),
+        (["-d", "image=@photo.jpg"], "-F image=@photo.jpg"),
+        (["-H", "content-type: text/plain", "-d", '{"image": {}}'], "application/json"),
+    ],
+)
+@pytest.mark.parametrize("name", ["photo.jpg", "digit.png"])
+def test_a_mistake_with_curl_is_named(
+    url: str, digit: bytes, tmp_path: Path, name: str, options: list[str], message: str
+) -> None:
+    path = tmp_path / name
+    Image.open(io.BytesIO(digit)).convert("RGB").save(path)
+    arguments = [option.format(path) if "{}" in option[:3] else option for option in options]
+    command = ["curl", "-s", "--max-time", "60", *arguments, url]
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert answer["reason"] == "MALFORMED_REQUEST"
+    assert message in answer["detail"]
+    command = ["curl", "-s", "--max-time", "60", "--data-binary", f"@{path}", url]
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert answer["classes"][0]["label"] == "7"
+
+
+def test_a_data_uri_in_json_is_named(url: str, digit: bytes) -> None:
+    uri = f"data:image/png;base64,{base64.b64encode(digit).decode()}"
+    refused = httpx.post(url, json={"image": {"content": uri}})
+    assert problem(refused) == (400, "MALFORMED_REQUEST")
+    assert "data: URI, must be the base64 that follows its comma" in refused.json()["detail"]
+
+
+def test_base64_of_base64_is_named(url: str, digit: bytes) -> None:
+    twice = base64.b64encode(base64.b64encode(digit)).decode()
+    refused = httpx.post(url, json={"image": {"content": twice}})
+    assert problem(refused) == (400, "MALFORMED_REQUEST")
+    assert "is in base64" in refused.json()["detail"]
 
 
 def test_a_compressed_body_is_refused_by_name(url: str, digit: bytes) -> None:

@@ -32,6 +32,7 @@ from server.preprocessing.decode import decode
 from tests.server.preprocessing.zoo import (
     ANSWER,
     CORRUPT,
+    MALFORMED,
     MAX_BYTES,
     MAX_PIXELS,
     TOO_LARGE,
@@ -190,7 +191,7 @@ def run(seconds: float, seed: int, only_case: int | None, keep_path: Path) -> di
         slowest = max(slowest, (time.monotonic() - started_s, name))
         peak_mb = max(peak_mb, result.get("peak_mb", 0))
         outcomes[result["outcome"]] += 1
-        if result["outcome"] not in (ANSWER, CORRUPT, UNSUPPORTED, TOO_LARGE):
+        if result["outcome"] not in (ANSWER, CORRUPT, MALFORMED, UNSUPPORTED, TOO_LARGE):
             keep_path.mkdir(parents=True, exist_ok=True)
             kept = keep_path / f"{re.sub(r'[^a-zA-Z0-9]+', '-', name)}.bin"
             kept.write_bytes(content)

@@ -6,7 +6,9 @@ from, never those of a decoder. test_zoo.py decodes and sends them, fuzz.py muta
 
 from __future__ import annotations
 
+import base64
 import functools
+import gzip
 import io
 import struct
 import zlib
@@ -30,6 +32,7 @@ ANSWER = "ANSWER"
 CORRUPT = "IMAGE_DECODE_FAILED"
 UNSUPPORTED = "IMAGE_FORMAT_UNSUPPORTED"
 TOO_LARGE = "IMAGE_TOO_LARGE"
+MALFORMED = "MALFORMED_REQUEST"
 
 ORIENTATION = 274
 LOSSY = 2.0  # grey levels, on average over the picture; at quality 95 it is 1.3 at most
@@ -76,6 +79,7 @@ def zoo() -> dict[str, Specimen]:
         bombs,
         costly,
         padded,
+        mistakes,
         others,
     ):
         for specimen in part():
@@ -728,6 +732,39 @@ def padded() -> Iterator[Specimen]:
     yield Specimen("JPEG, leftovers before its end", content, (CORRUPT,))
 
 
+def mistakes() -> Iterator[Specimen]:
+    """What clients send in place of a file: told as their mistake, and not as the picture's."""
+    it = sheet()
+    contents = {
+        "JSON": b'{"image": {"content": "aGVsbG8="}}',
+        "JSON list": b" [1, 2]",
+        "file name": b"photo.jpg",
+        "path": b"@/home/me/My pictures/IMG_1.JPEG",
+        "URL": b"https://example.org/cat.png",
+        "form": b"image=@photo.jpg",
+        "multipart": b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n',
+        "bytes of Python": b"b'\\xff\\xd8\\xff'",
+    }
+    for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+        file = encoded(it.image, name)
+        text = base64.b64encode(file)
+        contents[f"base64 of {name}"] = text
+        contents[f"base64 of {name}, in lines"] = base64.encodebytes(file)
+        contents[f"base64 of {name}, quoted"] = b'"' + text + b'"'
+        contents[f"data: URI of {name}"] = b"data:image/x;base64," + text
+        contents[f"{name} in gzip"] = gzip.compress(file)
+        contents[f"{name} by curl -d"] = file.translate(None, b"\0\r\n")
+    jpeg, png_file = encoded(it.image, "JPEG"), encoded(it.image, "PNG")
+    contents["JPEG read as UTF-8"] = jpeg.decode(errors="replace").encode()
+    contents["JPEG read as Latin-1"] = jpeg.decode("latin-1").encode()
+    contents["PNG read as UTF-8"] = png_file.decode(errors="replace").encode()
+    contents["PNG read as Latin-1"] = png_file.decode("latin-1").encode()
+    contents["PNG with line ends of Unix"] = png_file.replace(b"\r\n", b"\n")
+    contents["PNG with line ends of Windows"] = png_file.replace(b"\n", b"\r\n")
+    for name, content in contents.items():
+        yield Specimen(f"mistake: {name}", content, (MALFORMED,))
+
+
 def kinds_of_jpeg() -> dict[str, bytes]:
     """Those that are not decoded here."""
     jpeg = encoded(sheet().image, "JPEG")
@@ -750,7 +787,6 @@ def others() -> Iterator[Specimen]:
         "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'><rect width='9' height='9'/></svg>",
         "PDF": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n",
         "ZIP": b"PK\3\4" + bytes(100),
-        "JSON": b'{"image": {"content": "aGVsbG8="}}',
         "1000 zeros": bytes(1000),
         "one byte": b"\xff",
     }
