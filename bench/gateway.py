@@ -94,7 +94,7 @@ def reuse_computed_answers() -> None:
             outcomes[key] = await infer(self, runner, folder, image, *deadline, **outputs)
         return await in_a_thread(outcomes[key])
 
-    Pipeline.prepare = prepare_once  # type: ignore[method-assign]
+    Pipeline.prepare = prepare_once  # type: ignore[method-assign, assignment]
     Pipeline.infer = infer_once  # type: ignore[method-assign, assignment]
 
 
