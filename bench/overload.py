@@ -1,7 +1,8 @@
 """Measures a gateway beyond its capacity: an open loop at 0.5, 1, 2 and 4 times as much.
 
     PYTHONPATH=. .venv/bin/python bench/overload.py --repository DIR [--model resnet50]
-        [--seconds 30] [--deadline-s 1] [--draw docs/overload.svg] [-- OPTIONS OF convoy serve]
+        [--picture FILE] [--seconds 30] [--deadline-s 1] [--draw docs/overload.svg]
+        [-- OPTIONS OF convoy serve]
 
 Capacity is the rate of a closed loop. Then requests are sent as by many independent clients
 (Poisson arrivals, seeded), whether or not earlier ones were answered, in turns of a third of the
@@ -9,7 +10,10 @@ seconds; three quarters go over gRPC, one over HTTP. Each has a deadline. Times 
 request should have been sent, so that a slow client hides nothing. Meanwhile a probe checks the
 gateway's health over both wires.
 
-Prints a table; draws goodput (answers per second within the deadline) and p99.
+Prints a table; draws goodput (answers per second within the deadline) and p99. Beyond capacity a
+gateway also refuses: with x, the CPU time of a refusal over that of an answer, k times the capacity
+leaves (1 - kx) / (1 - x) of it for answers. That matters for small networks, and is printed, too.
+The clients share the machine's cores.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import itertools
+import os
 import random
 import re
 import subprocess
@@ -63,6 +69,7 @@ class Load:
     times: float  # the capacity
     seconds: float
     deadline_s: float
+    cpu_s: float = 0.0  # of the gateway
     outcomes: list[RequestOutcome] = field(default_factory=list)
     probes: list[RequestOutcome] = field(default_factory=list)
 
@@ -71,6 +78,7 @@ class Load:
         for outcome in more.outcomes:
             self.outcomes.append(replace(outcome, ended_s=outcome.ended_s + self.seconds))
         self.probes += more.probes
+        self.cpu_s += more.cpu_s
         self.seconds += more.seconds
 
     @property
@@ -174,15 +182,19 @@ async def open_loop(
 
 
 async def measure(
-    clients: Clients, *, seconds: float, deadline_s: float
+    clients: Clients, *, seconds: float, deadline_s: float, cpu_s: Callable[[], float] = float
 ) -> tuple[float, list[Load]]:
+    """`cpu_s` gives the CPU time that the gateway has used."""
     capacity = await measure_capacity(clients, CLOSED_LOOP_REQUESTS)
     print(f"capacity: {capacity:.1f} answers/s, {CLOSED_LOOP} in flight", flush=True)
     whole = [Load(times, 0.0, deadline_s) for times in LOADS]
     limits = {"capacity": capacity, "seconds": seconds / ROUNDS, "deadline_s": deadline_s}
     for number in range(ROUNDS):
         for load in whole:
-            load.add(await open_loop(clients, load.times, seed=SEED + number, **limits))
+            before_s = cpu_s()
+            more = await open_loop(clients, load.times, seed=SEED + number, **limits)
+            more.cpu_s = cpu_s() - before_s
+            load.add(more)
     return capacity, whole
 
 
@@ -210,6 +222,23 @@ def table(loads: list[Load]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def describe_goodput(loads: list[Load]) -> str:
+    """How much is left at the highest load, and how much the cost of refusals would leave."""
+    easy, hard = loads[0], loads[-1]
+    best = max(loads, key=lambda load: load.goodput)
+    share = hard.goodput / best.goodput
+    answer_s = easy.cpu_s / max(1, len(easy.select("OK")))
+    refused = len(hard.select("OVERLOADED"))
+    refusal_s = max(0.0, hard.cpu_s - answer_s * len(hard.select("OK"))) / max(1, refused)
+    cost = refusal_s / answer_s
+    left = max(0.0, 1 - hard.times * cost) / (1 - cost)
+    return (
+        f"at {hard.times:g} times the capacity {share:.2f} of the best goodput; an answer takes "
+        f"{answer_s * 1e3:.2f} ms of CPU, a refusal {refusal_s * 1e3:.2f} ms, x = {cost:.2f}; "
+        f"0.9 of what that leaves: {0.9 * left:.2f}"
+    )
+
+
 def draw(capacity: float, loads: list[Load]) -> str:
     """Renders an SVG: goodput left, p99 right, over the load."""
     times = [load.times for load in loads]
@@ -234,8 +263,8 @@ def draw(capacity: float, loads: list[Load]) -> str:
 
 
 @contextlib.contextmanager
-def gateway(options: list[str], log_path: Path) -> Iterator[tuple[str, str]]:
-    """Yields HOST:PORT of gRPC and http://HOST:PORT of a gateway that is ready."""
+def gateway(options: list[str], log_path: Path) -> Iterator[tuple[str, str, int]]:
+    """Yields HOST:PORT of gRPC, http://HOST:PORT and the process's id, when it is ready."""
     ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
     command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *options]
     with log_path.open("w") as log:
@@ -249,18 +278,28 @@ def gateway(options: list[str], log_path: Path) -> Iterator[tuple[str, str]]:
             if process.poll() is not None:
                 raise SystemExit(f"the gateway ended:\n{log_path.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield address, http
+        yield address, http, process.pid
     finally:
         process.terminate()
         process.wait(60)
 
 
-async def run(arguments: argparse.Namespace, addresses: tuple[str, str]) -> None:
-    async with connect_clients(*addresses, arguments.model, photo()) as clients:
+def used_cpu_s(pid: int) -> float:
+    facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def run(arguments: argparse.Namespace, addresses: tuple[str, str], pid: int) -> None:
+    image = arguments.picture.read_bytes() if arguments.picture else photo()
+    async with connect_clients(*addresses, arguments.model, image) as clients:
         capacity, loads = await measure(
-            clients, seconds=arguments.seconds, deadline_s=arguments.deadline_s
+            clients,
+            seconds=arguments.seconds,
+            deadline_s=arguments.deadline_s,
+            cpu_s=functools.partial(used_cpu_s, pid),
         )
     print(table(loads))
+    print(describe_goodput(loads))
     for load in loads:
         print(
             f"at {load.times:g}: {dict(Counter(outcome.what for outcome in load.outcomes))}",
@@ -281,14 +320,15 @@ def main() -> None:
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each load, in three turns")
     parser.add_argument("--deadline-s", type=float, default=1.0)
+    parser.add_argument("--picture", type=Path, help="such as tests/data/digit-7.png; else a photo")
     parser.add_argument("--draw", type=Path, help="the file for the picture")
     parser.add_argument("options", nargs="*", help="of convoy serve")
     arguments = parser.parse_args()
     options = [f"--repository={arguments.repository}", f"--models={arguments.model}"]
     with tempfile.TemporaryDirectory() as folder:
         log_path = Path(folder) / "gateway.log"
-        with gateway([*options, *arguments.options], log_path) as addresses:
-            asyncio.run(run(arguments, addresses))
+        with gateway([*options, *arguments.options], log_path) as (address, http, pid):
+            asyncio.run(run(arguments, (address, http), pid))
 
 
 if __name__ == "__main__":
