@@ -228,8 +228,9 @@ def describe_goodput(loads: list[Load]) -> str:
     best = max(loads, key=lambda load: load.goodput)
     share = hard.goodput / best.goodput
     answer_s = easy.cpu_s / max(1, len(easy.select("OK")))
-    refused = len(hard.select("OVERLOADED"))
-    refusal_s = max(0.0, hard.cpu_s - answer_s * len(hard.select("OK"))) / max(1, refused)
+    answered = len(hard.select("OK"))
+    rest_s = max(0.0, hard.cpu_s - answer_s * answered)
+    refusal_s = rest_s / max(1, len(hard.outcomes) - answered)
     cost = refusal_s / answer_s
     left = max(0.0, 1 - hard.times * cost) / (1 - cost)
     return (
