@@ -1,4 +1,4 @@
-"""`convoy rollback` and `convoy restore`: the commands around repository/withdrawal.py."""
+"""`convoy rollback`, `restore` and `remove`: the commands around repository/withdrawal.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from convoy.terminal import print_error
+from convoy.terminal import print_error, printable
 from export.cli_options import Repository
 from export.errors import RepositoryError
 from export.repository import withdrawal
@@ -56,6 +56,33 @@ def restore(
     except RepositoryError as error:
         _fail(error)
     print(f"{restored} is restored, and {highest} is the highest version. {FOLLOW}")
+
+
+def remove(
+    name: Annotated[str, typer.Argument(help="The model, such as lenet5.", show_default=False)],
+    repository: Repository = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a model: all its versions, withdrawn ones too. Nothing undoes it.
+
+    Running gateways answer no requests for it any more, and finish those in flight. A later build
+    of the same name gets the next number.
+
+    Examples:
+
+        convoy remove my-flowers
+
+        convoy remove my-flowers --yes --repository /srv/models
+    """
+    path = repository or default_repository()
+    try:
+        folders = ", ".join(withdrawal.list_versions(path, name))
+        if not yes:
+            typer.confirm(f"Delete {folders} in {printable(str(path))} for good?", abort=True)
+        deleted = withdrawal.remove(path, name)
+    except RepositoryError as error:
+        _fail(error)
+    print(f"{', '.join(deleted)}: deleted. Running gateways follow within two seconds.")
 
 
 def _fail(error: RepositoryError) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Withdrawing a version, and restoring it: one rename each, and the gateways follow.
+"""Withdrawing a version and restoring it, one rename each, and deleting a model; gateways follow.
 
     NAME.vN  ── withdraw ──▶  NAME.vN.withdrawn  ── restore ──▶  NAME.vN
 
@@ -9,15 +9,21 @@ the highest version gets a name that nothing serves, and its number is never use
 from __future__ import annotations
 
 import difflib
+import shutil
 from pathlib import Path
 
 from export.errors import RepositoryError
 from export.repository.layout import (
+    DELETED,
     PUBLISHED,
+    STAGING,
     VERSION,
     WITHDRAWN,
+    highest_number,
+    list_forms,
     lock_versions,
     model_names,
+    remember_number,
     version_numbers,
     version_path,
 )
@@ -69,6 +75,46 @@ def restore(repository: Path, version: str) -> tuple[str, str]:
             )
         _rename(repository, name, number, WITHDRAWN, PUBLISHED)
         return f"{name}.v{number}", f"{name}.v{version_numbers(repository, name)[-1]}"
+
+
+def list_versions(repository: Path, name: str) -> list[str]:
+    """The folders of a model that `remove` deletes, ascending.
+
+    Raises:
+        RepositoryError: there is no such model.
+    """
+    _require(repository, name)
+    return [
+        version_path(repository, name, number, suffix).name
+        for number, suffix in list_forms(repository, name)
+        if suffix in (PUBLISHED, WITHDRAWN)
+    ]
+
+
+def remove(repository: Path, name: str) -> list[str]:
+    """Deletes all versions of a model, withdrawn ones too, and returns their folders' names.
+
+    Its numbers are not used again: a gateway would mistake a new folder for one that it has loaded.
+
+    Raises:
+        RepositoryError: there is no such model, or a build of it is running.
+    """
+    _require(repository, name)
+    with lock_versions(repository, name):
+        building = version_numbers(repository, name, STAGING)
+        if building:
+            raise RepositoryError(
+                f"{name}.v{building[0]} is being built in {repository}: wait until that has ended."
+            )
+        remember_number(repository, name, highest_number(repository, name))
+        folders = list_versions(repository, name)
+        # Each first gets a name that nothing serves, the highest last: a kill leaves no partial
+        # version, and no lower version answers for a moment.
+        for folder in folders:
+            path = repository / folder
+            deleted = path.with_name(f"{folder.removesuffix(WITHDRAWN)}{DELETED}")
+            shutil.rmtree(path.rename(deleted))
+    return folders
 
 
 def _rename(repository: Path, name: str, number: int, old: str, new: str) -> None:

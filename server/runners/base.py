@@ -23,6 +23,11 @@ FACTS_KEY = "convoy.v1.Model"
 POLL_INTERVAL_S = 1.0  # between two looks at a runner's index
 
 
+# What changes with the files of a version: their names, sizes and times. None: the runner cannot
+# see them, as with a Triton on another machine.
+Fingerprint = tuple[tuple[str, int, int], ...] | None
+
+
 class LoadFailed(Exception):
     """A version could not be loaded; the message says why, in one sentence."""
 
@@ -91,6 +96,9 @@ class Runner(Protocol):
         Raises:
             RunnerUnavailable: the runner cannot be reached.
         """
+
+    async def fingerprint(self, name: str) -> Fingerprint:
+        """What changes when the files of a version do, loaded or not."""
 
     async def load(self, name: str) -> LoadedModel:
         """Loads a version of the repository, unless it is loaded already.

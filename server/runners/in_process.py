@@ -8,6 +8,7 @@ once; KIND_CPU keeps a version off the GPU), `max_batch_size`, and `dynamic_batc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,12 +18,12 @@ from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, ModelNotReady
 from server.folder_names import FOLDER_NAME
-from server.runners.base import Inference, LoadedModel, LoadFailed, parse_facts
+from server.runners.base import Fingerprint, Inference, LoadedModel, LoadFailed, parse_facts
 from server.runners.batcher import Batcher
 from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
 
 CONFIG_FILE = "config.pbtxt"
-MODEL_FILE = "1/model.onnx"
+MODEL_FILE, PLAN_FILE = "1/model.onnx", "1/model.plan"
 # ONNX Runtime's warnings are about its own choices: that shapes are computed on the CPU, for one.
 ERRORS = 3
 
@@ -38,6 +39,9 @@ class InProcessRunner:
     async def index(self) -> dict[str, bool]:
         names = await asyncio.to_thread(list_folders, self._repository_path)
         return {name: name in self._loaded for name in names}
+
+    async def fingerprint(self, name: str) -> Fingerprint:
+        return await asyncio.to_thread(read_fingerprint, self._repository_path / name)
 
     async def load(self, name: str) -> LoadedModel:
         if name not in self._loaded:
@@ -79,6 +83,16 @@ def list_folders(repository_path: Path) -> list[str]:
     if not repository_path.is_dir():
         return []
     return [path.name for path in repository_path.iterdir() if FOLDER_NAME.fullmatch(path.name)]
+
+
+def read_fingerprint(path: Path) -> Fingerprint:
+    """Of the files that a runner reads; one that is missing has none."""
+    found = []
+    for file in (CONFIG_FILE, MODEL_FILE, PLAN_FILE):
+        with contextlib.suppress(OSError):
+            status = (path / file).stat()
+            found.append((file, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, OnnxModel]:

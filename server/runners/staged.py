@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from server.errors import RunnerUnavailable
 from server.folder_names import STAGING_SUFFIX
-from server.runners.base import Inference, LoadedModel, Runner
+from server.runners.base import Fingerprint, Inference, LoadedModel, Runner
 
 
 class StagedRunner:
@@ -28,6 +28,9 @@ class StagedRunner:
 
     async def index(self) -> dict[str, bool]:
         return {self._name: self._is_loaded}
+
+    async def fingerprint(self, name: str) -> Fingerprint:
+        return await self._runner.fingerprint(self._folder)
 
     async def load(self, name: str) -> LoadedModel:
         loaded = await self._runner.load(self._folder)

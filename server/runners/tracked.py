@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.errors import RunnerUnavailable, ServingError
-from server.runners.base import Inference, LoadedModel, Runner
+from server.runners.base import Fingerprint, Inference, LoadedModel, Runner
 
 
 class TrackedRunner:
@@ -27,6 +27,9 @@ class TrackedRunner:
 
     async def index(self) -> dict[str, bool]:
         return await self.inner.index()
+
+    async def fingerprint(self, name: str) -> Fingerprint:
+        return await self.inner.fingerprint(name)
 
     async def load(self, name: str) -> LoadedModel:
         return await self.inner.load(name)

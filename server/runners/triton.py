@@ -29,7 +29,14 @@ from server.errors import (
 )
 from server.folder_names import FOLDER_NAME
 from server.observability import tracing
-from server.runners.base import POLL_INTERVAL_S, Inference, LoadedModel, LoadFailed, parse_facts
+from server.runners.base import (
+    POLL_INTERVAL_S,
+    Fingerprint,
+    Inference,
+    LoadedModel,
+    LoadFailed,
+    parse_facts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +94,9 @@ class TritonRunner:
         ready = {entry.name for entry in index.models if entry.state == "READY"} - self._dead
         names = {entry.name for entry in index.models if FOLDER_NAME.fullmatch(entry.name)}
         return {name: name in ready for name in sorted(names)}
+
+    async def fingerprint(self, name: str) -> Fingerprint:
+        return None
 
     async def load(self, name: str) -> LoadedModel:
         try:

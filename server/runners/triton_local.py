@@ -26,8 +26,8 @@ from typing import ClassVar
 from server.errors import RunnerUnavailable, TritonCannotStart
 from server.folder_names import is_utf8
 from server.observability import tracing
-from server.runners.base import LoadedModel
-from server.runners.in_process import CONFIG_FILE, read_config
+from server.runners.base import Fingerprint, LoadedModel
+from server.runners.in_process import CONFIG_FILE, read_config, read_fingerprint
 from server.runners.triton import TritonRunner
 from server.runners.tritonserver_wheel import (
     environment,
@@ -118,6 +118,9 @@ class TritonLocalRunner(TritonRunner):
             raise
         self._given_up_at_s = None
         return index
+
+    async def fingerprint(self, name: str) -> Fingerprint:
+        return await asyncio.to_thread(read_fingerprint, self._repository_path / name)
 
     async def load(self, name: str) -> LoadedModel:
         # Triton reports what is wrong with a config.pbtxt only in its log.

@@ -3,7 +3,7 @@
 Each second the manager polls the runner's index. Of each model it keeps the highest version that
 proves itself loaded (or the highest few, `keep_loaded`): a new version is loaded beside the old one
 and proven, becomes the default (see `pool`), and only then is the old one unloaded, after a grace
-period. A version that fails is retried with a growing pause, while the old one goes on serving.
+period. A version that fails is retried (see `retries`), while the old one goes on serving.
 
     AVAILABLE ── load, prove ──▶ READY ── superseded, grace period over ──▶ AVAILABLE
         ▲   └──────────────────▶ FAILED ── pause over ──┐
@@ -24,14 +24,14 @@ from convoy.v1 import classifier_pb2 as pb
 from server.errors import RunnerUnavailable
 from server.folder_names import FOLDER_NAME
 from server.pipeline import Pipeline
-from server.runners.base import POLL_INTERVAL_S, LoadedModel, LoadFailed
+from server.runners.base import POLL_INTERVAL_S, LoadedModel, LoadFailed, Runner
 from server.runners.tracked import TrackedRunner
 from server.tasks import cancel_and_wait
 from server.versions.proof import NotProven, prove
+from server.versions.retries import Retries
 
 logger = logging.getLogger(__name__)
 
-INITIAL_BACKOFF_S, MAX_BACKOFF_S = 2.0, 60.0
 MAX_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
 
 
@@ -75,16 +75,19 @@ class ManagedVersion:
     state: pb.State = pb.STATE_AVAILABLE
     reason: str = ""  # why it is not ready
     servable: Servable | None = None  # set while it is READY, and only then
-    failures: int = 0
-    retry_at_s: float = 0.0
     superseded_at_s: float | None = None
     lost_at_s: float = -math.inf  # when the runner unloaded it without being asked to
+
+    def __post_init__(self) -> None:
+        self.retries = Retries(self.folder)
 
     def is_ready(self) -> bool:
         return self.state == pb.STATE_READY
 
-    def may_be_tried(self) -> bool:
-        return self.state != pb.STATE_FAILED or time.monotonic() >= self.retry_at_s
+    async def may_be_tried(self, runner: Runner) -> bool:
+        if self.is_ready():
+            return False
+        return self.state != pb.STATE_FAILED or await self.retries.is_due(runner)
 
     def is_reloading(self) -> bool:
         is_pending = self.state in (pb.STATE_AVAILABLE, pb.STATE_LOADING)
@@ -268,7 +271,7 @@ class VersionManager:
         for version in model.highest_first():
             if version.number not in model.present:
                 continue
-            if not version.is_ready() and version.may_be_tried():
+            if await version.may_be_tried(self.runner):
                 await self._load_and_prove(version)
                 self._defaults.tick()
             proven += version.is_ready()
@@ -279,6 +282,7 @@ class VersionManager:
         version.state, version.reason = pb.STATE_LOADING, "loading"
         started_s = time.monotonic()
         try:
+            await version.retries.begin(self.runner)
             loaded = await self.runner.load(version.folder)
             version.reason = "its golden images are being checked"
             await prove(self._pipeline, self.runner, version.folder, loaded)
@@ -295,15 +299,13 @@ class VersionManager:
             version.servable = Servable(
                 self.runner, version.folder, version.model, str(version.number), loaded
             )
-            version.failures = 0
+            version.retries.succeeded()
             version.superseded_at_s = None
             logger.info("%s is proven (%.1f s)", version.folder, time.monotonic() - started_s)
 
     async def _reject(self, version: ManagedVersion, reason: str) -> None:
-        pause_s = min(INITIAL_BACKOFF_S * 2**version.failures, MAX_BACKOFF_S)
         version.state, version.reason, version.servable = pb.STATE_FAILED, reason, None
-        version.failures += 1
-        version.retry_at_s = time.monotonic() + pause_s
+        pause_s = version.retries.failed()
         logger.error("%s is not served: %s (next try in %.0f s)", version.folder, reason, pause_s)
         await self.runner.unload(version.folder)
 

@@ -9,8 +9,9 @@ import typer
 from typer.testing import CliRunner
 
 from export.repository.config import labels_text, read_facts
-from export.repository.layout import lock_versions
-from export.rollback import restore, rollback
+from export.repository.layout import highest_number, lock_versions
+from export.repository.publishing import staging
+from export.rollback import remove, restore, rollback
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +26,7 @@ def repository(tmp_path: Path) -> Path:
 app = typer.Typer()
 app.command()(rollback)
 app.command()(restore)
+app.command()(remove)
 
 
 def done(repository: Path, *words: str) -> str:
@@ -73,10 +75,41 @@ def test_a_lower_version_comes_back_below_the_highest(repository: Path) -> None:
     assert "net.v2 is restored, and net.v10 is the highest" in output
 
 
+def test_a_model_is_removed_as_a_whole(repository: Path) -> None:
+    done(repository, "rollback", "net")
+    (repository / "net.v10").mkdir()  # beside net.v10.withdrawn
+    output = done(repository, "remove", "net", "--yes")
+    assert output.startswith("net.v1, net.v2, net.v10, net.v10.withdrawn: deleted.")
+    assert folders(repository) == {"other.v1"}
+    assert highest_number(repository, "net") == 10, "a later build is net.v11"
+    assert "has no model 'net'" in refused(repository, "remove", "net", "--yes")
+
+
+def test_a_removal_is_confirmed(repository: Path) -> None:
+    before = folders(repository)
+    words = ["remove", "net", f"--repository={repository}"]
+    for answer in ("n\n", ""):
+        ended = CliRunner().invoke(app, words, input=answer)
+        assert ended.exit_code == 1
+        assert "Delete net.v1, net.v2, net.v10 in" in ended.output
+        assert folders(repository) == before
+    assert CliRunner().invoke(app, words, input="y\n").exit_code == 0
+    assert folders(repository) == {"other.v1"}
+
+
+def test_what_is_being_built_is_not_removed(repository: Path) -> None:
+    before = folders(repository)
+    with staging(repository, "net"):
+        assert "net.v11 is being built in" in refused(repository, "remove", "net", "--yes")
+    assert folders(repository) == before
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("rollback", "nett"), "has no model 'nett'; nearest: net"),
+        (("remove", "nett", "--yes"), "has no model 'nett'; nearest: net"),
+        (("remove", "../net", "--yes"), "has no model '../net'"),
         (("rollback", "zzz"), "there are: net, other"),
         (("restore", "nett.v1"), "has no model 'nett'; nearest: net"),
         (("restore", "net"), "'net' is not a version: name one as NAME.vN"),

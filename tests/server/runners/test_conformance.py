@@ -57,6 +57,23 @@ def alone(repository: Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.flo
     return probabilities
 
 
+async def test_a_fingerprint_changes_with_the_files(
+    runner: Runner, shared_repository: Path
+) -> None:
+    arriving = shared_repository / "lenet5.v7"
+    try:
+        found = [await runner.fingerprint(arriving.name)]
+        shutil.copytree(shared_repository / NAME, arriving)
+        found.append(await runner.fingerprint(arriving.name))
+        assert await runner.fingerprint(arriving.name) == found[-1]
+        with (arriving / "1" / "model.onnx").open("ab") as file:
+            file.write(b"x")
+        found.append(await runner.fingerprint(arriving.name))
+        assert len(set(found)) == 3 and None not in found
+    finally:
+        shutil.rmtree(arriving)
+
+
 async def test_index_lists_versions_and_nothing_else(
     runner: Runner, shared_repository: Path
 ) -> None:

@@ -186,7 +186,7 @@ async def test_a_version_that_does_not_prove_itself_never_answers(
 async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_over(
     build: BuildPool, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.versions.manager.INITIAL_BACKOFF_S", 0.0)
+    monkeypatch.setattr("server.versions.retries.INITIAL_BACKOFF_S", 0.0)
     pool = build()
     broken = publish(repository, 2, lambda path: (path / "1" / "model.onnx").write_bytes(b"no"))
     await poll(pool)
@@ -195,6 +195,47 @@ async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_ov
     shutil.copy(repository / "lenet5.v1" / "1" / "model.onnx", broken / "1")
     await poll(pool)
     assert pool.resolve("lenet5").version == "2"
+
+
+async def test_a_version_that_arrives_slowly_is_tried_once_it_is_whole(
+    build: BuildPool, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.versions.retries.INITIAL_BACKOFF_S", 3600.0)
+    monkeypatch.setattr("server.versions.retries.MAX_BACKOFF_S", 3600.0)
+    pool = build()
+    whole = (repository / "lenet5.v1" / "1" / "model.onnx").read_bytes()
+    arriving = publish(repository, 2, lambda path: (path / "1" / "model.onnx").unlink())
+    for share in (0.5, 0.9):
+        await poll(pool)
+        assert states(pool) == {"2": "FAILED", "1": "READY"}
+        (arriving / "1" / "model.onnx").write_bytes(whole[: int(share * len(whole))])
+    (arriving / "1" / "model.onnx").write_bytes(whole)
+    await poll(pool)
+    assert pool.resolve("lenet5").version == "2"
+
+
+async def test_a_version_that_is_still_written_is_not_tried(
+    build: BuildPool,
+    repository: Path,
+    runner: InProcessRunner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("server.versions.retries.INITIAL_BACKOFF_S", 3600.0)
+    monkeypatch.setattr("server.versions.retries.MAX_BACKOFF_S", 3600.0)
+    pool = build()
+    broken = publish(repository, 2, lambda path: (path / "1" / "model.onnx").write_bytes(b"no"))
+    await poll(pool)
+    reason = pool.describe("lenet5", "2").state_reason
+    (broken / "1" / "model.onnx").unlink()
+    sleep = asyncio.sleep
+
+    async def write_meanwhile(seconds: float) -> None:
+        (broken / "1" / "model.onnx").write_bytes(b"still no")
+        await sleep(seconds)
+
+    monkeypatch.setattr("server.versions.retries.asyncio.sleep", write_meanwhile)
+    await poll(pool)
+    assert pool.describe("lenet5", "2").state_reason == reason, "it was not tried"
 
 
 async def test_a_withdrawn_version_hands_over_to_the_one_below(
