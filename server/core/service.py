@@ -172,20 +172,23 @@ class Service:
 
     def account(self, call: Call, outcome: str, message: str) -> None:
         """One count for each image, and one line in the log, whatever the call held."""
-        ends = [self._count(call, image, outcome, message) for image in call.classifications]
-        if len(ends) == 1:
-            ((reason, text),) = ends
-            fields = classification_fields(call, call.classifications[0], reason)
-            logger.info("%s", text, extra=fields)
-        elif ends:
-            failures = [(reason, text) for reason, text in ends if reason != OK]
-            reason, text = failures[0] if failures else ends[0]
-            if failures:
-                text = f"{len(failures)} of {len(ends)} images failed; the first: {text}"
-            logger.info("%s", text, extra=batch_fields(call, reason, len(failures)))
-        is_left = outcome == "CANCELLED" and call.has_messages  # they are accounted for
-        if outcome and not call.classifications and not is_left:
+        images = call.classifications
+        if len(images) == 1:
+            reason, text = self._count(call, images[0], outcome, message)
+            logger.info("%s", text, extra=classification_fields(call, images[0], reason))
+        elif images:
+            self._account_batch(call, outcome, message)
+        # The messages of a stream are accounted for already.
+        elif outcome and not (outcome == "CANCELLED" and call.has_messages):
             self._log_early_failure(call, outcome, message)
+
+    def _account_batch(self, call: Call, outcome: str, message: str) -> None:
+        ends = [self._count(call, image, outcome, message) for image in call.classifications]
+        failures = [(reason, text) for reason, text in ends if reason != OK]
+        reason, text = failures[0] if failures else ends[0]
+        if failures:
+            text = f"{len(failures)} of {len(ends)} images failed; the first: {text}"
+        logger.info("%s", text, extra=batch_fields(call, reason, len(failures)))
 
     def _count(
         self, call: Call, image: Classification, outcome: str, message: str

@@ -28,6 +28,7 @@ MAX_WAITING_LINES = 10_000
 # Waking the writer for each of many lines would cost more than writing them.
 PAUSE_S = 0.01
 FLUSH_TIMEOUT_S = 1.0
+to_json = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
 
 
 def set_up(log_format: Literal["auto", "text", "json"], level: str) -> None:
@@ -123,7 +124,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return to_json(line)
 
 
 class TextFormatter(logging.Formatter):
