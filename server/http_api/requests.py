@@ -16,7 +16,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from starlette.datastructures import QueryParams, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.bounds import Bounds, check_json, check_string
@@ -139,27 +139,48 @@ def merge_options(message: pb.ClassifyRequest, options: pb.ClassifyRequest, mode
 # ---------------------------------------------------------------- bodies
 
 
-async def body_pieces(request: Request, call: Call) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives; ends as soon as it is too long, or announces that it will be.
-
+async def read_body(request: Request, call: Call) -> bytes:
+    """
     Raises:
         ImageTooLarge, Overloaded: there is no room for it.
         ClientLeft: it did not come to its end.
     """
+    check_announced(request, call)
+    pieces, is_complete = [], False
+    while not is_complete:
+        piece, is_complete = await next_piece(request, call)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def body_pieces(request: Request, call: Call) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives; ends as soon as it is too long, or announces that it will be.
+
+    Raises:
+        ImageTooLarge, Overloaded, ClientLeft: as `read_body`, for which it would be too slow.
+    """
+    check_announced(request, call)
+    is_complete = False
+    while not is_complete:
+        piece, is_complete = await next_piece(request, call)
+        yield piece
+
+
+def check_announced(request: Request, call: Call) -> None:
     announced = request.headers.get("content-length", "")
     if announced.isdecimal():
         call.reservation.check_size(int(announced))
-    try:
-        async for piece in request.stream():
-            call.reservation.check_size(call.reservation.n_bytes + len(piece))
-            call.reservation.add(len(piece))
-            yield piece
-    except ClientDisconnect as error:
-        raise ClientLeft from error
 
 
-async def read_body(request: Request, call: Call) -> bytes:
-    return b"".join([piece async for piece in body_pieces(request, call)])
+async def next_piece(request: Request, call: Call) -> tuple[bytes, bool]:
+    """What has arrived since the last piece, held by the call; and whether that is all."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    piece: bytes = message.get("body", b"")
+    call.reservation.check_size(call.reservation.n_bytes + len(piece))
+    call.reservation.add(len(piece))
+    return piece, not message.get("more_body", False)
 
 
 class InMemoryParser(MultiPartParser):
