@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from server.errors import cut
+from server.http_api.corked import CorkedTransport
 from server.http_api.framing import StrictConnection
 from server.http_api.problems import UNREAD, problem
 from server.network.addresses import is_socket, listen, remove_unused_socket
@@ -175,11 +176,12 @@ class BoundedProtocol(H11Protocol):
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        corked: Any = CorkedTransport(transport, self.loop)
+        super().connection_made(corked)
         if len(self.connections) > self._settings.max_connections:
             most = self._settings.max_connections
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"too many connections ({most})")
-            transport.close()
+            self.transport.close()
         else:
             self._wait_for_headers()
 
