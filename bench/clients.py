@@ -45,6 +45,7 @@ class Clients:
         self._url = f"/v1/models/{model}:classify"
         self._request = pb.ClassifyRequest(model=model, image=pb.Image(content=image))
         self._classify = classifier_pb2_grpc.ImageClassifierStub(wires.channel).Classify
+        # types-grpcio-health-checking lacks the attributes of the stub.
         self._check = health_pb2_grpc.HealthStub(probes.channel).Check  # type: ignore[attr-defined]
 
     def over(self, number: int) -> Callable[[float | None], Awaitable[tuple[str, bool]]]:
@@ -89,6 +90,7 @@ class Clients:
 def parse_error(error: grpc.aio.AioRpcError) -> tuple[str, bool]:
     """Returns the gateway's reason, and whether it says when to retry."""
     reason, has_delay = error.code().name, False
+    # types-grpcio-status knows calls of grpc alone, and not those of grpc.aio.
     if status := rpc_status.from_call(error):  # type: ignore[arg-type]
         for detail in status.details:
             info = error_details_pb2.ErrorInfo()

@@ -19,6 +19,7 @@ import asyncio
 import hashlib
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import tempfile
@@ -54,7 +55,9 @@ def serve_gateway(pipe: Connection, max_in_flight: int) -> None:
     from server.settings import Settings
 
     reuse_computed_answers()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w") as log:
+        for stream in (sys.stdout, sys.stderr):  # a line per request would drown the table
+            os.dup2(log.fileno(), stream.fileno())
         keys = Path(folder) / "keys.toml"
         keys.write_text(f'[bench]\nsha256 = "{hashlib.sha256(SECRET.encode()).hexdigest()}"\n')
         http, grpc_socket, admin = (f"unix:{folder}/{name}" for name in ("http", "grpc", "admin"))
@@ -94,6 +97,7 @@ def reuse_computed_answers() -> None:
             outcomes[key] = await infer(self, runner, folder, image, *deadline, **outputs)
         return await in_a_thread(outcomes[key])
 
+    # mypy forbids to replace a method of a class; here that is the point.
     Pipeline.prepare = prepare_once  # type: ignore[method-assign, assignment]
     Pipeline.infer = infer_once  # type: ignore[method-assign, assignment]
 
@@ -189,14 +193,21 @@ class HttpClient:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self) -> bool:
-        connection = self._idle.pop() if self._idle else None
-        reader, writer = connection or await asyncio.open_unix_connection(self._path)
+        reader, writer = await self._connection()
         writer.write(self._request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)
         self._idle.append((reader, writer))
         return head.startswith(b"http/1.1 %d" % self._status)
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()  # the server has ended it, idle during a long turn of the other one
+        return await asyncio.open_unix_connection(self._path)
 
 
 class GrpcClient:

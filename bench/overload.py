@@ -31,9 +31,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -158,7 +159,7 @@ async def open_loop(
         outcomes.append(RequestOutcome(now_s - began_s, now_s - due_s, behind_s, what, has_delay))
 
     async def at_times(
-        pause_s: Callable[[], float], do: Callable[[int, float], Awaitable[None]]
+        pause_s: Callable[[], float], do: Callable[[int, float], Coroutine[Any, Any, None]]
     ) -> None:
         due_s = began_s
         async with asyncio.TaskGroup() as under_way:
@@ -167,7 +168,7 @@ async def open_loop(
                 if due_s >= began_s + seconds:
                     return
                 await asyncio.sleep(due_s - time.monotonic())
-                under_way.create_task(do(number, due_s))  # type: ignore[arg-type]
+                under_way.create_task(do(number, due_s))
 
     async def probe(number: int, due_s: float) -> None:
         paths = (clients.is_well("/livez"), clients.is_well("/readyz"))

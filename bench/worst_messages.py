@@ -180,7 +180,7 @@ def measure(gateway: Gateway, worst: Worst, repeat: int) -> Measured:
     for _ in range(repeat):
         gateway.held()
         answer = send(worst, gateway.http, gateway.grpc_address)
-        time.sleep(10 * TICK_S)
+        time.sleep(10 * TICK_S)  # until the ticks that the message delayed have been counted
         held.append(gateway.held())
     late_s, cpu_s = (min(times) for times in zip(*held, strict=True))
     log_bytes = (gateway.log_path.stat().st_size - before_bytes) // repeat
