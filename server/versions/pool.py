@@ -142,7 +142,8 @@ class Pool:
             ModelNotFound, VersionNotFound: there is none of that name or number.
             ModelNotReady, RunnerUnavailable: there is, and it cannot answer yet.
         """
-        number = self._number(name, version) if version else self.default(name)
+        # Whether it is still proven there is what `_idlest` asks the runners.
+        number = self._number(name, version) if version else self._defaults.get(name)
         if number is not None and (servable := self._idlest(name, number)):
             return servable
         if self.runner_fault:
