@@ -20,6 +20,7 @@ class CorkedTransport:
         self._transport = transport
         self._loop = loop
         self._held = bytearray()
+        self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
