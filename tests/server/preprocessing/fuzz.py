@@ -184,6 +184,8 @@ def run(seconds: float, seed: int, only_case: int | None, keep_path: Path) -> di
     failures: list[str] = []
     peak_mb, slowest = 0, (0.0, "")
     child = Child()
+    zoo()  # before the time begins, as the start of the child
+    child.decode(b"")
     end_s = time.monotonic() + seconds
     for name, content in cases(seed, only_case):
         started_s = time.monotonic()
