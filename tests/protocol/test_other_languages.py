@@ -54,7 +54,10 @@ def node_modules() -> Path:
         if not (folder / "complete").exists():
             folder.mkdir(exist_ok=True)
             options = ["--no-package-lock", "--no-audit", "--no-fund", "--prefix", str(folder)]
-            subprocess.run([*command.split(), *options], check=True, timeout=300)
+            words = [*command.split(), *options]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+            if done.returncode:
+                pytest.skip(f"npm cannot install them: {done.stderr}")
             (folder / "complete").touch()
     return folder / "node_modules"
 
