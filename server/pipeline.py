@@ -134,12 +134,13 @@ class Pipeline:
                     raise
             return await run(self._threads_for_large, self._prepare, *work, self._max_pixels)
         except (asyncio.CancelledError, RuntimeError) as error:
+            # Not in the end of each: an image is prepared again if its version is gone meanwhile.
+            preparation.is_given_up = True
             if self._is_closing:
                 raise ShuttingDown("the gateway is shutting down: try another one") from error
             raise
         finally:
             preparation.end()
-            preparation.is_given_up = True
 
     async def infer(
         self,
