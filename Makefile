@@ -59,9 +59,11 @@ protocol: .venv/dev.done ## generate the stubs and the OpenAPI document from pro
 	    --pyi_out clients/python --grpc_python_out clients/python protocol/convoy/v1/classifier.proto
 	$(BIN)/python protocol/write_openapi.py
 
-docs: .venv/dev.done ## generate docs/commands.md and docs/models.md
+docs: .venv/dev.done ## generate docs/commands.md, docs/models.md and the catalog of the page
 	$(BIN)/python docs/write_commands.py
 	$(BIN)/python docs/write_models.py
+	$(BIN)/python docs/write_catalog.py
+	cp clients/javascript/convoy.js server/page/static/convoy.js
 
 lock: .venv/dev.done ## update the versions that serving installs and that images are built with
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \

@@ -30,6 +30,7 @@ from openapi_schemas import (
     ref,
     schemas,
 )
+from openapi_status import GATEWAY_STATUS
 
 from convoy.v1 import classifier_pb2 as pb
 from server import errors
@@ -69,7 +70,7 @@ def document() -> Json:
         "security": [{}, {"bearer": []}],
         "paths": paths(),
         "components": {
-            "schemas": {**schemas(), "Problem": PROBLEM},
+            "schemas": {**schemas(), "Problem": PROBLEM, "GatewayStatus": GATEWAY_STATUS},
             "parameters": PARAMETERS,
             "headers": HEADERS,
             "examples": {},
@@ -113,6 +114,14 @@ def paths() -> Json:
                 **operation("GetModel"),
                 "parameters": [model, get_version],
                 "responses": responses(pb.Model, [*NAMING, "MALFORMED_REQUEST"]),
+            }
+        },
+        "/v1/status": {
+            "get": {
+                "operationId": "getStatus",
+                "summary": "How the gateway is: versions, readiness, traffic, latency by stage",
+                "tags": ["Status"],
+                "responses": answers("GatewayStatus", ["MALFORMED_REQUEST"]),
             }
         },
         "/livez": {"get": probe("live", "Whether the process responds", [200])},
@@ -245,8 +254,12 @@ HEADERS: Json = {
 
 
 def responses(message: type[Message], reasons: Iterable[str]) -> Json:
-    schema = ref("schemas", descriptor(message).name)
-    success = response("Success.", {"application/json": {"schema": schema}})
+    return answers(descriptor(message).name, reasons)
+
+
+def answers(schema: str, reasons: Iterable[str]) -> Json:
+    content = {"application/json": {"schema": ref("schemas", schema)}}
+    success = response("Success.", content)
     return {"200": success, **problems([*reasons, *CALLING])}
 
 

@@ -87,4 +87,4 @@ def choices(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def default_text(default: object) -> str:
-    return f"[default: {default}]" if default not in (None, False, []) else ""
+    return f"[default: {default}]" if default not in (None, False, True, []) else ""

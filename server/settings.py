@@ -199,6 +199,7 @@ class Settings(BaseSettings):
         description="Origins whose pages may use the HTTP API from a browser, separated by commas, "
         "such as https://app.example.org. Unset: none.",
     )
+    page: bool = Field(True, description="The page for people at /; --no-page takes it away.")
     max_image_bytes: Annotated[PositiveInt, BYTES] = Field(
         16 << 20, description="Largest encoded image. Each request may take that much memory."
     )

@@ -28,6 +28,7 @@ def project(manifest: str) -> dict[str, object]:
     [
         ("docs/write_commands.py", "docs/commands.md", "make docs"),
         ("docs/write_models.py", "docs/models.md", "make docs"),
+        ("docs/write_catalog.py", "server/page/static/catalog.json", "make docs"),
         ("protocol/write_openapi.py", "server/http_api/openapi.json", "make protocol"),
     ],
 )
@@ -35,6 +36,11 @@ def test_a_generated_file_is_what_its_script_prints(script: str, file: str, comm
     words = [sys.executable, script, "--print"]
     printed = subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout
     assert (ROOT / file).read_bytes() == printed, f"run `{command}`"
+
+
+def test_the_page_has_the_javascript_client() -> None:
+    client = (ROOT / "clients" / "javascript" / "convoy.js").read_bytes()
+    assert (ROOT / "server" / "page" / "static" / "convoy.js").read_bytes() == client, "make docs"
 
 
 def test_the_stubs_are_those_of_the_contract(tmp_path: Path) -> None:

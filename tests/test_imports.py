@@ -32,6 +32,7 @@ SERVER = [
     ["evidence"],
     ["versions"],
     ["core"],
+    ["page"],
     ["http_api", "grpc_api"],
     ["open_inference", "admin"],
     ["startup"],

@@ -18,7 +18,7 @@ def create_admin_app(service: Service, settings: Settings) -> Starlette:
     return Starlette(
         routes=[
             metrics_route(metrics, pool, admission, service.is_ready),
-            statusz_route(pool, metrics, admission, settings, service.is_ready),
+            statusz_route(service, settings),
             *probe_routes(service, with_reasons=True),
         ],
         middleware=[

@@ -5,13 +5,9 @@ One set of facts, as HTML for a browser, as JSON for a program, as text for curl
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
-import time
-from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -21,13 +17,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from convoy.v1 import classifier_pb2 as pb
-from server.core.admission import Admission
+from server.core.service import Service
+from server.core.status import Facts, Status
 from server.observability import logs
-from server.observability.metrics import Metrics, Summary
 from server.settings import Settings
-from server.versions.manager import VersionManager
-from server.versions.pool import Pool
 
 # No script, nothing from other sites, in no frame: whatever gets into the page stays text.
 HEADERS = {
@@ -52,30 +45,13 @@ pre {{ overflow-x: auto }}
 """
 MAX_WIDTH = 10_000  # characters: no cell is ever wrapped
 
-Facts = dict[str, Any]
 
-
-def statusz_route(
-    pool: Pool,
-    metrics: Metrics,
-    admission: Admission,
-    settings: Settings,
-    is_ready: Callable[[], bool],
-) -> Route:
-    started_s = time.monotonic()
+def statusz_route(service: Service, settings: Settings) -> Route:
+    status = Status(service)
 
     async def show_status(request: Request) -> Response:
-        summaries = await asyncio.to_thread(metrics.summaries)
-        facts: Facts = {
-            "gateway": describe_gateway(pool, admission, is_ready(), time.monotonic() - started_s),
-            "runners": [describe_runner(*item) for item in pool.managers.items()],
-            "models": [
-                describe_version(pool.describe(model.name, model.version), pool)
-                for model in pool.list()
-            ],
-            "traffic": [describe_traffic(*item) for item in sorted(summaries.items())],
-            "settings": settings.model_dump(mode="json", exclude_none=True),
-        }
+        facts = await status.facts()
+        facts["settings"] = settings.model_dump(mode="json", exclude_none=True)
         return answer(facts, request.headers.get("accept", ""))
 
     return Route("/statusz", show_status)
@@ -88,73 +64,6 @@ def answer(facts: Facts, accept: str) -> Response:
         # In ASCII, since names of files need not be UTF-8.
         return Response(json.dumps(facts), headers=HEADERS, media_type="application/json")
     return PlainTextResponse(render_text(facts), headers=HEADERS)
-
-
-# ---------------------------------------------------------------- the facts
-
-
-def describe_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
-    why_not = "shutting down" if admission.is_draining else pool.why_not_ready()
-    return {
-        "version": version("convoy-serving"),
-        "uptime_s": round(uptime_s, 1),
-        "is_ready": is_ready,
-        "why_not_ready": "" if is_ready else why_not,
-        "in_flight": admission.in_flight,
-        "in_flight_bytes": admission.in_flight_bytes,
-        "log_lines_lost": logs.lost_lines(),
-    }
-
-
-def describe_runner(name: str, manager: VersionManager) -> Facts:
-    return {
-        "name": name,
-        "is_reachable": not manager.runner_fault,
-        "fault": manager.runner_fault,
-        "in_flight": manager.runner.in_flight,
-        "images": dict(manager.runner.outcomes),
-    }
-
-
-def describe_version(model: pb.Model, pool: Pool) -> Facts:
-    facts: Facts = {
-        "model": model.name,
-        "version": model.version,
-        "state": pb.State.Name(model.state).removeprefix("STATE_"),
-        "why_not_ready": model.state_reason,
-        "is_default": model.is_default,
-    }
-    if model.state == pb.STATE_READY:
-        loaded = pool.resolve(model.name, model.version).loaded
-        facts |= {
-            "runtime": loaded.runtime,
-            "device": loaded.device,
-            "precision": model.manifest.precision,
-            "weights": model.manifest.weights.source,
-            "manifest_digest": model.manifest_digest,
-            "parity": [describe_rung(rung) for rung in model.parity],
-        }
-    return facts
-
-
-def describe_rung(rung: pb.ParityRung) -> Facts:
-    return {
-        "name": rung.name,
-        "images": rung.images,
-        "largest_difference": rung.largest_difference,
-        "tolerance": rung.tolerance,
-        "reported_only": rung.reported_only,
-    }
-
-
-def describe_traffic(model: str, summary: Summary) -> Facts:
-    return {
-        "model": model,
-        "requests": summary.outcomes.total(),
-        "errors": {reason: n for reason, n in summary.outcomes.items() if reason != "OK"},
-        "p50_ms": summary.p50_s and round(summary.p50_s * 1e3, 1),
-        "p99_ms": summary.p99_s and round(summary.p99_s * 1e3, 1),
-    }
 
 
 # ---------------------------------------------------------------- the tables

@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 from server.core.service import Service
 from server.errors import GRPC_STATUS, HTTP_STATUS, Forbidden
 from server.http_api.browsers import BrowserGuard
-from server.http_api.docs_page import docs_routes
+from server.http_api.descriptions import description_routes
 from server.http_api.endpoints import Endpoints
 from server.http_api.middleware import CallMiddleware, Routes
 from server.http_api.probes import probe_routes
 from server.http_api.problems import problem
+from server.page.routes import page_routes
 from server.settings import Settings
 
 
@@ -37,7 +38,10 @@ def create_app(service: Service, settings: Settings, more_routes: Sequence[Route
     routes = [
         *Endpoints(service, settings).routes(),
         *probe_routes(service, with_reasons=service.keys is None),
-        *docs_routes(service.pool, needs_key=service.keys is not None),
+        *description_routes(
+            service.pool, needs_key=service.keys is not None, has_page=settings.page
+        ),
+        *(page_routes() if settings.page else ()),
         *more_routes,
     ]
     guard = BrowserGuard(settings, settings.http_address)

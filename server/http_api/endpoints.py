@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 
 from google.protobuf import json_format
@@ -15,6 +16,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.core.bounds import check_string
 from server.core.rpc_status import to_item_result
 from server.core.service import Service
+from server.core.status import Status
 from server.http_api.classification_json import response_to_dict
 from server.http_api.middleware import call_of, cancel_on_disconnect
 from server.http_api.requests import check_query, read_batch, read_request
@@ -40,6 +42,7 @@ class Endpoints:
     def __init__(self, service: Service, settings: Settings) -> None:
         self._service = service
         self._settings = settings
+        self._status = Status(service)
 
     def routes(self) -> list[Route]:
         model = "/v1/models/{model:model}"
@@ -48,6 +51,7 @@ class Endpoints:
             Route("/v1/models", self.list_models),
             Route(f"{model}:batchClassify", self.batch_classify, methods=["POST"]),
             Route(model, self.get_model),
+            Route("/v1/status", self.get_status),
         ]
 
     async def classify(self, request: Request) -> Response:
@@ -75,6 +79,12 @@ class Endpoints:
         check_query(request.query_params, ["version"])
         version = request.query_params.get("version", "")
         return await json_response(self._service.pool.describe(call.model, version))
+
+    async def get_status(self, request: Request) -> Response:
+        check_query(request.query_params, [])
+        # In ASCII, since names of files need not be UTF-8.
+        facts = json.dumps(await self._status.facts())
+        return Response(facts, media_type="application/json")
 
 
 async def json_response(message: Message) -> Response:

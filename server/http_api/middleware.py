@@ -24,9 +24,11 @@ from server.http_api.browsers import BrowserGuard
 from server.http_api.problems import handle_http_exception, to_response
 from server.observability import tracing
 
-# What needs no key: the probes, and what describes the contract.
-OPEN_PATHS = re.compile(r"/livez|/readyz|/v2/health/(live|ready)|/openapi\.json|/docs(/[\w.-]+)?")
-DESCRIPTIONS = re.compile(r"/openapi\.json|/docs(/.*)?")
+# What needs no key: the probes, what describes the contract, and the files of the page.
+OPEN_PATHS = re.compile(
+    r"/livez|/readyz|/v2/health/(live|ready)|/openapi\.json|/docs|/(page/[\w./-]+)?"
+)
+DESCRIPTIONS = re.compile(r"/openapi\.json|/docs")
 USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
@@ -45,6 +45,15 @@ class Summary:
     outcomes: Tally[str] = field(default_factory=Tally)  # by reason; "OK" is one of them
     p50_s: float | None = None  # None: nothing answered yet
     p99_s: float | None = None
+    stages: dict[str, Quantiles] = field(default_factory=dict)
+    batches: list[tuple[float, int]] = field(default_factory=list)  # at most so large, how many
+
+
+@dataclass
+class Quantiles:
+    count: int
+    p50_s: float
+    p99_s: float
 
 
 class Metrics:
@@ -129,20 +138,40 @@ class Metrics:
             for sample in metric.samples:
                 summary = summaries.setdefault(sample.labels["model"], Summary())
                 summary.outcomes[sample.labels["reason"]] += int(sample.value)
-        for model, buckets in self._total_buckets().items():
+        for (model, stage), buckets in buckets_of(self._stages).items():
             summary = summaries.setdefault(model, Summary())
-            summary.p50_s, summary.p99_s = quantile(0.5, buckets), quantile(0.99, buckets)
+            count, p50_s, p99_s = buckets[-1][1], quantile(0.5, buckets), quantile(0.99, buckets)
+            summary.stages[stage] = Quantiles(int(count), p50_s, p99_s)
+            if stage == "total":
+                summary.p50_s, summary.p99_s = p50_s, p99_s
+        for (model,), buckets in buckets_of(self._batch_size).items():
+            summary = summaries.setdefault(model, Summary())
+            summary.batches = list(batches(buckets))
         return summaries
 
-    def _total_buckets(self) -> dict[str, list[tuple[float, float]]]:
-        """Of each model: upper bound in seconds, and how many took no longer."""
-        buckets: dict[str, list[tuple[float, float]]] = {}
-        for metric in self._stages.collect():
-            for sample in metric.samples:
-                if sample.name.endswith("_bucket") and sample.labels["stage"] == "total":
-                    bucket = (float(sample.labels["le"]), sample.value)
-                    buckets.setdefault(sample.labels["model"], []).append(bucket)
-        return buckets
+
+Buckets = list[tuple[float, float]]  # upper bound, and how many were no larger
+
+
+def buckets_of(histogram: Histogram) -> dict[tuple[str, ...], Buckets]:
+    """By the values of its labels."""
+    buckets: dict[tuple[str, ...], Buckets] = {}
+    for metric in histogram.collect():
+        for sample in metric.samples:
+            if sample.name.endswith("_bucket"):
+                labels = tuple(value for name, value in sample.labels.items() if name != "le")
+                bucket = (float(sample.labels["le"]), sample.value)
+                buckets.setdefault(labels, []).append(bucket)
+    return buckets
+
+
+def batches(buckets: Buckets) -> Iterator[tuple[float, int]]:
+    """Images by the size of their batch: not cumulative, without empty sizes."""
+    below = 0.0
+    for upper, count in buckets:
+        if count > below and not math.isinf(upper):
+            yield upper, int(count - below)
+        below = count
 
 
 def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float:

@@ -132,7 +132,16 @@ def test_two_keys_in_one_request_are_none(guarded: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/livez", "/readyz", "/openapi.json", "/docs", "/v2/health/live", "/v2/health/ready"]
+    "path",
+    [
+        "/livez",
+        "/readyz",
+        "/openapi.json",
+        "/",
+        "/page/app.js",
+        "/v2/health/live",
+        "/v2/health/ready",
+    ],
 )
 def test_probes_and_the_description_need_no_key(guarded: Any, path: str) -> None:
     assert httpx.get(guarded.http + path).status_code == 200
@@ -328,7 +337,6 @@ def test_strangers_learn_no_names_and_no_reasons(
     gateway.wait_for(lambda: "secret-name" in httpx.get(f"{gateway.operator}/readyz").text)
     assert httpx.get(f"{gateway.http}/readyz").text == "not ready\n"
     gateway.wait_for(lambda: "lenet5.v1 is proven" in gateway.log())
-    assert "lenet5" not in re.sub(r"curl.*", "", httpx.get(f"{gateway.http}/docs").text)
     examples = httpx.get(f"{gateway.http}/openapi.json").json()["components"]["examples"]
     assert examples["ClassifyRequest"]["value"]["image"]["content"] == ""
 

@@ -51,7 +51,7 @@ def gateway(serve_together: Callable[..., Any], shipped_lenet5: Path) -> Any:
 def test_only_own_and_listed_pages_may_ask(
     gateway: Any, headers: dict[str, str], status: int
 ) -> None:
-    assert httpx.get(f"{gateway.http}/docs", headers=headers).status_code == status
+    assert httpx.get(f"{gateway.http}/", headers=headers).status_code == status
     assert httpx.get(f"{gateway.operator}/statusz", headers=headers).status_code == status
 
 

@@ -351,7 +351,7 @@ def test_an_unknown_model_is_answered_with_the_nearest(
 
 
 def test_an_unknown_route_or_method_is_a_problem_too(lenet_gateway: Gateway, url: str) -> None:
-    for path in ("/v9", "/v1/models/", "/v1/models/lenet5:explain", "/docs/page.py"):
+    for path in ("/v9", "/v1/models/", "/v1/models/lenet5:explain", "/page/routes.py"):
         assert problem(httpx.get(lenet_gateway.http + path)) == (404, "")
     assert problem(httpx.get(url)) == (405, "")
     assert httpx.get(url).headers["allow"] == "POST"

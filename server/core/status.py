@@ -1,0 +1,114 @@
+"""How the gateway is: what it serves, what it does not and why, and how that performs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.metadata import version
+from typing import Any
+
+from convoy.v1 import classifier_pb2 as pb
+from server.core.admission import Admission
+from server.core.service import Service
+from server.observability import logs
+from server.observability.metrics import Quantiles, Summary
+from server.versions.manager import VersionManager
+from server.versions.pool import Pool
+
+Facts = dict[str, Any]
+
+
+class Status:
+    """Asked for by the HTTP API and the admin port alike."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._started_s = time.monotonic()
+
+    async def facts(self) -> Facts:
+        service, pool = self._service, self._service.pool
+        summaries = await asyncio.to_thread(service.metrics.summaries)
+        uptime_s = time.monotonic() - self._started_s
+        return {
+            "gateway": describe_gateway(pool, service.admission, service.is_ready(), uptime_s),
+            "runners": [describe_runner(*item) for item in pool.managers.items()],
+            "models": [
+                describe_version(pool.describe(model.name, model.version), pool)
+                for model in pool.list()
+            ],
+            "traffic": [describe_traffic(*item) for item in sorted(summaries.items())],
+        }
+
+
+def describe_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s: float) -> Facts:
+    why_not = "shutting down" if admission.is_draining else pool.why_not_ready()
+    return {
+        "version": version("convoy-serving"),
+        "uptime_s": round(uptime_s, 1),
+        "is_ready": is_ready,
+        "why_not_ready": "" if is_ready else why_not,
+        "in_flight": admission.in_flight,
+        "in_flight_bytes": admission.in_flight_bytes,
+        "log_lines_lost": logs.lost_lines(),
+    }
+
+
+def describe_runner(name: str, manager: VersionManager) -> Facts:
+    return {
+        "name": name,
+        "is_reachable": not manager.runner_fault,
+        "fault": manager.runner_fault,
+        "in_flight": manager.runner.in_flight,
+        "images": dict(manager.runner.outcomes),
+    }
+
+
+def describe_version(model: pb.Model, pool: Pool) -> Facts:
+    facts: Facts = {
+        "model": model.name,
+        "version": model.version,
+        "state": pb.State.Name(model.state).removeprefix("STATE_"),
+        "why_not_ready": model.state_reason,
+        "is_default": model.is_default,
+    }
+    if model.state == pb.STATE_READY:
+        loaded = pool.resolve(model.name, model.version).loaded
+        facts |= {
+            "runtime": loaded.runtime,
+            "device": loaded.device,
+            "precision": model.manifest.precision,
+            "weights": model.manifest.weights.source,
+            "manifest_digest": model.manifest_digest,
+            "parity": [describe_rung(rung) for rung in model.parity],
+        }
+    return facts
+
+
+def describe_rung(rung: pb.ParityRung) -> Facts:
+    return {
+        "name": rung.name,
+        "images": rung.images,
+        "largest_difference": rung.largest_difference,
+        "tolerance": rung.tolerance,
+        "reported_only": rung.reported_only,
+    }
+
+
+def describe_traffic(model: str, summary: Summary) -> Facts:
+    return {
+        "model": model,
+        "requests": summary.outcomes.total(),
+        "errors": {reason: n for reason, n in summary.outcomes.items() if reason != "OK"},
+        "p50_ms": summary.p50_s and round(summary.p50_s * 1e3, 1),
+        "p99_ms": summary.p99_s and round(summary.p99_s * 1e3, 1),
+        "stages": {stage: describe_stage(it) for stage, it in summary.stages.items()},
+        "batches": summary.batches,
+    }
+
+
+def describe_stage(stage: Quantiles) -> Facts:
+    return {
+        "count": stage.count,
+        "p50_ms": round(stage.p50_s * 1e3, 3),
+        "p99_ms": round(stage.p99_s * 1e3, 3),
+    }

@@ -1,0 +1,157 @@
+// An image, one network or several, and their answers side by side.
+
+import { h } from "./dom.js";
+import { errorBox } from "./errors.js";
+import { t } from "./i18n.js";
+import { SAMPLES, evidenceOf, fetchSample, readsDigits, readyModels, sampleAddress } from "./models.js";
+import { resultCard } from "./result.js";
+import { withKey } from "./session.js";
+import { snippets } from "./snippets.js";
+
+const TOP_K = 5;
+
+export async function showClassify(view, { signal }) {
+  const models = await readyModels(signal);
+  if (!models.length) {
+    view.replaceChildren(intro(), h("p", { class: "empty" }, t("classify.none")));
+    return;
+  }
+  new Classify(view, models, signal);
+}
+
+// LeNet-5, which everybody can follow, beside another that reads the same images.
+function firstChoice(models) {
+  const first = models.find(({ name }) => name === "lenet5") ?? models[0];
+  const other = models.find((it) => it !== first && readsDigits(it) === readsDigits(first));
+  return [first, ...(other ? [other] : [])].map(({ name }) => name);
+}
+
+function intro() {
+  return h("div", { class: "intro" }, h("h1", {}, t("classify.title")), h("p", {}, t("classify.lead")));
+}
+
+class Classify {
+  constructor(view, models, signal) {
+    this.models = models;
+    this.signal = signal;
+    this.chosen = new Set(firstChoice(models));
+    this.results = h("div", { class: "results", "aria-live": "polite" });
+    this.preview = h("img", { class: "preview", alt: "", hidden: true });
+    this.chips = h("fieldset", { class: "chips" });
+    this.code = h("div");
+    this.showChips();
+    view.replaceChildren(intro(), h("div", { class: "split" },
+      h("section", { class: "panel", "aria-label": t("classify.image") },
+        this.dropZone(), this.samples(), this.chips),
+      h("section", { "aria-label": t("classify.answers") }, this.results, this.code)));
+    this.listenForPaste();
+    const sample = this.availableSamples()[0];
+    if (sample) this.useSample(sample);
+  }
+
+  dropZone() {
+    const choose = (event) => event.target.files[0] && this.use(event.target.files[0]);
+    const input = (attributes, text) => h("label", { class: "button" }, text,
+      h("input", { type: "file", accept: "image/*", class: "hidden", onchange: choose, ...attributes }));
+    const over = (event) => {
+      event.preventDefault();
+      zone.classList.toggle("over", event.type === "dragover");
+    };
+    const drop = (event) => {
+      over(event);
+      if (event.dataTransfer.files[0]) this.use(event.dataTransfer.files[0]);
+    };
+    const zone = h("div", { class: "drop", ondragover: over, ondragleave: over, ondrop: drop },
+      this.preview,
+      h("p", { class: "muted" }, t("classify.drop")),
+      h("div", { class: "row" }, input({ id: "file" }, t("classify.choose")),
+        input({ capture: "environment" }, t("classify.photograph"))));
+    return zone;
+  }
+
+  listenForPaste() {
+    const paste = (event) => {
+      const [file] = event.clipboardData.files;
+      if (file) this.use(file);
+    };
+    document.addEventListener("paste", paste, { signal: this.signal });
+  }
+
+  availableSamples() {
+    return SAMPLES.filter(({ isDigit }) => this.models.some((it) => readsDigits(it) === isDigit));
+  }
+
+  samples() {
+    const samples = this.availableSamples();
+    const credits = samples.flatMap(({ licence }) => (licence ? [licence] : []));
+    return h("div", { class: "samples" },
+      h("p", { class: "muted" }, t("classify.samples")),
+      h("div", { class: "row" }, samples.map((sample) =>
+        h("button", { type: "button", class: "sample", onclick: () => this.useSample(sample) },
+          h("img", { src: sampleAddress(sample), alt: sample.file.split(".")[0] })))),
+      credits.length ? h("p", { class: "credits" }, credits.join(" · ")) : null);
+  }
+
+  async useSample(sample) {
+    const fits = (name) => readsDigits(this.find(name)) === sample.isDigit;
+    if (![...this.chosen].some(fits)) {
+      this.chosen = new Set([this.models.find((it) => readsDigits(it) === sample.isDigit).name]);
+      this.showChips();
+    }
+    await this.use(await fetchSample(sample));
+  }
+
+  find(name) {
+    return this.models.find((it) => it.name === name);
+  }
+
+  showChips() {
+    const toggle = (event) => {
+      const { value, checked } = event.target;
+      if (checked) this.chosen.add(value);
+      else this.chosen.delete(value);
+      this.run();
+    };
+    this.chips.replaceChildren(h("legend", {}, t("classify.networks")),
+      ...this.models.map(({ name }) => h("label", { class: "chip" },
+        h("input", { type: "checkbox", value: name, checked: this.chosen.has(name), onchange: toggle }),
+        h("span", {}, name))));
+  }
+
+  async use(file) {
+    this.file = file;
+    if (this.preview.src) URL.revokeObjectURL(this.preview.src);
+    this.preview.src = URL.createObjectURL(file);
+    this.preview.alt = file.name;
+    this.preview.hidden = false;
+    this.preview.onerror = () => { this.preview.hidden = true; };
+    this.picture = await createImageBitmap(file).catch(() => null);
+    await this.run();
+  }
+
+  // An answer that comes after a newer question is not shown.
+  async run() {
+    if (!this.file) return;
+    const run = (this.runs = (this.runs ?? 0) + 1);
+    const chosen = this.models.filter(({ name }) => this.chosen.has(name));
+    this.results.replaceChildren(...(chosen.length
+      ? chosen.map(({ name }) => h("article", { class: "card waiting" }, h("h3", {}, name)))
+      : [h("p", { class: "empty" }, t("classify.choose.network"))]));
+    const cards = [...this.results.children];
+    this.code.replaceChildren(...(chosen.length ? [snippets(chosen[0].name, this.file.name)] : []));
+    await Promise.all(chosen.map(async (model, i) => {
+      const card = await this.answer(model);
+      if (run === this.runs) cards[i].replaceWith(card);
+    }));
+  }
+
+  async answer(model) {
+    const options = { model: model.name, topK: TOP_K, include: evidenceOf(model), signal: this.signal };
+    try {
+      const answer = await withKey((client) => client.classify(this.file, options));
+      return resultCard(answer, this.picture);
+    } catch (error) {
+      return h("article", { class: "card" }, h("h3", {}, model.name), errorBox(error));
+    }
+  }
+}

@@ -1,0 +1,103 @@
+// Many images as a grid, filtered by class and score.
+
+import { h, nextId, percent } from "./dom.js";
+import { t } from "./i18n.js";
+import { readyModels } from "./models.js";
+import { withKey } from "./session.js";
+
+const MAX_IMAGES = 500;
+const AT_ONCE = 4;
+
+export async function showFolder(view, { signal }) {
+  const models = await readyModels(signal);
+  new Folder(view, models, signal);
+}
+
+class Folder {
+  constructor(view, models, signal) {
+    Object.assign(this, { signal, tiles: [], runs: 0 });
+    this.grid = h("div", { class: "grid" });
+    this.progress = h("progress", { max: 1, value: 0, hidden: true, "aria-label": t("folder.progress") });
+    this.count = h("p", { class: "muted", role: "status" }, t("folder.empty"));
+    this.model = this.labelled("folder.model", h("select", { onchange: () => this.run(this.files) },
+      models.map(({ name }) => h("option", {}, name))));
+    this.label = this.labelled("folder.class", h("select", { onchange: () => this.filter() }));
+    this.least = this.labelled("folder.score",
+      h("input", { type: "range", min: 0, max: 100, value: 0, oninput: () => this.filter() }));
+    view.replaceChildren(
+      h("div", { class: "intro" }, h("h1", {}, t("folder.title")), h("p", {}, t("folder.lead"))),
+      h("div", { class: "panel filters" }, this.picker(), this.model.field, this.label.field,
+        this.least.field),
+      this.progress, this.count, this.grid);
+  }
+
+  picker() {
+    const choose = (event) => this.run([...event.target.files]);
+    return h("label", { class: "button" }, t("folder.choose"),
+      h("input", { id: "folder", type: "file", webkitdirectory: true, multiple: true, class: "hidden",
+        onchange: choose }));
+  }
+
+  labelled(key, control) {
+    const id = nextId();
+    control.id = id;
+    return { control, field: h("div", { class: "field" }, h("label", { for: id }, t(key)), control) };
+  }
+
+  async run(files = []) {
+    this.files = files;
+    const run = (this.runs += 1);
+    const images = files.filter(({ type }) => type.startsWith("image/")).slice(0, MAX_IMAGES);
+    this.tiles.forEach((tile) => URL.revokeObjectURL(tile.address));
+    this.tiles = images.map((file) => new Tile(file));
+    this.grid.replaceChildren(...this.tiles.map(({ element }) => element));
+    Object.assign(this.progress, { hidden: !images.length, max: images.length, value: 0 });
+    const waiting = [...this.tiles];
+    const work = async () => {
+      for (let tile = waiting.shift(); tile && run === this.runs; tile = waiting.shift()) {
+        await tile.classify(this.model.control.value, this.signal);
+        this.progress.value += 1;
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    if (run === this.runs) this.offerClasses();
+  }
+
+  offerClasses() {
+    const labels = [...new Set(this.tiles.flatMap(({ best }) => best?.label ?? []))].sort();
+    this.label.control.replaceChildren(h("option", { value: "" }, t("folder.all")),
+      ...labels.map((label) => h("option", {}, label)));
+    this.progress.hidden = true;
+    this.filter();
+  }
+
+  filter() {
+    const label = this.label.control.value;
+    const least = Number(this.least.control.value) / 100;
+    for (const { element, best } of this.tiles) {
+      element.hidden = Boolean((label && best?.label !== label) || (best?.score ?? 0) < least);
+    }
+    const shown = this.tiles.filter(({ element }) => !element.hidden).length;
+    this.count.textContent = t("folder.count", { shown, all: this.tiles.length });
+  }
+}
+
+class Tile {
+  constructor(file) {
+    this.file = file;
+    this.address = URL.createObjectURL(file);
+    this.text = h("figcaption", {}, "…");
+    this.element = h("figure", { class: "tile" },
+      h("img", { src: this.address, alt: file.name, loading: "lazy" }), this.text);
+  }
+
+  async classify(model, signal) {
+    try {
+      const answer = await withKey((client) => client.classify(this.file, { model, topK: 1, signal }));
+      [this.best] = answer.classes;
+      this.text.replaceChildren(h("b", {}, this.best.label), ` ${percent(this.best.score)}`);
+    } catch (error) {
+      this.text.replaceChildren(h("span", { class: "error" }, error.reason || error.message));
+    }
+  }
+}
