@@ -1,0 +1,86 @@
+"""A real browser before a real gateway. Both are started once and shared."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from export.console import PublishedVersion
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = ROOT / "model_repository"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; tests are skipped where it is not installed."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=program, args=as_root)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def page_repository(built_nin: PublishedVersion, session_path: Path) -> Path:
+    """The shipped digit networks, and NIN for photos with random weights, which has heat-maps."""
+    path = session_path / "page" / "model_repository"
+    if not path.exists():
+        shutil.copytree(SHIPPED, path)
+        shutil.copytree(built_nin.folder, path / built_nin.folder.name)
+    return path
+
+
+class Visit:
+    """A page and what it did: errors on its console, and whom it asked."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.errors: list[str] = []
+        self.addresses: set[str] = set()
+        page.on("console", self._listen)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.addresses.add(request.url))
+
+    def _listen(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def show(self, view: str) -> Page:
+        self.page.goto(f"{self.url}/#/{view}")
+        self.page.reload()
+        self.page.locator("h1").wait_for()
+        return self.page
+
+    def check(self) -> None:
+        assert self.errors == []
+        own = (self.url, "blob:", "data:")
+        assert [it for it in self.addresses if not it.startswith(own)] == []
+
+
+Visits = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Visits]:
+    """Opens a page with options such as `viewport` and `color_scheme`."""
+    contexts = []
+
+    def begin(url: str, **options: Any) -> Visit:
+        context = browser.new_context(**{"locale": "en-US", **options})
+        contexts.append(context)
+        return Visit(context.new_page(), url)
+
+    yield begin
+    for context in contexts:
+        context.close()

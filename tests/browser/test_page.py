@@ -1,0 +1,241 @@
+"""The page as people use it: by mouse, keyboard and phone, in both languages."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Page, expect
+
+from server.page.routes import STATIC
+from tests.browser.conftest import Visits
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+SEVEN = ROOT / "tests" / "data" / "digit-7.png"
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+VIEWS = ("classify", "draw", "folder", "networks", "service", "api")
+PHONE = {"width": 390, "height": 844}
+SLOWLY_MS = 30_000
+# A four: down and across, then the stem, in shares of the sheet's side.
+STROKES = (((0.35, 0.15), (0.25, 0.55), (0.72, 0.55)), ((0.62, 0.2), (0.6, 0.9)))
+
+expect.set_options(timeout=SLOWLY_MS)
+
+
+@pytest.fixture(scope="module")
+def gateway(serve_together: Callable[..., Any], page_repository: Path) -> Any:
+    running = serve_together(f"--repository={page_repository}")
+    running.wait_until_ready()
+    return running
+
+
+def draw(page: Page) -> None:
+    pad = page.locator(".pad")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    assert box
+    for first, *rest in STROKES:
+        page.mouse.move(box["x"] + first[0] * box["width"], box["y"] + first[1] * box["height"])
+        page.mouse.down()
+        for x, y in rest:
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=8)
+        page.mouse.up()
+
+
+def test_who_opens_the_address_sees_a_digit_read(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.page
+    page.goto(gateway.http)
+    expect(page.locator(".result .best b").first).to_have_text("7")
+    expect(page.locator(".result")).to_have_count(2)
+    visitor.check()
+
+
+def test_a_chosen_file_is_read_and_served_facts_are_shown(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("classify")
+    page.locator(".chip", has_text="vgg_digits").click()
+    page.set_input_files("#file", SEVEN)
+    card = page.get_by_role("article", name="vgg_digits")
+    expect(card.locator(".best b")).to_have_text("7")
+    expect(card).to_contain_text("fp32 · CPU · weights: digits")
+    page.locator(".snippets summary").click()
+    expect(page.locator("pre")).to_contain_text("curl --data-binary @digit-7.png")
+    visitor.check()
+
+
+def test_a_dropped_file_is_read(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("classify")
+    expect(page.locator(".result .best b").first).to_have_text("7")
+    page.evaluate(
+        """async () => {
+          const blob = await (await fetch("/page/samples/four.jpg")).blob();
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([blob], "four.jpg", { type: "image/jpeg" }));
+          const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+          document.querySelector(".drop").dispatchEvent(new DragEvent("drop", options));
+        }"""
+    )
+    expect(page.locator(".result .best b").first).to_have_text("4")
+    visitor.check()
+
+
+def test_a_photo_has_its_crop_and_heat_map_and_random_weights_are_shouted(
+    visit: Visits, gateway: Any
+) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("classify")
+    page.get_by_role("button", name="chelsea").click()
+    card = page.get_by_role("article", name="nin_cifar10")
+    expect(card.locator(".shout")).to_be_visible()
+    expect(card.get_by_label("Heat-map")).to_be_visible()
+    covered = card.locator("canvas").evaluate("it => it.toDataURL()")
+    card.get_by_label("Heat-map").fill("0")
+    assert card.locator("canvas").evaluate("it => it.toDataURL()") != covered
+    card.locator("button.bar").nth(1).click()
+    expect(card.locator("button.bar").nth(1)).to_have_attribute("aria-pressed", "true")
+    visitor.check()
+
+
+def test_an_error_says_what_happened(visit: Visits, gateway: Any, tmp_path: Path) -> None:
+    page = visit(gateway.http).show("classify")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(SEVEN.read_bytes()[:500])
+    page.set_input_files("#file", broken)
+    expect(page.get_by_role("alert").first).to_contain_text("IMAGE_DECODE_FAILED")
+
+
+def test_a_four_is_read_by_all_networks_while_it_is_drawn(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("draw")
+    expect(page.locator(".reader")).to_have_count(6)
+    draw(page)
+    for place in range(6):
+        expect(page.locator(".reader .digit").nth(place)).to_have_text("4")
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator(".reader .digit").first).to_have_text("–")
+    visitor.check()
+
+
+def test_a_digit_is_drawn_by_keyboard_alone(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("draw")
+    page.locator("nav a").last.focus()
+    for _ in range(2):  # over the choice of a language to the sheet
+        page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    for _ in range(14):
+        page.keyboard.press("ArrowDown")
+    expect(page.locator(".reader .digit").first).to_have_text("1")
+    visitor.check()
+
+
+def test_a_gateway_that_goes_away_is_asked_again(
+    visit: Visits, serve: Callable[..., Any], shipped_lenet5: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options = (f"--repository={shipped_lenet5.parent}", "--models=lenet5")
+    first = serve(*options, f"--http-address={address}")
+    first.wait_until_ready()
+    page = visit(first.http).show("draw")
+    first.process.terminate()
+    first.process.wait()
+    draw(page)
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    serve(*options, f"--http-address={address}").wait_until_ready()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(page.locator(".reader .digit")).to_have_text("4")
+
+
+def test_where_keys_are_on_the_page_asks_for_one_and_keeps_it_for_the_tab(
+    visit: Visits, serve: Callable[..., Any], shipped_lenet5: Path, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[visitor]\nsha256 = "{sha256(b"the-key").hexdigest()}"\n')
+    options = (f"--repository={shipped_lenet5.parent}", "--models=lenet5", f"--api-keys={keys}")
+    gateway = serve(*options)
+    gateway.wait_until_ready()
+    page = visit(gateway.http).page
+    page.goto(gateway.http)
+    for key in ("wrong", "the-key"):
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        if key == "wrong":
+            expect(page.locator("dialog .error")).to_be_visible()
+    expect(page.locator(".best b").first).to_have_text("7")
+    page.reload()
+    expect(page.locator(".best b").first).to_have_text("7")
+    assert page.evaluate("Object.keys(localStorage)") == []
+    other_tab = visit(gateway.http).page
+    other_tab.goto(gateway.http)
+    expect(other_tab.get_by_label("API key")).to_be_visible()
+
+
+def test_latency_is_measured_by_ordinary_requests(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("networks")
+    page.get_by_role("button", name="Digits").click()
+    page.get_by_role("button", name="Measure latency now").click()
+    expect(page.locator(".plot").first).to_contain_text("latency, ms")
+    expect(page.locator(".mark")).to_have_count(6)
+    expect(page.locator(".worked")).to_contain_text("120 M")
+    expect(page.locator(".worked")).to_contain_text("12.4 M")
+    visitor.check()
+
+
+def test_a_folder_is_filtered_by_class(visit: Visits, gateway: Any, tmp_path: Path) -> None:
+    for name in ("seven", "four", "two"):
+        (tmp_path / f"{name}.jpg").write_bytes((STATIC / "samples" / f"{name}.jpg").read_bytes())
+    visitor = visit(gateway.http)
+    page = visitor.show("folder")
+    page.get_by_label("Network").select_option("lenet5")
+    page.set_input_files("#folder", tmp_path)
+    expect(page.get_by_role("status")).to_have_text("3 of 3 images")
+    page.get_by_label("Class", exact=True).select_option("4")
+    expect(page.get_by_role("status")).to_have_text("1 of 3 images")
+    visitor.check()
+
+
+@pytest.mark.parametrize("locale", ["en-US", "ko-KR"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_view_is_cut_on_a_phone_or_has_a_serious_fault(
+    visit: Visits, gateway: Any, locale: str, scheme: str
+) -> None:
+    visitor = visit(gateway.http, viewport=PHONE, color_scheme=scheme, locale=locale)
+    for view in VIEWS:
+        page = visitor.show(view)
+        page.wait_for_load_state("networkidle") if view != "service" else None
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], view
+        assert page.evaluate(CUT) == [], view
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert page.evaluate(SERIOUS) == [], view
+    visitor.check()
+
+
+CUT = """() => [...document.querySelectorAll("h1, h2, h3, p, button, label, a, b")]
+  .filter((it) => !it.closest(".hidden, .skip") && it.scrollWidth > it.clientWidth + 1
+    && it.clientWidth && getComputedStyle(it).display !== "inline")
+  .map((it) => it.textContent)"""
+SERIOUS = """async () => (await axe.run()).violations
+  .filter(({ impact }) => impact === "serious" || impact === "critical")
+  .map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html)])"""
+
+
+def test_the_chosen_language_is_kept(visit: Visits, gateway: Any) -> None:
+    visitor = visit(gateway.http)
+    page = visitor.show("classify")
+    page.get_by_label("Language").select_option("ko")
+    expect(page.locator("html")).to_have_attribute("lang", "ko")
+    page.reload()
+    expect(page.locator("h1")).to_contain_text("신경망")
+    visitor.check()
