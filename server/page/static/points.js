@@ -14,7 +14,7 @@ const AREA = { imagenet: 26, digits: 22 }; // radius of the largest
 
 export function points(networks, choose, signal) {
   const state = { set: "imagenet", latencies: null };
-  const plot = h("div", { class: "plot" });
+  const plot = h("div", { class: "plot", tabindex: "0", role: "region", "aria-label": t("points.title") });
   const notice = h("div");
   const draw = () => plot.replaceChildren(render(networks, state, choose));
   const tab = (set) => h("button", { type: "button", "aria-pressed": String(set === state.set), onclick: () => {

@@ -167,3 +167,13 @@ def test_an_unreachable_triton_is_reported(serve: Callable[..., Any]) -> None:
 
 def test_clients_do_not_see_it(lenet_gateway: Gateway) -> None:
     assert httpx.get(f"{lenet_gateway.http}/statusz").status_code == 404
+
+
+def test_the_api_gives_the_same_facts_but_the_settings(lenet_gateway: Any, digit: bytes) -> None:
+    httpx.post(f"{lenet_gateway.http}/v1/models/lenet5:classify", content=digit)
+    status = httpx.get(f"{lenet_gateway.http}/v1/status").json()
+    assert status["models"] == facts(lenet_gateway)["models"]
+    assert status.keys() == facts(lenet_gateway).keys() - {"settings"}
+    (traffic,) = [it for it in status["traffic"] if it["model"] == "lenet5"]
+    assert {"decode", "preprocess", "infer", "total"} <= traffic["stages"].keys()
+    assert traffic["stages"]["total"]["count"] == sum(count for _, count in traffic["batches"])
