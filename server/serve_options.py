@@ -87,4 +87,5 @@ def choices(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def default_text(default: object) -> str:
-    return f"[default: {default}]" if default not in (None, False, True, []) else ""
+    is_shown = default is not True and default not in (None, False, [])
+    return f"[default: {default}]" if is_shown else ""
