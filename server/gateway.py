@@ -30,7 +30,7 @@ from server.startup import (
     print_banner,
     start_local_runner,
 )
-from server.tasks import cancel_and_wait, first_of
+from server.tasks import cancel_and_wait, wait_for_first
 from server.versions.discovery import Discovery, OneRunner, TritonAddresses
 from server.versions.manager import LoadingPolicy
 from server.versions.pool import Pool
@@ -114,7 +114,7 @@ class Gateway:
             asyncio.create_task(self._reload(servers, reload)),
         ]
         try:
-            await first_of(asyncio.create_task(stop.wait()), *background)
+            await wait_for_first(asyncio.create_task(stop.wait()), *background)
         finally:
             await self._drain(servers)
             await cancel_and_wait(*background)

@@ -25,7 +25,7 @@ BANNER = """\
 Convoy serves {models}
   HTTP      {http}
   gRPC      {grpc}
-  operator  {admin}/metrics"""
+  admin     {admin}/metrics"""
 EXAMPLES = """\
 Try, in another shell:
   curl --data-binary @tests/data/digit-7.png '{http}/v1/models/lenet5:classify?top_k=3'

@@ -19,7 +19,7 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def first_of(*tasks: asyncio.Future[Any]) -> None:
+async def wait_for_first(*tasks: asyncio.Future[Any]) -> None:
     """Returns when one of the tasks ends, and raises its error, if any. The others go on."""
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:

@@ -233,7 +233,7 @@ class RunningGateway:
     process: subprocess.Popen[str]
     http: str  # http://HOST:PORT
     grpc: str  # HOST:PORT
-    operator: str  # http://HOST:PORT
+    admin: str  # http://HOST:PORT
     log_path: Path
 
     def wait_until_ready(self, timeout_s: float = 120.0) -> None:
@@ -296,10 +296,10 @@ def read_addresses(process: subprocess.Popen[str], log_path: Path) -> tuple[str,
         banner += line
         if "/metrics" in line:
             break
-    found = [re.search(rf"{api} +(\S+)", banner) for api in ("HTTP", "gRPC", "operator")]
+    found = [re.search(rf"{api} +(\S+)", banner) for api in ("HTTP", "gRPC", "admin")]
     assert all(found), f"no addresses in:\n{banner}\n{log_path.read_text()}"
-    http, grpc, operator = (match[1] for match in found if match)
-    return http, grpc, operator.removesuffix("/metrics")
+    http, grpc, admin = (match[1] for match in found if match)
+    return http, grpc, admin.removesuffix("/metrics")
 
 
 Serve = Callable[..., RunningGateway]

@@ -108,7 +108,7 @@ def check_message(raw: bytes, kind: type[Message], bounds: Bounds) -> None:
             much that is unknown, or is not in protobuf's wire format.
     """
     try:
-        MessageWalk(raw, bounds).walk(rules_of(kind.DESCRIPTOR), 0, len(raw))
+        MessageWalk(raw, bounds).walk(rules_for(kind.DESCRIPTOR), 0, len(raw))
     except IndexError as error:
         raise malformed() from error
 
@@ -117,7 +117,7 @@ def malformed() -> MalformedRequest:
     return MalformedRequest("the bytes are not a valid message of this method")
 
 
-def rules_of(kind: Any) -> Rules:
+def rules_for(kind: Any) -> Rules:
     """By tag, for a Descriptor, of which protobuf has two types. No request holds its own kind."""
     if kind.full_name not in RULES:
         RULES[kind.full_name] = dict(chain.from_iterable(map(rules_of_field, kind.fields)))
@@ -136,7 +136,7 @@ def rules_of_field(described: FieldDescriptor) -> Iterator[tuple[int, Rule]]:
             described.name,
             described.is_repeated,
             described.type == described.TYPE_STRING,
-            rules=rules_of(kind) if kind else None,
+            rules=rules_for(kind) if kind else None,
         ),
     )
     if described.is_repeated and wire_type != LENGTH_DELIMITED:

@@ -1,7 +1,7 @@
 """One request as an object: what its headers say, what its message says, and how it ended.
 
 A transport begins a `Call` from the headers alone. `Call.read` adds the message. The images that
-the message holds become `Classification`s, one each, and `Service.receive` accounts for them all.
+the message holds become `RequestedImage`s, one each, and `Service.receive` accounts for them all.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Call:
     trace_id: str = ""
     is_traced: bool = False  # a span of its own has begun
     model: str = ""
-    classifications: list[Classification] = field(default_factory=list)
+    images: list[RequestedImage] = field(default_factory=list)
     has_messages: bool = False  # of a stream, each of which is a call by itself
 
     def set_timeout(self, timeout_s: float | None) -> None:
@@ -150,20 +150,20 @@ class Call:
 
     def preparation_s(self) -> float:
         """How long its images have been prepared: those of a batch side by side."""
-        return max((image.preparation.took_s() for image in self.classifications), default=0.0)
+        return max((image.preparation.took_s() for image in self.images), default=0.0)
 
-    def add(self, request: pb.ClassifyRequest, fallback_id: str) -> Classification:
-        classification = Classification(
+    def add(self, request: pb.ClassifyRequest, fallback_id: str) -> RequestedImage:
+        image = RequestedImage(
             request,
             request.request_id if is_request_id(request.request_id) else fallback_id,
             request.image.content,
         )
-        self.classifications.append(classification)
-        return classification
+        self.images.append(image)
+        return image
 
 
 @dataclass
-class Classification:
+class RequestedImage:
     """One image of a call, and how far it has come."""
 
     request: pb.ClassifyRequest

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission, Work
-from server.core.call import Call, Classification
+from server.core.call import Call, RequestedImage
 from server.core.keys import Keys
 from server.core.responses import to_response
 from server.core.validation import check_request
@@ -60,7 +60,7 @@ class Classifier:
 
     async def classify_batch(
         self, call: Call, requests: Sequence[pb.ClassifyRequest]
-    ) -> Sequence[Classification]:
+    ) -> Sequence[RequestedImage]:
         """Answers each image of a batch, in their order; each ends with a result of its own.
 
         Raises:
@@ -68,7 +68,7 @@ class Classifier:
         """
         for index, request in enumerate(requests):
             call.add(request, f"{call.request_id}-{index}")
-        images = call.classifications
+        images = call.images
         with call.traced("classify_batch", requests=len(images)), self._admitted(call):
             for image in images[1:]:  # the transport has charged for one
                 await self._attempt(self._charge, call, image)
@@ -80,9 +80,9 @@ class Classifier:
 
     async def _attempt(
         self,
-        step: Callable[[Call, Classification], Awaitable[object]],
+        step: Callable[[Call, RequestedImage], Awaitable[object]],
         call: Call,
-        image: Classification,
+        image: RequestedImage,
     ) -> None:
         """One step of an image that does not fail its neighbours."""
         if image.result is not None:
@@ -95,11 +95,11 @@ class Classifier:
         except Exception as error:
             image.end(internal_error(error, image.request_id))
 
-    async def _charge(self, call: Call, image: Classification) -> None:
+    async def _charge(self, call: Call, image: RequestedImage) -> None:
         if self._keys:
             self._keys.charge(call.client, call.key_sha256)
 
-    async def _prepare(self, call: Call, image: Classification) -> None:
+    async def _prepare(self, call: Call, image: RequestedImage) -> None:
         request = image.request
         check_request(request)
         if self._keys:
@@ -112,7 +112,7 @@ class Classifier:
                 image.content, facts.preprocessing, image.preparation
             )
 
-    async def _infer(self, call: Call, image: Classification) -> pb.ClassifyResponse:
+    async def _infer(self, call: Call, image: RequestedImage) -> pb.ClassifyResponse:
         """A version unloaded between two steps, or a lost runner, is no fault of the client: it is
         tried again, once.
         """
@@ -135,7 +135,7 @@ class Classifier:
         image.end(response)
         return response
 
-    async def _outcome(self, call: Call, image: Classification) -> Outcome:
+    async def _outcome(self, call: Call, image: RequestedImage) -> Outcome:
         assert image.servable and image.prepared
         servable, include = image.servable, image.request.include
         evidence = servable.loaded.facts.evidence
@@ -152,7 +152,7 @@ class Classifier:
             return await self._occlude(call, image, outcome)
         return outcome
 
-    async def _occlude(self, call: Call, image: Classification, outcome: Outcome) -> Outcome:
+    async def _occlude(self, call: Call, image: RequestedImage, outcome: Outcome) -> Outcome:
         """Adds the passes of a heat-map, which count as images in flight."""
         assert image.servable
         servable = image.servable
@@ -174,7 +174,7 @@ class Classifier:
         return replace(outcome, covered=covered, infer_us=infer_us)
 
     async def _add_evidence(
-        self, image: Classification, outcome: Outcome, response: pb.ClassifyResponse
+        self, image: RequestedImage, outcome: Outcome, response: pb.ClassifyResponse
     ) -> None:
         assert image.servable
         evidence = await asyncio.to_thread(  # a PNG takes milliseconds
@@ -189,7 +189,7 @@ class Classifier:
     def _admitted(self, call: Call) -> contextlib.AbstractContextManager[None]:
         images = Counter(
             Work.of(self.known_name(image.request.model), len(image.content))
-            for image in call.classifications
+            for image in call.images
         )
         return self._admission.request(
             images, call.remaining_s(), client=call.client, own_s=call.preparation_s

@@ -6,7 +6,7 @@ import math
 import time
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.call import Call, Classification
+from server.core.call import Call, RequestedImage
 from server.errors import InferenceFailed, cut
 from server.pipeline import Outcome, best_scores
 from server.preprocessing.decode import DecodedImage
@@ -14,19 +14,19 @@ from server.preprocessing.decode import DecodedImage
 DEFAULT_TOP_K = 5
 
 
-def to_response(classification: Classification, outcome: Outcome) -> pb.ClassifyResponse:
+def to_response(image: RequestedImage, outcome: Outcome) -> pb.ClassifyResponse:
     """Fills messages in place: each one that is handed over is copied.
 
     Raises:
         InferenceFailed: the scores are not numbers.
     """
-    assert classification.servable
-    request, servable = classification.request, classification.servable
+    assert image.servable
+    request, servable = image.request, image.servable
     response = pb.ClassifyResponse(
         model=servable.model,
         version=servable.version,
         served=servable.loaded.served,
-        request_id=classification.request_id,
+        request_id=image.request_id,
     )
     response.served.batch_size = outcome.inference.batch_size
     scores = outcome.probabilities
@@ -40,7 +40,7 @@ def to_response(classification: Classification, outcome: Outcome) -> pb.Classify
             response.classes.add(label=label.name, score=score, index=index, id=label.id)
     fill_image(response.image, outcome.prepared.image)
     fill_timing(response.timing, outcome)
-    response.timing.total_us = int((time.monotonic() - classification.began_s) * 1e6)
+    response.timing.total_us = int((time.monotonic() - image.began_s) * 1e6)
     return response
 
 
@@ -71,23 +71,21 @@ def call_fields(call: Call, outcome: str) -> dict[str, object]:
     return fields
 
 
-def classification_fields(
-    call: Call, classification: Classification, outcome: str
-) -> dict[str, object]:
+def classification_fields(call: Call, image: RequestedImage, outcome: str) -> dict[str, object]:
     """The fields of the line of a call that has one image."""
-    elapsed_s = (classification.ended_s or time.monotonic()) - classification.began_s
-    fields = common_fields(call, classification.request_id, outcome, elapsed_s)
-    if model := classification.request.model:
+    elapsed_s = (image.ended_s or time.monotonic()) - image.began_s
+    fields = common_fields(call, image.request_id, outcome, elapsed_s)
+    if model := image.request.model:
         fields["model"] = cut(model)
-    fields["image_bytes"] = len(classification.content)
-    if isinstance(classification.result, pb.ClassifyResponse):
-        add_response(fields, classification.result)
+    fields["image_bytes"] = len(image.content)
+    if isinstance(image.result, pb.ClassifyResponse):
+        add_response(fields, image.result)
     return fields
 
 
 def batch_fields(call: Call, outcome: str, n_failed: int) -> dict[str, object]:
     """The fields of the line of a call that has several images."""
-    images = call.classifications
+    images = call.images
     fields = common_fields(call, call.request_id, outcome, time.monotonic() - call.arrived_s)
     if models := ", ".join(sorted({image.request.model for image in images})):
         fields["model"] = cut(models)

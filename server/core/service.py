@@ -11,7 +11,7 @@ from typing import Any
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
 from server.core.bounds import Bounds
-from server.core.call import Call, Classification, ClientLeft, Unimplemented
+from server.core.call import Call, ClientLeft, RequestedImage, Unimplemented
 from server.core.classifier import Classifier, internal_error
 from server.core.keys import Keys, Strangers
 from server.core.responses import batch_fields, call_fields, classification_fields
@@ -105,7 +105,7 @@ class Service:
 
     def classify_batch(
         self, call: Call, requests: Sequence[pb.ClassifyRequest]
-    ) -> Coroutine[Any, Any, Sequence[Classification]]:
+    ) -> Coroutine[Any, Any, Sequence[RequestedImage]]:
         """As `Classifier.classify_batch`.
 
         Raises:
@@ -172,7 +172,7 @@ class Service:
 
     def account(self, call: Call, outcome: str, message: str) -> None:
         """One count for each image, and one line in the log, whatever the call held."""
-        images = call.classifications
+        images = call.images
         if len(images) == 1:
             reason, text = self._count(call, images[0], outcome, message)
             logger.info("%s", text, extra=classification_fields(call, images[0], reason))
@@ -183,7 +183,7 @@ class Service:
             self._log_early_failure(call, outcome, message)
 
     def _account_batch(self, call: Call, outcome: str, message: str) -> None:
-        ends = [self._count(call, image, outcome, message) for image in call.classifications]
+        ends = [self._count(call, image, outcome, message) for image in call.images]
         failures = [(reason, text) for reason, text in ends if reason != OK]
         reason, text = failures[0] if failures else ends[0]
         if failures:
@@ -191,7 +191,7 @@ class Service:
         logger.info("%s", text, extra=batch_fields(call, reason, len(failures)))
 
     def _count(
-        self, call: Call, image: Classification, outcome: str, message: str
+        self, call: Call, image: RequestedImage, outcome: str, message: str
     ) -> tuple[str, str]:
         """Returns its outcome and its message; without a result, those of its call."""
         result = image.result

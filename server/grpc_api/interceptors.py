@@ -18,7 +18,7 @@ from server.core.call import Call, Unimplemented
 from server.core.rpc_status import pack, to_status
 from server.core.service import Service
 from server.errors import MalformedRequest, ServingError, cut
-from server.grpc_api.messages import OPEN_METHODS, Gate, Handler, Read, host_of, next_message
+from server.grpc_api.messages import OPEN_METHODS, Gate, Handler, Read, next_message, parse_host
 from server.observability import tracing
 
 # From the start of a call to the end of its message: an image of 16 MB at 2.2 Mbit/s.
@@ -43,7 +43,7 @@ class CallContext:
         return getattr(self._context, name)
 
 
-def call_of(context: CallContext) -> Call:
+def current_call(context: CallContext) -> Call:
     return context.call
 
 
@@ -175,7 +175,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     async def _next_open_message(self, context: Context, path: str) -> bytes | None:
         if path.startswith(REFLECTION):
-            self._service.charge_stranger(host_of(context.peer()))
+            self._service.charge_stranger(parse_host(context.peer()))
         return await self._gate.next_message(context)
 
     def _read_metadata(self, call: Call, context: Context, needs_key: bool) -> None:

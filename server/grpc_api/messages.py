@@ -75,7 +75,7 @@ class Gate:
             Overloaded: too many others are read, or wait.
             DeadlineExceeded, MalformedRequest: as the function.
         """
-        async with self._place(host_of(context.peer())):
+        async with self._place(parse_host(context.peer())):
             return await next_message(context, OPEN_MESSAGE_TIMEOUT_S, MAX_OPEN_MESSAGE_BYTES)
 
     @contextlib.asynccontextmanager
@@ -111,6 +111,6 @@ def too_many() -> Overloaded:
     return Overloaded("too many calls without a key", retry_after_s=OPEN_MESSAGE_TIMEOUT_S)
 
 
-def host_of(peer: str) -> str:
+def parse_host(peer: str) -> str:
     """gRPC's name for a client's address, ipv4:127.0.0.1:50000, without the port."""
     return peer if peer.startswith("unix") else peer.rpartition(":")[0]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from convoy.v1 import classifier_pb2 as pb
 from server.core.rpc_status import to_item_result
 from server.core.service import Service
-from server.grpc_api.interceptors import CallContext, call_of
+from server.grpc_api.interceptors import CallContext, current_call
 
 
 class ImageClassifier:
@@ -18,14 +18,14 @@ class ImageClassifier:
         self._service = service
 
     async def Classify(self, raw: bytes, context: CallContext) -> pb.ClassifyResponse:  # noqa: N802
-        call = call_of(context)
+        call = current_call(context)
         message = call.read(raw, pb.ClassifyRequest)
         return await self._service.classify(call, message)
 
     async def BatchClassify(  # noqa: N802
         self, raw: bytes, context: CallContext
     ) -> pb.BatchClassifyResponse:
-        call = call_of(context)
+        call = current_call(context)
         message = call.read(raw, pb.BatchClassifyRequest)
         images = await self._service.classify_batch(call, message.requests)
         results = [to_item_result(image.request_id, image.result) for image in images]
@@ -34,7 +34,7 @@ class ImageClassifier:
     async def StreamClassify(  # noqa: N802
         self, messages: AsyncIterator[bytes], context: CallContext
     ) -> AsyncIterator[pb.ItemResult]:
-        items = self._service.classify_stream(call_of(context), messages)
+        items = self._service.classify_stream(current_call(context), messages)
         async with contextlib.aclosing(items):
             async for item in items:
                 yield item
@@ -42,11 +42,11 @@ class ImageClassifier:
     async def ListModels(  # noqa: N802
         self, raw: bytes, context: CallContext
     ) -> pb.ListModelsResponse:
-        call_of(context).read(raw, pb.ListModelsRequest)
+        current_call(context).read(raw, pb.ListModelsRequest)
         return pb.ListModelsResponse(models=self._service.pool.list())
 
     async def GetModel(self, raw: bytes, context: CallContext) -> pb.Model:  # noqa: N802
-        call = call_of(context)
+        call = current_call(context)
         message = call.read(raw, pb.GetModelRequest)
         call.model = message.model
         return self._service.pool.describe(message.model, message.version)

@@ -18,7 +18,7 @@ from server.core.rpc_status import to_item_result
 from server.core.service import Service
 from server.core.status import Status
 from server.http_api.classification_json import response_to_dict
-from server.http_api.middleware import call_of, cancel_on_disconnect
+from server.http_api.middleware import cancel_on_disconnect, current_call
 from server.http_api.requests import check_query, read_batch, read_request
 from server.settings import Settings
 from server.tasks import run_in_thread_if_large
@@ -55,13 +55,13 @@ class Endpoints:
         ]
 
     async def classify(self, request: Request) -> Response:
-        call = call_of(request)
+        call = current_call(request)
         message = await read_request(request, call)
         answer = await cancel_on_disconnect(request, self._service.classify(call, message))
         return await json_response(answer)
 
     async def batch_classify(self, request: Request) -> Response:
-        call = call_of(request)
+        call = current_call(request)
         messages = await read_batch(request, call, self._settings.max_batch_requests)
         answering = self._service.classify_batch(call, messages)
         images = await cancel_on_disconnect(request, answering)
@@ -73,7 +73,7 @@ class Endpoints:
         return await json_response(pb.ListModelsResponse(models=self._service.pool.list()))
 
     async def get_model(self, request: Request) -> Response:
-        call = call_of(request)
+        call = current_call(request)
         call.model = request.path_params["model"]
         check_string("model", call.model)
         check_query(request.query_params, ["version"])

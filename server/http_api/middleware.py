@@ -34,7 +34,7 @@ USABLE_REQUEST_ID = re.compile(rf"[!-~]{{1,{MAX_REQUEST_ID_LENGTH}}}")
 T = TypeVar("T")
 
 
-def call_of(request: Request) -> Call:
+def current_call(request: Request) -> Call:
     call: Call = request.scope["call"]
     return call
 
@@ -58,7 +58,7 @@ class CallMiddleware:
         if USABLE_REQUEST_ID.fullmatch(request_id := headers.get("x-request-id", "")):
             call.request_id = request_id
         call.trace_id = tracing.begin(headers)
-        answer = Answer(call, send)
+        answer = ResponseSender(call, send)
         try:
             with self._service.receive(call):
                 self._guard.check(scope["method"], headers)
@@ -90,7 +90,7 @@ class Routes:
             await response(scope, receive, send)
 
 
-class Answer:
+class ResponseSender:
     """Sends an answer with the id of its request, and with how long it took."""
 
     def __init__(self, call: Call, send: Send) -> None:
@@ -116,8 +116,8 @@ def to_header(request_id: str) -> str:
 def server_timing(call: Call) -> str:
     """Milliseconds of each stage that was measured, and in all."""
     durations_ms = {}
-    if len(call.classifications) == 1:
-        result = call.classifications[0].result
+    if len(call.images) == 1:
+        result = call.images[0].result
         if isinstance(result, pb.ClassifyResponse):
             durations_ms = stage_durations_ms(result.timing)
     durations_ms["total"] = (time.monotonic() - call.arrived_s) * 1e3

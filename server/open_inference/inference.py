@@ -10,7 +10,7 @@ from typing import Any
 from tritonclient.grpc import service_pb2
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.call import Call, Classification
+from server.core.call import Call, RequestedImage
 from server.core.validation import check_request_id
 from server.errors import MalformedRequest, ServingError, cut
 from server.open_inference.tensors import (
@@ -39,7 +39,7 @@ IGNORED_PARAMETERS = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class InferenceAnswer:
     """What both wires answer, each in its own form."""
 
     model: str
@@ -98,7 +98,7 @@ def build_requests(
     ]
 
 
-def require_responses(images: Sequence[Classification]) -> list[pb.ClassifyResponse]:
+def require_responses(images: Sequence[RequestedImage]) -> list[pb.ClassifyResponse]:
     """
     Raises:
         ServingError: the protocol has no status for each image, so one that fails fails all.
@@ -124,19 +124,19 @@ def error_of_image(index: int, error: ServingError) -> ServingError:
 
 async def to_answer(
     responses: Sequence[pb.ClassifyResponse], message: service_pb2.ModelInferRequest
-) -> Answer:
+) -> InferenceAnswer:
     names = output_names(message)
     n_values = len(names) * sum(len(response.classes) for response in responses)
     return await run_in_thread_if_large(n_values * VALUE_BYTES, build_answer, responses, names)
 
 
-def build_answer(responses: Sequence[pb.ClassifyResponse], names: Sequence[str]) -> Answer:
+def build_answer(responses: Sequence[pb.ClassifyResponse], names: Sequence[str]) -> InferenceAnswer:
     first = responses[0]
     facts = {
         "manifest_digest": first.served.manifest_digest,
         "weights": first.served.weights,
     }
-    return Answer(first.model, first.version, facts, to_tensors(responses, names))
+    return InferenceAnswer(first.model, first.version, facts, to_tensors(responses, names))
 
 
 # ---------------------------------------------------------------- parameters

@@ -16,7 +16,7 @@ from server.core.bounds import check_string
 from server.core.call import Call
 from server.core.service import Service
 from server.errors import MalformedRequest, quote
-from server.http_api.middleware import call_of, cancel_on_disconnect
+from server.http_api.middleware import cancel_on_disconnect, current_call
 from server.http_api.requests import read_body
 from server.open_inference import metadata
 from server.open_inference.inference import (
@@ -68,7 +68,7 @@ class RestApi:
     # ------------------------------------------------------------ inference
 
     async def infer(self, request: Request) -> Response:
-        call = call_of(request)
+        call = current_call(request)
         call.model = path_model(request)[0]
         message = await read_message(request, call)
         servable = find_servable(self._service.pool, message)
@@ -112,7 +112,7 @@ class RestApi:
         )
 
     async def repository_index(self, request: Request) -> Response:
-        call = call_of(request)
+        call = current_call(request)
         content = await read_inflated(request, call)
         index = await run_in_thread_if_large(
             len(content), validate, IndexRequest, content or b"{}", call.bounds

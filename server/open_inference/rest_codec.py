@@ -11,7 +11,7 @@ from tritonclient.grpc import service_pb2
 
 from server.core.bounds import Bounds, check_json
 from server.errors import MalformedRequest, cut, quote
-from server.open_inference.inference import Answer
+from server.open_inference.inference import InferenceAnswer
 from server.open_inference.tensors import INPUT, OUTPUTS, check_content_type, decode
 
 M = TypeVar("M", bound=BaseModel)
@@ -141,7 +141,7 @@ def validate(kind: type[M], content: bytes, bounds: Bounds) -> M:
 # ---------------------------------------------------------------- answers
 
 
-def to_response(message: Any, answer: Answer) -> Response:
+def to_response(message: Any, answer: InferenceAnswer) -> Response:
     """JSON, followed by the outputs that the client wants in binary form."""
     in_binary = binary_outputs(message)
     outputs = []

@@ -11,10 +11,10 @@ from tritonclient.grpc import service_pb2
 from server.core.call import Call, Unimplemented
 from server.core.service import Service
 from server.errors import AuthRequired, ServingError
-from server.grpc_api.interceptors import CallContext, call_of
+from server.grpc_api.interceptors import CallContext, current_call
 from server.open_inference import metadata
 from server.open_inference.inference import (
-    Answer,
+    InferenceAnswer,
     find_servable,
     require_responses,
     to_answer,
@@ -44,14 +44,14 @@ class GrpcInference:
     # ------------------------------------------------------------ inference
 
     async def ModelInfer(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
-        return await self._infer(call_of(context), raw)
+        return await self._infer(current_call(context), raw)
 
     async def ModelStreamInfer(  # noqa: N802
         self, messages: AsyncIterator[bytes], context: CallContext
     ) -> AsyncIterator[Any]:
         """One request after the other; one that fails leaves the stream open."""
         async for raw in messages:
-            call = self._service.next_message(call_of(context))
+            call = self._service.next_message(current_call(context))
             try:
                 with self._service.receive(call):
                     call.hold(raw)
@@ -87,7 +87,7 @@ class GrpcInference:
         return service_pb2.ServerReadyResponse(ready=self._service.is_ready())
 
     async def ModelReady(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
-        message = call_of(context).read(raw, service_pb2.ModelReadyRequest)
+        message = current_call(context).read(raw, service_pb2.ModelReadyRequest)
         ready = metadata.is_model_ready(self._service.pool, message.name, message.version)
         return service_pb2.ModelReadyResponse(ready=ready)
 
@@ -97,26 +97,26 @@ class GrpcInference:
         )
 
     async def ModelMetadata(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
-        message = call_of(context).read(raw, service_pb2.ModelMetadataRequest)
+        message = current_call(context).read(raw, service_pb2.ModelMetadataRequest)
         facts = metadata.model_metadata(self._service.pool, message.name, message.version)
         return json_format.ParseDict(facts, service_pb2.ModelMetadataResponse())
 
     async def ModelConfig(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
-        message = call_of(context).read(raw, service_pb2.ModelConfigRequest)
+        message = current_call(context).read(raw, service_pb2.ModelConfigRequest)
         config = metadata.model_config(
             self._service.pool, message.name, message.version, self._settings.max_batch_requests
         )
         return json_format.ParseDict({"config": config}, service_pb2.ModelConfigResponse())
 
     async def ModelStatistics(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
-        message = call_of(context).read(raw, service_pb2.ModelStatisticsRequest)
+        message = current_call(context).read(raw, service_pb2.ModelStatisticsRequest)
         facts = metadata.model_statistics(
             self._service.pool, self._statistics, message.name, message.version
         )
         return json_format.ParseDict(facts, service_pb2.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
-        message = call_of(context).read(raw, service_pb2.RepositoryIndexRequest)
+        message = current_call(context).read(raw, service_pb2.RepositoryIndexRequest)
         index = metadata.repository_index(self._service.pool, only_ready=message.ready)
         return json_format.ParseDict({"models": index}, service_pb2.RepositoryIndexResponse())
 
@@ -129,7 +129,7 @@ class GrpcInference:
     TraceSetting = LogSettings = refusing(metadata.NO_SETTINGS)
 
 
-def to_message(request_id: str, answer: Answer) -> Any:
+def to_message(request_id: str, answer: InferenceAnswer) -> Any:
     message = service_pb2.ModelInferResponse(
         model_name=answer.model,
         model_version=answer.version,

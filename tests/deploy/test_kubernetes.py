@@ -339,7 +339,7 @@ def test_the_gateways_probes_are_answered(lenet_gateway: RunningGateway) -> None
     (gateway,) = pods(rendered("cpu"))["gateway"]["spec"]["containers"]
     for probe in ("readinessProbe", "livenessProbe"):
         path = gateway[probe]["httpGet"]["path"]
-        assert httpx.get(f"{lenet_gateway.operator}{path}").status_code == 200
+        assert httpx.get(f"{lenet_gateway.admin}{path}").status_code == 200
 
 
 @pytest.mark.parametrize("is_broken", [False, True], ids=["healthy", "broken"])

@@ -104,7 +104,7 @@ def prometheus(
 ) -> Iterator[Callable[[str], list[Any]]]:
     """Queries a Prometheus that has scraped the busy gateway for some seconds."""
     program, folder, port = found("prometheus"), tmp_path_factory.mktemp("prometheus"), free_port()
-    target = busy_gateway.operator.removeprefix("http://")
+    target = busy_gateway.admin.removeprefix("http://")
     job = {"job_name": "gateway", "static_configs": [{"targets": [target]}]}
     config = {"global": {"scrape_interval": "500ms"}, "scrape_configs": [job]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

@@ -39,7 +39,7 @@ def haproxy_before(one: Any, two: Any) -> Iterator[Proxy]:
     http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
     variables = {"HTTP_ADDRESS": http, "GRPC_ADDRESS": grpc}
     for name, gateway in (("ONE", one), ("TWO", two)):
-        host, _, port = gateway.operator.removeprefix("http://").rpartition(":")
+        host, _, port = gateway.admin.removeprefix("http://").rpartition(":")
         variables |= {
             f"{name}_HTTP": gateway.http.removeprefix("http://"),
             f"{name}_GRPC": gateway.grpc,

@@ -97,7 +97,7 @@ def ask_through(
 
 def in_flight(gateway: RunningGateway) -> tuple[int, int]:
     """Returns the number of images in flight, and the bytes of their requests."""
-    metrics = httpx.get(f"{gateway.operator}/metrics").text
+    metrics = httpx.get(f"{gateway.admin}/metrics").text
     images, n_bytes = re.findall(r"^convoy_in_flight(?:_bytes)? (\S+)$", metrics, re.MULTILINE)
     return int(float(images)), int(float(n_bytes))
 

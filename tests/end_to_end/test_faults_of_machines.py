@@ -143,7 +143,7 @@ def test_a_full_disk_for_the_log_costs_no_request(
 @contextmanager
 def logging_to_a_full_disk(options: list[str], tmp_path: Path) -> Iterator[RunningGateway]:
     """Runs a gateway whose standard output and standard error are on a full disk."""
-    http, grpc, operator = addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    http, grpc, admin = addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
     apis = zip(("http", "grpc", "metrics"), addresses, strict=True)
     flags = [f"--{api}-address={address}" for api, address in apis]
     command = [sys.executable, "-m", "convoy.cli", "serve", *flags, *options]
@@ -153,7 +153,7 @@ def logging_to_a_full_disk(options: list[str], tmp_path: Path) -> Iterator[Runni
         process = subprocess.Popen(command, cwd=ROOT, stdout=full, stderr=full, text=True)
     with process:
         try:
-            gateway = RunningGateway(process, f"http://{http}", grpc, f"http://{operator}", nothing)
+            gateway = RunningGateway(process, f"http://{http}", grpc, f"http://{admin}", nothing)
             gateway.wait_for(partial(is_ready, gateway))
             yield gateway
         finally:

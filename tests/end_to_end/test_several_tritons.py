@@ -75,7 +75,7 @@ def gateway(serve_together: ServeTogether, tritons: dict[str, Any]) -> Any:
 
 def runners(gateway: Any) -> list[dict[str, Any]]:
     accepted = {"accept": "application/json"}
-    return list(httpx.get(f"{gateway.operator}/statusz", headers=accepted).json()["runners"])
+    return list(httpx.get(f"{gateway.admin}/statusz", headers=accepted).json()["runners"])
 
 
 def images(gateway: Any, outcome: str = "OK") -> Counter[str]:
@@ -221,10 +221,10 @@ class Gateway:
             banner += line
             if "/metrics" in line:
                 break
-        found = dict(re.findall(r"(HTTP|gRPC|operator) +(\S+)", banner))
+        found = dict(re.findall(r"(HTTP|gRPC|admin) +(\S+)", banner))
         assert found, log_path.read_text()
         self.http, self.grpc = found["HTTP"], found["gRPC"]
-        self.operator = found["operator"].removesuffix("/metrics")
+        self.admin = found["admin"].removesuffix("/metrics")
 
     def wait_until_ready(self) -> None:
         wait_for(lambda: httpx.get(f"{self.http}/readyz").status_code == 200)

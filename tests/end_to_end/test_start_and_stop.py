@@ -100,7 +100,7 @@ def test_sigterm_drains_and_leaves_nothing(
 
 def accepted(gateway: Any) -> int:
     """Counts the requests that are in flight or answered; the count never falls."""
-    metrics = httpx.get(f"{gateway.operator}/metrics").text
+    metrics = httpx.get(f"{gateway.admin}/metrics").text
     counts = re.findall(r"^convoy_(?:in_flight|requests_total{.*}) (\S+)$", metrics, re.MULTILINE)
     return sum(int(float(count)) for count in counts)
 
@@ -150,7 +150,7 @@ def test_while_it_drains_it_is_not_ready_and_takes_nothing_new(
         thread.start()
     gateway.wait_for(lambda: accepted(gateway) == REQUESTS)
     gateway.process.send_signal(signal.SIGTERM)
-    gateway.wait_for(lambda: httpx.get(f"{gateway.operator}/readyz").status_code == 503)
+    gateway.wait_for(lambda: httpx.get(f"{gateway.admin}/readyz").status_code == 503)
     late = httpx.post(url, content=photo)
     assert (late.status_code, late.json()["reason"]) == (503, "SHUTTING_DOWN")
     for thread in asked:

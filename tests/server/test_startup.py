@@ -47,7 +47,7 @@ def test_a_repository_whose_name_is_no_utf8_is_served(
     gateway.wait_until_ready()
     httpx.post(f"{gateway.http}/v1/models/lenet5:classify", content=digit).raise_for_status()
     for kind in ("text/html", "application/json", "text/plain"):
-        page = httpx.get(f"{gateway.operator}/statusz", headers={"accept": kind})
+        page = httpx.get(f"{gateway.admin}/statusz", headers={"accept": kind})
         assert r"\udcb8" in page.raise_for_status().text
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from server.tasks import LARGE_BYTES, cancel_and_wait, first_of, run_in_thread_if_large
+from server.tasks import LARGE_BYTES, cancel_and_wait, run_in_thread_if_large, wait_for_first
 
 
 async def fail() -> None:
@@ -37,7 +37,7 @@ async def test_the_error_of_the_first_to_end_is_raised_and_the_others_go_on() ->
     endless = asyncio.create_task(asyncio.Event().wait())
 
     with pytest.raises(ValueError, match="broken"):
-        await first_of(endless, asyncio.create_task(fail()))
+        await wait_for_first(endless, asyncio.create_task(fail()))
 
     assert not endless.done()
     await cancel_and_wait(endless)

@@ -20,7 +20,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 class Gateway(Protocol):
     http: str
-    operator: str
+    admin: str
 
     def wait_for(self, is_so: Callable[[], bool]) -> None: ...
 
@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 
 def status(gateway: Gateway, accept: str) -> httpx.Response:
-    answer = httpx.get(f"{gateway.operator}/statusz", headers={"accept": accept})
+    answer = httpx.get(f"{gateway.admin}/statusz", headers={"accept": accept})
     return answer.raise_for_status()
 
 
@@ -93,7 +93,7 @@ def test_versions_are_listed_with_their_state_and_why_they_are_not_ready(
     text = status(gateway, "*/*").text
     assert "RANDOM: answers are meaningless" in text
     assert re.search(r"^lenet5 +3 +FAILED .* cannot be loaded", text, re.MULTILINE)
-    metrics = httpx.get(f"{gateway.operator}/metrics").text
+    metrics = httpx.get(f"{gateway.admin}/metrics").text
     for version, value in (("3", "1.0"), ("2", "0.0")):
         assert f'convoy_model_failed{{model="lenet5",version="{version}"}} {value}' in metrics
 
@@ -160,8 +160,7 @@ def test_an_unreachable_triton_is_reported(serve: Callable[..., Any]) -> None:
     assert not status_facts["gateway"]["is_ready"]
     assert "cannot be reached" in status_facts["gateway"]["why_not_ready"]
     assert (
-        'convoy_runner_up{runner="127.0.0.1:9"} 0.0'
-        in httpx.get(f"{gateway.operator}/metrics").text
+        'convoy_runner_up{runner="127.0.0.1:9"} 0.0' in httpx.get(f"{gateway.admin}/metrics").text
     )
 
 

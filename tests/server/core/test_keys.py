@@ -334,7 +334,7 @@ def test_strangers_learn_no_names_and_no_reasons(
     options = (f"--repository={shipped_lenet5.parent}", f"--api-keys={keys_path}")
     keys_path.write_text(KEYS)
     gateway = serve(*options, "--models=lenet5,secret-name")
-    gateway.wait_for(lambda: "secret-name" in httpx.get(f"{gateway.operator}/readyz").text)
+    gateway.wait_for(lambda: "secret-name" in httpx.get(f"{gateway.admin}/readyz").text)
     assert httpx.get(f"{gateway.http}/readyz").text == "not ready\n"
     gateway.wait_for(lambda: "lenet5.v1 is proven" in gateway.log())
     examples = httpx.get(f"{gateway.http}/openapi.json").json()["components"]["examples"]

@@ -25,7 +25,7 @@ from tests.server.rpc_errors import rpc_details
 
 class Gateway(Protocol):
     grpc: str
-    operator: str
+    admin: str
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_stream_that_is_left_is_given_up(stub: Any, digit: bytes, lenet_gatewa
 
 
 def held(gateway: Gateway) -> float:
-    text = httpx.get(f"{gateway.operator}/metrics").text
+    text = httpx.get(f"{gateway.admin}/metrics").text
     match = re.search(r"^convoy_in_flight (\S+)", text, re.MULTILINE)
     assert match
     return float(match[1])

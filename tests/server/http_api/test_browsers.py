@@ -52,7 +52,7 @@ def test_only_own_and_listed_pages_may_ask(
     gateway: Any, headers: dict[str, str], status: int
 ) -> None:
     assert httpx.get(f"{gateway.http}/", headers=headers).status_code == status
-    assert httpx.get(f"{gateway.operator}/statusz", headers=headers).status_code == status
+    assert httpx.get(f"{gateway.admin}/statusz", headers=headers).status_code == status
 
 
 def test_a_form_of_another_site_classifies_nothing(gateway: Any, digit: bytes) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 class Gateway(Protocol):
     http: str
-    operator: str
+    admin: str
 
     def log(self) -> str: ...
     def wait_for(self, is_so: Callable[[], bool]) -> None: ...
@@ -391,11 +391,11 @@ def test_a_model_is_told_with_everything(lenet_gateway: Gateway, shipped_lenet5:
 
 
 def test_probes_and_metrics(lenet_gateway: Gateway, url: str, digit: bytes) -> None:
-    for base in (lenet_gateway.http, lenet_gateway.operator):
+    for base in (lenet_gateway.http, lenet_gateway.admin):
         assert httpx.get(f"{base}/livez").text == "live\n"
         assert httpx.get(f"{base}/readyz").text == "ready\n"
     httpx.post(url, content=digit)
-    metrics = httpx.get(f"{lenet_gateway.operator}/metrics").text
+    metrics = httpx.get(f"{lenet_gateway.admin}/metrics").text
     assert 'convoy_requests_total{door="http",model="lenet5",reason="OK"}' in metrics
     assert 'convoy_model_ready{model="lenet5",version="1"} 1.0' in metrics
     assert httpx.get(f"{lenet_gateway.http}/metrics").status_code == 404
@@ -403,7 +403,7 @@ def test_probes_and_metrics(lenet_gateway: Gateway, url: str, digit: bytes) -> N
 
 def test_a_name_that_nobody_knows_is_no_metric(lenet_gateway: Gateway, digit: bytes) -> None:
     httpx.post(f"{lenet_gateway.http}/v1/models/invented-name:classify", content=digit)
-    assert "invented-name" not in httpx.get(f"{lenet_gateway.operator}/metrics").text
+    assert "invented-name" not in httpx.get(f"{lenet_gateway.admin}/metrics").text
 
 
 def test_a_16_mb_body_is_answered(url: str) -> None:
@@ -435,7 +435,7 @@ def test_what_the_door_refuses_is_in_the_log_and_the_metrics_too(
     lines = logged(lenet_gateway)
     (line,) = [line for line in lines if line.get("request_id") == "refused-1"]
     assert (line["outcome"], line["model"]) == ("MALFORMED_REQUEST", "lenet5")
-    metrics = httpx.get(f"{lenet_gateway.operator}/metrics").text
+    metrics = httpx.get(f"{lenet_gateway.admin}/metrics").text
     assert '{door="http",model="lenet5",reason="MALFORMED_REQUEST"}' in metrics
 
 

@@ -63,7 +63,7 @@ def test_any_address_of_ipv6_is_one_of_ipv4_too_on_each_port(
 ) -> None:
     addresses = [f"--{api}-address=[::]:0" for api in ("http", "grpc", "metrics")]
     gateway = serve(f"--repository={repository}", "--allow-unauthenticated", *addresses)
-    for server in (gateway.http, gateway.grpc, gateway.operator):
+    for server in (gateway.http, gateway.grpc, gateway.admin):
         for host in ("127.0.0.1", "::1"):
             socket.create_connection((host, int(server.rpartition(":")[2])), 10).close()
 

@@ -62,8 +62,8 @@ def options_of(repository: Path, files: Files) -> list[str]:
 
 
 def wait_until_ready(gateway: Any) -> None:
-    """The operator's door answers the probes without TLS."""
-    gateway.wait_for(lambda: httpx.get(f"{gateway.operator}/readyz").status_code == 200)
+    """The admin port answers the probes without TLS."""
+    gateway.wait_for(lambda: httpx.get(f"{gateway.admin}/readyz").status_code == 200)
 
 
 def server_of(gateway: Any, wire: str) -> str:

@@ -41,7 +41,7 @@ HOSTILE = 'x"}\n{"message": "forged"}\r\x1b[2K\u2028\u202e\x00'
 class Gateway(Protocol):
     http: str
     grpc: str
-    operator: str
+    admin: str
     log_path: Path
 
     def log(self) -> str: ...
@@ -99,10 +99,10 @@ def test_a_refused_request_leaves_one_line_with_its_reason(lenet_gateway: Gatewa
 
 def test_probes_leave_no_line(lenet_gateway: Gateway) -> None:
     start = end_of_log(lenet_gateway)
-    for door in (lenet_gateway.http, lenet_gateway.operator):
+    for door in (lenet_gateway.http, lenet_gateway.admin):
         httpx.get(f"{door}/livez").raise_for_status()
         httpx.get(f"{door}/readyz").raise_for_status()
-    httpx.get(f"{lenet_gateway.operator}/metrics").raise_for_status()
+    httpx.get(f"{lenet_gateway.admin}/metrics").raise_for_status()
     with grpc.insecure_channel(lenet_gateway.grpc) as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         stub.Check(health_pb2.HealthCheckRequest())
@@ -256,14 +256,14 @@ def gateway_logging_to(
     assert process.stdout
     try:
         greeting = ""
-        while "operator" not in greeting:
+        while "admin" not in greeting:
             greeting += process.stdout.readline()
-        http, address, operator = re.findall(r"^  \w+ +([\w:/]*[\d.]+:\d+)", greeting, re.MULTILINE)
+        http, address, admin = re.findall(r"^  \w+ +([\w:/]*[\d.]+:\d+)", greeting, re.MULTILINE)
         deadline_s = time.monotonic() + 30
-        while httpx.get(f"{operator}/readyz").status_code != 200:
+        while httpx.get(f"{admin}/readyz").status_code != 200:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
-        yield http, address, operator
+        yield http, address, admin
         process.terminate()
         assert process.wait(15) == 0
     finally:
@@ -272,10 +272,10 @@ def gateway_logging_to(
         process.stdout.close()
 
 
-def lost_lines(operator: str) -> float:
+def lost_lines(admin: str) -> float:
     match = re.search(
         r"^convoy_log_lines_lost_total (\S+)$",
-        httpx.get(f"{operator}/metrics").text,
+        httpx.get(f"{admin}/metrics").text,
         re.MULTILINE,
     )
     assert match
@@ -285,13 +285,13 @@ def lost_lines(operator: str) -> float:
 def test_a_full_disk_costs_log_lines_and_nothing_else(repository: Path, digit: bytes) -> None:
     with (
         Path("/dev/full").open("wb") as full,
-        gateway_logging_to(full.fileno(), repository) as (http, _, operator),
+        gateway_logging_to(full.fileno(), repository) as (http, _, admin),
     ):
-        before = lost_lines(operator)
+        before = lost_lines(admin)
         for _ in range(3):
             httpx.post(f"{http}/v1/models/lenet5:classify", content=digit).raise_for_status()
         deadline_s = time.monotonic() + 30
-        while lost_lines(operator) < before + 3:  # lines are written beside the requests
+        while lost_lines(admin) < before + 3:  # lines are written beside the requests
             assert time.monotonic() < deadline_s, "the lines are not counted"
             time.sleep(0.05)
 

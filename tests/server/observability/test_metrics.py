@@ -34,7 +34,7 @@ class Gateway(Protocol):
     process: Any
     http: str
     grpc: str
-    operator: str
+    admin: str
 
     def wait_for(self, is_so: Callable[[], bool]) -> None: ...
 
@@ -43,7 +43,7 @@ class Scrape:
     """What /metrics says at one moment."""
 
     def __init__(self, gateway: Gateway) -> None:
-        text = httpx.get(f"{gateway.operator}/metrics").raise_for_status().text
+        text = httpx.get(f"{gateway.admin}/metrics").raise_for_status().text
         self.families = {family.name: family for family in parse(text)}
         self._values = {
             (sample.name, frozenset(sample.labels.items())): sample.value
@@ -228,13 +228,13 @@ def test_the_process_and_the_build_are_told(lenet_gateway: Gateway) -> None:
 def test_openmetrics_is_spoken_to_who_asks_for_it(lenet_gateway: Gateway, digit: bytes) -> None:
     classify(lenet_gateway, digit).raise_for_status()
     answer = httpx.get(
-        f"{lenet_gateway.operator}/metrics",
+        f"{lenet_gateway.admin}/metrics",
         headers={"accept": "application/openmetrics-text;version=1.0.0"},
     )
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = {family.name: family.type for family in parse_openmetrics(answer.text)}
     assert families["convoy_requests"] == "counter"
-    plain = httpx.get(f"{lenet_gateway.operator}/metrics")
+    plain = httpx.get(f"{lenet_gateway.admin}/metrics")
     assert plain.headers["content-type"].startswith("text/plain")
 
 

@@ -38,7 +38,7 @@ SERVER = trace_pb2.Span.SPAN_KIND_SERVER
 class Gateway(Protocol):
     http: str
     grpc: str
-    operator: str
+    admin: str
     process: subprocess.Popen[str]
 
     def log(self) -> str: ...
@@ -340,9 +340,7 @@ def test_a_collectors_password_goes_to_the_collector_alone(
     if runner_name == "triton-local":
         collector.tritons()
     assert collector.authorizations == {"Basic bWU6c2VAY3JldA=="}
-    shown = [
-        httpx.get(f"{gateway.operator}/statusz", headers={"accept": kind}).text for kind in KINDS
-    ]
+    shown = [httpx.get(f"{gateway.admin}/statusz", headers={"accept": kind}).text for kind in KINDS]
     children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text()
     shown += [Path(f"/proc/{child}/cmdline").read_text() for child in children.split()]
     assert "secret" not in "".join([*shown, gateway.log()]).replace("%40", "").replace("@", "")

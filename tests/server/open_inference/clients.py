@@ -17,7 +17,7 @@ import tritonclient.http.aio
 class Gateway(Protocol):
     http: str
     grpc: str
-    operator: str
+    admin: str
 
     def log(self) -> str: ...
     def wait_for(self, is_so: Callable[[], bool]) -> None: ...

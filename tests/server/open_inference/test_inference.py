@@ -139,7 +139,7 @@ def test_refusals_are_counted_and_logged(lenet_gateway: Gateway, client: Any, di
 
     def counted() -> float:
         labels = f'{{door="{wire}",model="lenet5",reason="MALFORMED_REQUEST"}}'
-        text = httpx.get(f"{lenet_gateway.operator}/metrics").text
+        text = httpx.get(f"{lenet_gateway.admin}/metrics").text
         match = re.search(rf"^convoy_requests_total{re.escape(labels)} (\S+)", text, re.MULTILINE)
         return float(match[1]) if match else 0.0
 
