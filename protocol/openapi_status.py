@@ -94,8 +94,8 @@ TRAFFIC = record(
         "p99_ms": number(may_be_null=True),
         "stages": {"type": "object", "additionalProperties": STAGE},
         "batches": listed(
-            {"type": "array", "prefixItems": [number(), integer()], "minItems": 2, "maxItems": 2},
-            "Images by the size of their batch, rounded up to a power of two.",
+            {"type": "array", "items": number(), "minItems": 2, "maxItems": 2},
+            "Pairs: the size of a batch, rounded up to a power of two, and the images in such.",
         ),
     }
 )
