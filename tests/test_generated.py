@@ -1,6 +1,6 @@
 """Generated files are up to date, and versions agree. `make check` runs this file."""
 
-from __future__ import annotations
+from __future__ import json
 
 import re
 import subprocess
@@ -88,4 +88,5 @@ def requirements(extra: str) -> Iterator[Requirement]:
 
 def test_the_distributions_have_one_version() -> None:
     server, client = project("pyproject.toml"), project("clients/python/pyproject.toml")
-    assert server["version"] == client["version"], "RELEASE.md, step 2"
+    package = json.loads((ROOT / "clients/javascript/package.json").read_text(encoding="utf-8"))
+    assert server["version"] == client["version"] == package["version"], "RELEASE.md, step 2"
