@@ -1,7 +1,8 @@
 """Generated files are up to date, and versions agree. `make check` runs this file."""
 
-from __future__ import json
+from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
