@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ImageTooLarge, ShuttingDown
-from server.preprocessing import prepare
+from server.preprocessing import grey_side, prepare
 from server.preprocessing.decode import DecodedImage, decode
 from server.runners.base import Inference, LoadedModel, Runner
 
@@ -181,7 +181,12 @@ class Pipeline:
     ) -> PreparedImage:
         preparation.begin()
         started_s = time.perf_counter()
-        image = decode(content, max_bytes=self._max_bytes, max_pixels=max_pixels)
+        image = decode(
+            content,
+            max_bytes=self._max_bytes,
+            max_pixels=max_pixels,
+            grey_side=grey_side(preprocessing),
+        )
         decoded_s = time.perf_counter()
         preparation.begin()
         pixels = prepare(image.pixels, preprocessing)

@@ -8,8 +8,13 @@ from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ModelNotReady
-from server.preprocessing.digit import prepare_digit
+from server.preprocessing.digit import GREY_SIDE, prepare_digit
 from server.preprocessing.photo import prepare_photo
+
+
+def grey_side(preprocessing: pb.Preprocessing) -> int | None:
+    """The `grey_side` that decode() may use: None where the network sees colours."""
+    return GREY_SIDE if preprocessing.WhichOneof("kind") == "digit" else None
 
 
 def prepare(image: Image.Image, preprocessing: pb.Preprocessing) -> npt.NDArray[np.uint8]:

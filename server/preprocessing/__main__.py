@@ -18,7 +18,7 @@ from google.protobuf import json_format
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
-from server.preprocessing import prepare
+from server.preprocessing import grey_side, prepare
 from server.preprocessing.decode import decode
 from server.settings import Settings
 
@@ -31,7 +31,12 @@ def main(preprocessing_json: str, folder: str) -> None:
     arrays = {}
     for path in sorted(Path(folder).iterdir()):
         try:
-            image = decode(path.read_bytes(), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
+            image = decode(
+                path.read_bytes(),
+                max_bytes=MAX_BYTES,
+                max_pixels=MAX_PIXELS,
+                grey_side=grey_side(preprocessing),
+            )
             arrays[path.name] = prepare(image.pixels, preprocessing)
         except ServingError as error:
             print(f"{path.name}: {error.message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Connected components of a mask, corners included (8-connectivity). Takes milliseconds.
+"""Connected components of a mask, corners included (8-connectivity).
 
 A mask is read as runs, the stretches of true pixels in each row. Runs that touch in neighbouring
 rows are linked, and the links are followed to the lowest run of each component.
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.stride_tricks import sliding_window_view
 
 Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.intp]
@@ -20,7 +19,7 @@ Integers = npt.NDArray[np.intp]
 class Components:
     """N connected components of a mask, numbered from 0."""
 
-    labels: Integers  # H×W, the number of each pixel's component; -1 outside of all
+    labels: npt.NDArray[np.int32]  # H×W, the number of each pixel's component; -1 outside of all
     areas: Integers  # N, pixels
     boxes: Integers  # N×4: top, left, bottom, right, the last two past the end
 
@@ -59,24 +58,30 @@ class Components:
 
 def find_components(mask: Mask) -> Components:
     """The components of an H×W mask."""
-    height, width = mask.shape
-    stride = width + 2  # each row gets an empty pixel on either side, so that no run spans two rows
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8).ravel(), prepend=0)
-    starts, ends = np.flatnonzero(edges == 1) - 1, np.flatnonzero(edges == -1) - 1
+    stride = mask.shape[1] + 2  # an empty pixel on either side, so that no run spans two rows
+    padded = np.zeros((len(mask), stride), dtype=bool)
+    padded[:, 1:-1] = mask
+    flat = padded.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = edges[::2], edges[1::2]  # of each run
+    labels = np.full(mask.shape, -1, dtype=np.int32)
+    if not len(starts):
+        return Components(labels, np.zeros(0, np.intp), np.zeros((0, 4), np.intp))
     lowest = _follow_links(*_touching_runs(starts, ends, stride), count=len(starts))
-    # The first run of each component; the number of each run's component.
-    first, number = np.unique(lowest, return_inverse=True)
-    labels = np.full(mask.shape, -1, dtype=np.intp)
-    labels[mask] = np.repeat(number, ends - starts)
-    rows, lefts, rights = starts // stride, starts % stride, (ends - 1) % stride + 1
-    boxes = np.empty((len(first), 4), dtype=np.intp)
-    boxes[:] = (height, width, 0, 0)
-    np.minimum.at(boxes[:, 0], number, rows)
-    np.minimum.at(boxes[:, 1], number, lefts)
-    np.maximum.at(boxes[:, 2], number, rows + 1)
-    np.maximum.at(boxes[:, 3], number, rights)
-    areas = np.bincount(number, weights=ends - starts, minlength=len(first)).astype(np.intp)
-    return Components(labels, areas, boxes)
+    is_lowest = lowest == np.arange(len(lowest))
+    number = (np.cumsum(is_lowest) - 1)[lowest]  # of each run's component
+    lengths = ends - starts
+    labels[mask] = np.repeat(number, lengths)
+    rows, lefts = np.divmod(starts, stride)
+    # The runs, component by component; each begins where its lowest run would.
+    order = np.argsort(number, kind="stable")
+    first = np.searchsorted(number[order], np.arange(np.count_nonzero(is_lowest)))
+    rows, lefts, lengths = rows[order], lefts[order], lengths[order]
+    tops, bottoms = np.minimum.reduceat(rows, first), np.maximum.reduceat(rows, first) + 1
+    left_ends = np.minimum.reduceat(lefts, first)
+    right_ends = np.maximum.reduceat(lefts + lengths, first)
+    boxes = np.stack([tops, left_ends, bottoms, right_ends], axis=1)
+    return Components(labels, np.add.reduceat(lengths, first), boxes)
 
 
 def _touching_runs(starts: Integers, ends: Integers, stride: int) -> tuple[Integers, Integers]:
@@ -94,16 +99,21 @@ def _follow_links(one: Integers, other: Integers, *, count: int) -> Integers:
     lowest = np.arange(count)
     while True:
         a, b = lowest[one], lowest[other]
-        if np.array_equal(a, b):
+        if (a == b).all():
             return lowest
         np.minimum.at(lowest, np.maximum(a, b), np.minimum(a, b))
-        while not np.array_equal(lowest, lowest[lowest]):
-            lowest = lowest[lowest]
+        while ((further := lowest[lowest]) != lowest).any():
+            lowest = further
 
 
 def dilate(mask: Mask, by: int) -> Mask:
     """The mask, with `by` pixels added on every side."""
-    padded = np.pad(mask, by)
-    wide = sliding_window_view(padded, 2 * by + 1, axis=1).any(axis=-1)
-    high: Mask = np.asarray(sliding_window_view(wide, 2 * by + 1, axis=0).any(axis=-1))
+    wide = mask.copy()
+    for step in range(1, by + 1):
+        wide[:, step:] |= mask[:, :-step]
+        wide[:, :-step] |= mask[:, step:]
+    high = wide.copy()
+    for step in range(1, by + 1):
+        high[step:] |= wide[:-step]
+        high[:-step] |= wide[step:]
     return high

@@ -19,6 +19,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import (
@@ -85,6 +86,13 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = {5, 6, 7, 8}  # width and height change places
+
+
+class Upright(NamedTuple):
+    image: Image.Image
+    size: tuple[int, int]  # of the file's picture, upright; the image may have fewer pixels
+    turned: bool  # or mirrored, by its orientation
 
 
 @dataclass(frozen=True)
@@ -99,8 +107,14 @@ class DecodedImage:
     exif_applied: bool  # the EXIF orientation turned or mirrored the picture
 
 
-def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
+def decode(
+    content: bytes, *, max_bytes: int, max_pixels: int, grey_side: int | None = None
+) -> DecodedImage:
     """Decode the first picture of an image file.
+
+    Where the caller needs grey pixels alone, and a longer side of `grey_side` is enough, a JPEG is
+    decoded grey and at a half, a quarter or an eighth of its size, which takes a fraction of the
+    time.
 
     Raises:
         MalformedRequest: it is something else than an image file, by a usual mistake.
@@ -116,8 +130,11 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
         raise MalformedRequest(f"The image {mistake}", field="image")
     name = _detect_format(content)
     try:
-        upright, turned = READERS[name](content, max_pixels)
-        pixels = _to_8_bit(upright)
+        if name == "JPEG":
+            upright = _read_jpeg(content, max_pixels, grey_side)
+        else:
+            upright = READERS[name](content, max_pixels)
+        pixels = _to_8_bit(upright.image)
     except (ImageFormatUnsupported, ImageTooLarge):
         raise
     # Hostile bytes raise almost any exception in Pillow: OSError, SyntaxError, struct.error,
@@ -127,7 +144,7 @@ def decode(content: bytes, *, max_bytes: int, max_pixels: int) -> DecodedImage:
             f"The {name} image of {len(content):,} bytes is truncated or corrupt "
             f"({str(error) or type(error).__name__}): send the whole file"
         ) from error
-    return DecodedImage(pixels, pixels.width, pixels.height, name, turned)
+    return DecodedImage(pixels, *upright.size, name, upright.turned)
 
 
 def _detect_format(content: bytes) -> str:
@@ -141,52 +158,52 @@ def _detect_format(content: bytes) -> str:
 
 # ---------------------------------------------------------------- the formats
 
-# Each reads the header, refuses what is too large, and returns the upright picture and whether its
-# orientation turned or mirrored it.
+# Each reads the header, refuses what is too large, and returns the upright picture.
 
 
-def _read_jpeg(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+def _read_jpeg(content: bytes, max_pixels: int, grey_side: int | None) -> Upright:
     """The first picture of the MPO files of stereo cameras and phones is a JPEG, too."""
     jpeg = read_jpeg(content)
     check_pixels(jpeg.size, max_pixels)
     check_scans(jpeg.scans, jpeg.size[0] * jpeg.size[1])
     described = Image.Image()
     described.info = {"exif": jpeg.exif, "xmp": jpeg.xmp}
-    return _turn(load_jpeg(jpeg, content), _orientation(described))
+    image = load_jpeg(jpeg, content, grey_side)
+    return _turn(image, _orientation(described), jpeg.size)
 
 
-def _read_png(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+def _read_png(content: bytes, max_pixels: int) -> Upright:
     png = read_png(content)
     image = PngImagePlugin.PngImageFile(io.BytesIO(png.without_metadata()))
     check_pixels(image.size, max_pixels)
     check_rows_size(png.header)
     load_png(image, png)
-    return _turn(image, _orientation(image))
+    return _turn(image, _orientation(image), image.size)
 
 
-def _read_webp(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+def _read_webp(content: bytes, max_pixels: int) -> Upright:
     check_webp(content, max_pixels)  # Pillow takes memory for the canvas as it reads the header
     image = WebPImagePlugin.WebPImageFile(io.BytesIO(content))
     image.load()
-    return _turn(image, _orientation(image))
+    return _turn(image, _orientation(image), image.size)
 
 
-def _read_gif(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+def _read_gif(content: bytes, max_pixels: int) -> Upright:
     image = GifImagePlugin.GifImageFile(io.BytesIO(without_extensions(content)))
     check_pixels(image.size, max_pixels)
     image.load()
-    return image, False
+    return Upright(image, image.size, turned=False)
 
 
-def _read_bmp(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+def _read_bmp(content: bytes, max_pixels: int) -> Upright:
     image = BmpImagePlugin.BmpImageFile(io.BytesIO(content))
     check_pixels(image.size, max_pixels)
     check_run_lengths(image, content, max_pixels)
     image.load()
-    return image, False
+    return Upright(image, image.size, turned=False)
 
 
-def _read_tiff(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
+def _read_tiff(content: bytes, max_pixels: int) -> Upright:
     cost = check_tiff(content, max_pixels)
     image = TiffImagePlugin.TiffImageFile(io.BytesIO(content))
     check_pixels(image.size, max_pixels)
@@ -195,11 +212,11 @@ def _read_tiff(content: bytes, max_pixels: int) -> tuple[Image.Image, bool]:
     # Pillow turns a TIFF upright while loading and drops the tag.
     turned = image.tag_v2.get(ExifTags.Base.Orientation, 1) in TURNS
     load_tiff(image)
-    return image, turned
+    return Upright(image, image.size, turned)
 
 
-READERS: dict[str, Callable[[bytes, int], tuple[Image.Image, bool]]] = {
-    "JPEG": _read_jpeg,
+# But for JPEG, which may be decoded smaller.
+READERS: dict[str, Callable[[bytes, int], Upright]] = {
     "PNG": _read_png,
     "WEBP": _read_webp,
     "GIF": _read_gif,
@@ -208,9 +225,11 @@ READERS: dict[str, Callable[[bytes, int], tuple[Image.Image, bool]]] = {
 }
 
 
-def _turn(image: Image.Image, orientation: int) -> tuple[Image.Image, bool]:
+def _turn(image: Image.Image, orientation: int, size: tuple[int, int]) -> Upright:
     turn = TURNS.get(orientation)
-    return (image, False) if turn is None else (image.transpose(turn), True)
+    if turn is None:
+        return Upright(image, size, turned=False)
+    return Upright(image.transpose(turn), size[::-1] if orientation in SIDEWAYS else size, True)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -168,25 +168,34 @@ def _walk_scans(jpeg: Jpeg, content: bytes, position: int, counter: PartCounter)
 # ---------------------------------------------------------------- pixels
 
 
-def load_jpeg(jpeg: Jpeg, content: bytes) -> Image.Image:
+def load_jpeg(jpeg: Jpeg, content: bytes, grey_side: int | None = None) -> Image.Image:
     """The same pixels as Pillow's, but libjpeg's warnings are errors.
+
+    With `grey_side`, only the luma, at the smallest of its size, a half, a quarter and an eighth of
+    it whose longer side is at least that many pixels; CMYK keeps its size and colours.
 
     Raises:
         ValueError: the picture is damaged.
     """
-    layout, raw = {"L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}.get(jpeg.mode, ("RGBX",) * 2)
+    mode, size, scaled = jpeg.mode, jpeg.size, {}
+    if grey_side is not None and mode != "CMYK":
+        factor = max([each for each in (2, 4, 8) if max(size) >= grey_side * each], default=1)
+        mode, size = "L", (-(-size[0] // factor), -(-size[1] // factor))
+        scaled = {"min_width": size[0], "min_height": size[1]}
+    layout, raw = {"L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}.get(mode, ("RGBX",) * 2)
     # As large as the header that was checked, whatever the file contains. The picture uses this
     # memory.
-    width, height = jpeg.size
-    buffer = np.empty((height, width, 1 if jpeg.mode == "L" else 4), dtype=np.uint8)
+    buffer = np.empty((size[1], size[0], 1 if mode == "L" else 4), dtype=np.uint8)
     try:
-        simplejpeg.decode_jpeg(jpeg.without_junk(content), layout, buffer=buffer, strict=True)
+        simplejpeg.decode_jpeg(
+            jpeg.without_junk(content), layout, buffer=buffer, strict=True, **scaled
+        )
     except ValueError as error:
         if "subsampling" in str(error):  # rare, unsupported by TurboJPEG
             return _load_by_pillow(jpeg, content)
         if not _is_padding(str(error), jpeg, content):
             raise
-    return Image.frombuffer(jpeg.mode, jpeg.size, buffer, "raw", raw, 0, 1)
+    return Image.frombuffer(mode, size, buffer, "raw", raw, 0, 1)
 
 
 def _load_by_pillow(jpeg: Jpeg, content: bytes) -> Image.Image:

@@ -198,6 +198,56 @@ def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None
     assert np.abs(grey - upright)[4:-4, 4:-4].mean() < 8
 
 
+# ---------------------------------------------------------------- grey and smaller
+
+
+@pytest.mark.parametrize(
+    ("side", "scaled"), [(20, (20, 13)), (21, (40, 26)), (80, (80, 52)), (81, (160, 104))]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_is_decoded_grey_at_the_smallest_size_that_suffices(
+    side: int, scaled: tuple[int, int], mode: str
+) -> None:
+    photo = PHOTO.convert(mode).crop((0, 0, 160, 104))
+    content = encoded(photo, "JPEG", quality=95)
+    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=side)
+    assert (image.pixels.mode, image.pixels.size) == ("L", scaled)
+    assert (image.width, image.height) == photo.size  # as the file has it
+    expected = photo.convert("L").resize(scaled, Image.Resampling.BOX)
+    difference = np.asarray(image.pixels).astype(int) - np.asarray(expected)
+    assert np.abs(difference).mean() < 6
+
+
+def test_scaled_jpeg_is_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    content = encoded(PHOTO, "JPEG", exif=exif.tobytes())
+    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=80)
+    assert (image.width, image.height, image.exif_applied) == (107, 160, True)
+    assert image.pixels.size == (54, 80)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+def test_a_cut_off_jpeg_is_an_error_at_any_size(share: float) -> None:
+    content = encoded(PHOTO, "JPEG")[: int(share * len(encoded(PHOTO, "JPEG")))]
+    with pytest.raises(ImageDecodeFailed):
+        decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=20)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [encoded(PHOTO, "PNG"), encoded(PHOTO.convert("CMYK"), "JPEG")],
+    ids=["PNG", "CMYK"],
+)
+def test_other_pictures_keep_size_and_colours(content: bytes) -> None:
+    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=20)
+    assert image.pixels.size == PHOTO.size
+    assert image.pixels.mode != "L"
+
+
+# ---------------------------------------------------------------- odd metadata
+
+
 BROKEN_EXIF = b"Exif\0\0II*\0\xff\xff\xff\xff"
 WORD_FOR_ORIENTATION = b"Exif\0\0" + struct.pack(
     "<2sHIHHHI4sI", b"II", 42, 8, 1, ORIENTATION, 2, 4, b"six", 0

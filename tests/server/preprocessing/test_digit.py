@@ -242,6 +242,32 @@ def test_a_broken_stroke_is_one_digit() -> None:
     assert np.ptp(rows) + 1 == pytest.approx(20, abs=1)
 
 
+def test_the_bar_of_a_slanted_five_belongs_to_it_though_it_reaches_far() -> None:
+    body = [(130, 116), (120, 150), (160, 150), (165, 185), (140, 210), (105, 205)]
+    bar = [(140, 94), (215, 82)]
+    with_bar, without = square(sheet(body, bar)), square(sheet(body))
+    assert np.abs(with_bar.astype(int) - without).mean() > 10
+
+
+def test_a_small_digit_is_cut_out_of_all_pixels_of_the_picture() -> None:
+    small = [(603 + 3 * x // 4, 403 + 3 * y // 4) for x, y in SEVEN]
+    picture = sheet(small, width=4, side=1000)
+    alone = picture.crop((650, 430, 770, 600))
+    assert np.abs(square(picture).astype(int) - square(alone)).mean() < 3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_digit_on_a_long_strip_is_found(turned: bool) -> None:
+    strip = Image.new("L", (2400, 200), 255)
+    strip.paste(sheet(SEVEN).crop((60, 50, 240, 250)), (1200, 0))
+    if turned:
+        strip = strip.transpose(Image.Transpose.ROTATE_90)
+        expected = square(sheet(SEVEN).transpose(Image.Transpose.ROTATE_90))
+    else:
+        expected = square(sheet(SEVEN))
+    assert np.abs(square(strip).astype(int) - expected).mean() < 12
+
+
 @pytest.mark.parametrize("place", [(250, 250), (210, 110)], ids=["far", "near"])
 def test_dirt_beside_the_digit_is_left_out(place: tuple[int, int]) -> None:
     dirty = sheet(SEVEN)
