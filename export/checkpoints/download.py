@@ -15,6 +15,7 @@ from two different files, the sha256 differs and the whole file is downloaded ag
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Mapping
@@ -56,8 +57,31 @@ class Downloads:
     known: Mapping[str, str] = field(default_factory=dict)  # sha256 of files, from manifests
     reporter: Reporter = SILENT
 
-    def to_url(self, checkpoint: Checkpoint) -> str:
-        return f"{self.url.rstrip('/')}/{checkpoint.file}"
+    def to_url(self, remote: RemoteFile) -> str:
+        return f"{self.url.rstrip('/')}/{remote.file}"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that is known before it is downloaded."""
+
+    file: str  # its name on the server, and in the cache
+    digest: str  # that of its content begins so, in hexadecimal
+    algorithm: str = "sha256"  # of hashlib
+    remedy: str = (  # for those who cannot download it
+        "give --weights FILE with a copy of it, or --weights random for seeded weights "
+        "(meaningless answers)"
+    )
+
+    def matches(self, path: Path) -> bool:
+        """Whether a file has this content.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, self.algorithm).hexdigest()
+        return digest.startswith(self.digest)
 
 
 def fetch(checkpoint: Checkpoint, downloads: Downloads) -> Path:
@@ -66,69 +90,72 @@ def fetch(checkpoint: Checkpoint, downloads: Downloads) -> Path:
     Raises:
         DownloadError: it cannot be downloaded or kept, or is not the published one.
     """
-    path = downloads.folder / checkpoint.file
+    return fetch_file(RemoteFile(checkpoint.file, checkpoint.sha256_prefix), downloads)
+
+
+def fetch_file(remote: RemoteFile, downloads: Downloads) -> Path:
+    """The file in the cache; downloaded if it is missing.
+
+    Raises:
+        DownloadError: it cannot be downloaded or kept, or is not the published one.
+    """
+    path = downloads.folder / remote.file
     try:
         if path.exists():
-            _check(path, checkpoint, downloads)
+            _check(path, remote, downloads)
             return path
         downloads.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{path.name}.lock")):
             if not path.exists():
-                _download(checkpoint, downloads, path)
+                _download(remote, downloads, path)
     except OSError as error:
         raise DownloadError(
-            f"Cannot keep {checkpoint.file} in {downloads.folder}: {error.strerror or error}; "
-            "set XDG_CACHE_HOME to another folder, or give --weights FILE with a copy of it."
+            f"Cannot keep {remote.file} in {downloads.folder}: {error.strerror or error}; "
+            f"set XDG_CACHE_HOME to another folder, or {remote.remedy}."
         ) from error
     return path
 
 
-def _download(checkpoint: Checkpoint, downloads: Downloads, path: Path) -> None:
+def _download(remote: RemoteFile, downloads: Downloads, path: Path) -> None:
     """Call with the lock held; ends with one rename."""
     partial = path.with_name(f"{path.name}.partial")
     resumed = partial.exists()
-    if not (resumed and _is_published(partial, checkpoint)):
-        _receive(checkpoint, downloads, partial)
-        if resumed and not _is_published(partial, checkpoint):
+    if not (resumed and remote.matches(partial)):
+        _receive(remote, downloads, partial)
+        if resumed and not remote.matches(partial):
             partial.unlink()  # what an earlier build left was not the beginning of this file
-            _receive(checkpoint, downloads, partial)
-    _check(partial, checkpoint, downloads)
+            _receive(remote, downloads, partial)
+    _check(partial, remote, downloads)
     partial.rename(path)
 
 
-def _check(path: Path, checkpoint: Checkpoint, downloads: Downloads) -> None:
-    sha256, record = file_sha256(path), downloads.folder / f"{checkpoint.file}.sha256"
-    if not sha256.startswith(checkpoint.sha256_prefix):
+def _check(path: Path, remote: RemoteFile, downloads: Downloads) -> None:
+    if not remote.matches(path):
         path.unlink()
         raise DownloadError(
-            f"{path} was not the published file: its sha256 does not begin with "
-            f"{checkpoint.sha256_prefix}. It has been deleted: build again to download it, or "
-            "give --weights FILE."
+            f"{path} was not the published file: its {remote.algorithm} does not begin with "
+            f"{remote.digest}. It has been deleted: try again to download it, or {remote.remedy}."
         )
+    sha256, record = file_sha256(path), downloads.folder / f"{remote.file}.sha256"
     recorded = record.read_text("utf-8").strip() if record.exists() else ""
-    for first in filter(None, (recorded, downloads.known.get(checkpoint.file))):
+    for first in filter(None, (recorded, downloads.known.get(remote.file))):
         if first != sha256:
             path.unlink()
             raise DownloadError(
                 f"{path} was not the file of the first download: its sha256 is {sha256}, and that "
-                f"was {first}. It has been deleted: build again to download it, or give --weights "
-                "FILE with a copy that you trust."
+                f"was {first}. It has been deleted: try again to download it, or use a copy "
+                f"that you trust ({remote.remedy})."
             )
     if not recorded:
         record.write_text(f"{sha256}\n", "utf-8")
 
 
-def _is_published(path: Path, checkpoint: Checkpoint) -> bool:
-    """As far as 8 digits tell."""
-    return file_sha256(path).startswith(checkpoint.sha256_prefix)
-
-
 # ---------------------------------------------------------------------------------------- the wire
 
 
-def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> None:
+def _receive(remote: RemoteFile, downloads: Downloads, partial: Path) -> None:
     """Appends to the partial file until it is complete; retries after dropped connections."""
-    url = downloads.to_url(checkpoint)
+    url = downloads.to_url(remote)
     reached = False
     for pause_s in (*downloads.pauses_s, None):
         size = partial.stat().st_size if partial.exists() else 0
@@ -138,14 +165,13 @@ def _receive(checkpoint: Checkpoint, downloads: Downloads, partial: Path) -> Non
                 "GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True
             ) as response:
                 reached = True
-                _append(response, partial, downloads.reporter, checkpoint.file)
+                _append(response, partial, downloads.reporter, remote.file)
                 return
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             if pause_s is None or not _may_pass(error, reached):
                 raise DownloadError(
-                    f"Cannot download {url} ({_reason(error)}): give --weights FILE with a copy of "
-                    "it, or --weights random for seeded weights (meaningless answers), or put the "
-                    f"file into {downloads.folder}."
+                    f"Cannot download {url} ({_reason(error)}): {remote.remedy}, or put the file "
+                    f"into {downloads.folder}."
                 ) from error
             time.sleep(pause_s)
 

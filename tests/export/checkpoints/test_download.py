@@ -133,7 +133,7 @@ def test_damaged_file_in_the_cache_is_deleted_before_it_is_used(
 ) -> None:
     downloads.folder.mkdir()
     (downloads.folder / CHECKPOINT.file).write_bytes(CONTENT[:HALF])
-    with pytest.raises(DownloadError, match="build again to download it"):
+    with pytest.raises(DownloadError, match="try again to download it"):
         fetch(CHECKPOINT, downloads)
     assert kept(downloads) == []
     assert fetch(CHECKPOINT, downloads).read_bytes() == CONTENT
