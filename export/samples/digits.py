@@ -100,6 +100,17 @@ def stroke(digit: Floats) -> Stroke:
     )
 
 
+def with_fields(grey: Floats, distance: Floats) -> Stroke:
+    """Returns the stroke of these fields, whose box and centre are those of its ink."""
+    rows, columns = np.nonzero(grey > _INK)
+    if not len(rows):
+        rows, columns = np.nonzero(grey == grey.max())
+    weights = grey / grey.sum()
+    y, x = (weights.sum(1) @ np.arange(len(grey))), (weights.sum(0) @ np.arange(grey.shape[1]))
+    length = float(max(np.ptp(rows), np.ptp(columns)) + 1)
+    return Stroke(grey, distance, length, (float(x) + 0.5, float(y) + 0.5))
+
+
 def resample(
     field: Floats,
     *,
@@ -123,9 +134,8 @@ def resample(
     return np.asarray(picture)
 
 
-def _fields(digit: Floats) -> Floats:
+def stroke_fields(source: Stroke) -> Floats:
     """Returns grey and distance, 2×64×64: the square at twice its size, distance in its pixels."""
-    source = stroke(digit)
     size, middle = (2 * DIGIT_SIZE, 2 * DIGIT_SIZE), (float(DIGIT_SIZE), float(DIGIT_SIZE))
     scale = 2 * DIGIT_BOX / source.length
     far = float(source.distance.max())
@@ -141,7 +151,7 @@ def _fields(digit: Floats) -> Floats:
 @cache  # 3 ms each; a build needs a few, training all of them
 def _row_fields(row: int) -> Floats:
     digits, _ = data_set()
-    return _fields(digits[row])
+    return stroke_fields(stroke(digits[row]))
 
 
 def _rows_fields(rows: Integers) -> Tensor:
