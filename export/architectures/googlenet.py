@@ -37,6 +37,7 @@ from torch.nn import functional
 from export.architectures.initialization import he_normal
 from export.architectures.normalization import LocalResponseNorm, TransformInput
 from export.architectures.taps import Taps
+from export.architectures.unfamiliar import ScoresUnfamiliar
 
 CLASSES = 1000
 
@@ -231,7 +232,7 @@ class GoogLeNet(nn.Module):
         return logits
 
 
-class DigitInception(nn.Module):
+class DigitInception(ScoresUnfamiliar, nn.Module):
     """The stem, two modules, a pool, a third: the pattern of table 1 for 32×32 pixels."""
 
     taps = Taps(

@@ -26,6 +26,7 @@ from torch import nn
 
 from export.architectures.initialization import he_normal
 from export.architectures.taps import Taps
+from export.architectures.unfamiliar import ScoresUnfamiliar
 
 LAYERS = ("mlpconv", "scores")  # children that compute, by the beginning of their names
 Widths = tuple[int, int, int]  # channels after the spatial convolution and the two 1x1
@@ -77,7 +78,11 @@ def nin_cifar10(classes: int = 10) -> NetworkInNetwork:
     return NetworkInNetwork(layers)
 
 
-def nin_digits(classes: int = 10) -> NetworkInNetwork:
+class DigitNetworkInNetwork(ScoresUnfamiliar, NetworkInNetwork):
+    """N×1×32×32 to N×10."""
+
+
+def nin_digits(classes: int = 10) -> DigitNetworkInNetwork:
     layers = OrderedDict[str, nn.Module](
         mlpconv1=normed_mlpconv(1, (24, 24, 16), kernel=5, padding=2),  # N×16×32×32
         pool1=max_pool(),  # N×16×16×16
@@ -88,7 +93,7 @@ def nin_digits(classes: int = 10) -> NetworkInNetwork:
         average=nn.AdaptiveAvgPool2d(1),  # N×10×1×1
         flatten=nn.Flatten(),  # N×10
     )
-    network = NetworkInNetwork(layers)
+    network = DigitNetworkInNetwork(layers)
     network.apply(he_normal)
     return network
 

@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from export.architectures.initialization import he_normal
 from export.architectures.taps import Taps
+from export.architectures.unfamiliar import ScoresUnfamiliar
 
 CLASSES = 1000
 # The initial scale of a block's last batch norm: small, so that a deep network starts near the
@@ -170,7 +171,7 @@ class ResNet(nn.Module):
         return self.fc(x)  # type: ignore[no-any-return]
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(ScoresUnfamiliar, nn.Module):
     """Section 4.2: depth 6n + 2, three stages of n basic blocks, a small stem."""
 
     taps = Taps(

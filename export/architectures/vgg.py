@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from export.architectures.initialization import he_normal
 from export.architectures.taps import Taps
+from export.architectures.unfamiliar import ScoresUnfamiliar
 
 # Channels of the convolutions, per stage.
 IMAGENET_WIDTHS = (64, 128, 256, 512, 512)
@@ -70,6 +71,10 @@ class VGG(nn.Module):
         return logits
 
 
+class DigitVGG(ScoresUnfamiliar, VGG):
+    """N×1×32×32 to N×10."""
+
+
 def stages(
     channels: int, convolutions: tuple[int, ...], widths: tuple[int, ...], batch_norm: bool
 ) -> Iterator[nn.Module]:
@@ -95,4 +100,4 @@ vgg11_bn = partial(VGG, A, batch_norm=True)
 vgg13_bn = partial(VGG, B, batch_norm=True)
 vgg16_bn = partial(VGG, D, batch_norm=True)
 vgg19_bn = partial(VGG, E, batch_norm=True)
-vgg_digits = partial(VGG, (2, 2, 2), DIGIT_WIDTHS, channels=1, side=4, hidden=128, classes=10)
+vgg_digits = partial(DigitVGG, (2, 2, 2), DIGIT_WIDTHS, channels=1, side=4, hidden=128, classes=10)

@@ -96,7 +96,7 @@ def test_facts_say_what_the_graph_has(tmp_path: Path) -> None:
     facts = evidence_facts(tmp_path / "lenet5.onnx")
     assert list(facts.include) == [pb.INPUT, pb.HEATMAP, pb.FEATURES, pb.LAYERS]
     assert (facts.heatmap_method, facts.heatmap_passes) == (pb.OCCLUSION, 50)
-    assert (facts.features, facts.unfamiliar) == (84, False)
+    assert (facts.features, facts.unfamiliar) == (84, True)
     facts = evidence_facts(tmp_path / "nin.onnx")
     assert (facts.heatmap_method, facts.heatmap_passes) == (pb.CLASS_ACTIVATION_MAP, 1)
     assert (facts.heatmap_height, facts.heatmap_width) == (8, 8)
@@ -105,7 +105,8 @@ def test_facts_say_what_the_graph_has(tmp_path: Path) -> None:
 
 def test_a_network_that_scores_unfamiliar_images_has_an_output_for_it(tmp_path: Path) -> None:
     class Doubting(CifarResNet):
-        def unfamiliar(self, logits: Tensor, features: Tensor) -> Tensor:  # N×1
+        def unfamiliar(self, logits: Tensor, features: Tensor | None = None) -> Tensor:  # N×1
+            assert features is not None
             return -logits.logsumexp(1, keepdim=True) + 0 * features.sum(1, keepdim=True)
 
     network = find("resnet20_digits")
