@@ -44,6 +44,7 @@ EXPORT = [
     ["catalog", "build_cache"],
     ["samples", "repository", "layers"],
     ["checkpoints", "conversion"],
+    ["training"],
     ["cli_options"],
     ["options", "console"],
     ["proof", "doctor", "train"],

@@ -30,6 +30,7 @@ class Loaded:
     weights: pb.Weights
     preprocessing: pb.Preprocessing
     accuracy: tuple[pb.Accuracy, ...] = ()
+    unfamiliar_threshold: float | None = None  # of the score of what is none of the classes
 
 
 def load(
@@ -118,7 +119,8 @@ def _load_digits(network: Network, classes: int) -> Loaded:
         )
     weights = pb.Weights(source="digits", sha256=loaded.weights.sha256, file=shown_name(path))
     accuracy = tuple(pb.Accuracy(**entry) for entry in facts["accuracy"])
-    return Loaded(loaded.network, weights, network.preprocessing, accuracy)
+    threshold = facts["unfamiliar"]["threshold"]
+    return Loaded(loaded.network, weights, network.preprocessing, accuracy, threshold)
 
 
 def _load_file(network: Network, path: Path, classes: int) -> Loaded:

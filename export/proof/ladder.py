@@ -186,6 +186,7 @@ class Ladder:
                     paper=network.paper,
                     weights=loaded.weights,
                     accuracy=loaded.accuracy,
+                    unfamiliar_threshold=loaded.unfamiliar_threshold,
                     onnx_sha256=file_sha256(path),
                     onnx_opset=OPSET,
                     precision="fp32",

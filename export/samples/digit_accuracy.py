@@ -7,13 +7,13 @@ through the gateway's own preprocessing, and a picture that it rejects counts as
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from convoy.v1 import classifier_pb2 as pb
-from export.samples.digits import clean, data_set, network_input, random_fifth
+from export.samples.digits import clean, data_set, network_input
 from export.samples.drawn_digits import drawn_digits
 from export.samples.gateway_preprocessing import prepare
 
@@ -24,34 +24,6 @@ if TYPE_CHECKING:
     from export.samples.images import Pixels
 
 MEASURING_SEED, TEMPERING_SEED = 2026, 7  # for export/samples/drawn_digits.py
-
-
-def accuracy(
-    network: nn.Module, preprocessing: pb.Preprocessing, fifths: list[dict[str, int]]
-) -> list[dict[str, Any]]:
-    """Returns the manifest's entries: the usual figure, and two that say more about new writers.
-
-    `fifths` holds the correct answers and the total of each contiguous fifth; it may be empty.
-    """
-    pixels, labels, total = prepare_drawn_digits(preprocessing, MEASURING_SEED)
-    data = "of scikit-learn's load_digits"
-    entries: list[dict[str, Any]] = [
-        {
-            "measured": f"top-1, held-out fifth {data} (random, stratified)",
-            **measure_rows(network, random_fifth().held_out),
-        },
-        {
-            "measured": "top-1, held-out digits drawn by pen and marker, both polarities",
-            "correct": count_correct(network, pixels, labels),
-            "total": total,
-        },
-    ]
-    if fifths:
-        worst = min(fifths, key=lambda fifth: fifth["correct"] / fifth["total"])
-        entries.append(
-            {"measured": f"top-1, worst contiguous fifth {data}, trained on the others", **worst}
-        )
-    return entries
 
 
 def scores(network: nn.Module, pixels: Pixels) -> Tensor:

@@ -34,7 +34,7 @@ import typer
 
 from convoy.terminal import lasting_output
 from export.bootstrap import require_packages
-from export.train import TrainingRecipe
+from export.training.recipes import TrainingRecipe
 
 if TYPE_CHECKING:
     from export.architectures.resnet import CifarResNet
@@ -51,7 +51,7 @@ class Run:
     depth: int
     seed: int
     parameters: int
-    training_error: list[float]  # after each epoch; see train.Epoch
+    training_error: list[float]  # after each epoch; see Epoch in export/training/fit.py
     clean_error: float  # of the undistorted training digits, in evaluation mode, at the end
     held_out_error: float  # of the random fifth that was held out
 
@@ -128,10 +128,11 @@ def one_run(depth: int, kind: str, seed: int, recipe: TrainingRecipe) -> Run:
     """Trains one network on the four fifths that are not held out."""
     from export.samples.digit_accuracy import measure_rows
     from export.samples.digits import random_fifth
-    from export.train import fit
+    from export.training.data import scikit_learn
+    from export.training.fit import fit
 
     train, held_out = random_fifth()
-    trained, curve = fit(partial(network, kind, depth), recipe, train, seed)
+    trained, curve = fit(partial(network, kind, depth), recipe, scikit_learn(train), seed)
 
     def error(share: dict[str, int]) -> float:
         return round(1 - share["correct"] / share["total"], 4)

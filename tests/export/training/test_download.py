@@ -55,7 +55,9 @@ def test_files_are_fetched_and_read(mirror: Downloads) -> None:
     assert digits.labels.tolist() == LABELS.tolist()
 
 
-def test_a_partial_file_is_completed_and_a_whole_one_kept(mirror: Downloads, tmp_path: Path) -> None:
+def test_a_partial_file_is_completed_and_a_whole_one_kept(
+    mirror: Downloads, tmp_path: Path
+) -> None:
     mirror.folder.mkdir()
     first = TINY[0].file
     (mirror.folder / f"{first}.partial").write_bytes(CONTENTS[first][:50])
@@ -75,7 +77,7 @@ def test_a_file_with_another_md5_is_not_used(mirror: Downloads, tmp_path: Path) 
 
 def test_a_missing_file_names_the_remedy(mirror: Downloads, tmp_path: Path) -> None:
     (tmp_path / "mirror" / TINY[0].file).unlink()
-    with pytest.raises(DownloadError, match="404 .*give --data FILE"):
+    with pytest.raises(DownloadError, match=r"404 .*give --data FILE"):
         fetch_mnist(mirror, TINY)
 
 
