@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 DIGIT = Path(__file__).resolve().parents[1] / "data" / "digit-7.png"
 
@@ -36,7 +37,22 @@ def test_classify_prints_labels_and_scores(lenet_gateway: Gateway, wire: str) ->
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "lenet5 v1, fp32, weights digits" in lines[0]
-    assert lines[1].split()[1] == "7" and len(lines) == 6
+    assert lines[1].split()[1] == "7" and len(lines) == 7
+    assert lines[6].startswith("  unfamiliar: 0.0") and ", below the threshold of 0." in lines[6]
+
+
+def test_a_letter_is_doubted_on_each_wire(lenet_gateway: Gateway, tmp_path: Path) -> None:
+    image = Image.new("L", (300, 300), 255)
+    font = ImageFont.load_default(180)
+    ImageDraw.Draw(image).text((150, 150), "K", fill=30, font=font, anchor="mm")
+    image.save(tmp_path / "letter.png")
+    answers = []
+    for server in (lenet_gateway.grpc, lenet_gateway.http):
+        arguments = (str(tmp_path / "letter.png"), "--model", "lenet5", "--server", server)
+        assert ", doubt the classes from 0." in convoy("classify", *arguments).stdout
+        answers.append(json.loads(convoy("classify", *arguments, "--json").stdout)["unfamiliar"])
+    assert answers[0]["score"] > answers[0]["threshold"] > 0
+    assert answers[0] == pytest.approx(answers[1], abs=1e-6)
 
 
 def test_json_is_for_programs(lenet_gateway: Gateway) -> None:

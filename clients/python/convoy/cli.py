@@ -18,6 +18,7 @@ from google.protobuf import json_format
 
 from convoy.client import DEFAULT_SERVER, DEFAULT_TIMEOUT_S, Classification, Client
 from convoy.errors import ConvoyError
+from convoy.evidence import Unfamiliar
 from convoy.terminal import PlainTable, lasting_output, plain_console, print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 
@@ -129,8 +130,19 @@ def show(path: Path, answer: Classification, as_json: bool) -> None:
     print(printable(f"{path}: {build}"))
     for class_ in answer.classes:
         print(f"  {class_.score:7.2%}  {printable(class_.label)}")
+    if answer.unfamiliar is not None:
+        print(f"  {render_unfamiliar(answer.unfamiliar)}")
     if answer.weights == "random":
         print_error("convoy: the weights are random: the answer is meaningless")
+
+
+def render_unfamiliar(unfamiliar: Unfamiliar) -> str:
+    text = f"unfamiliar: {unfamiliar.score:.3f}"
+    if unfamiliar.threshold is None:
+        return text
+    if unfamiliar.score < unfamiliar.threshold:
+        return f"{text}, below the threshold of {unfamiliar.threshold:.3f}"
+    return f"{text}, doubt the classes from {unfamiliar.threshold:.3f} on"
 
 
 def to_json(answer: Classification) -> dict[str, Any]:
