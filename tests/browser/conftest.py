@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "model_repository"
 
 
-@pytest.fixture(scope="session")
+# Not of the session: while Playwright is started, its loop runs in this thread, and no other can.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; tests are skipped where it is not installed."""
     program = shutil.which("chromium")
