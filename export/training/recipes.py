@@ -24,7 +24,7 @@ RECIPES = {
     "lenet5": TrainingRecipe(epochs=40, rate=0.02, batch=32, channels_last=False),
     "vgg_digits": TrainingRecipe(epochs=8, rate=0.03),
     "nin_digits": TrainingRecipe(epochs=8, rate=0.05),
-    "inception_digits": TrainingRecipe(epochs=12, rate=0.05, nondigits=0.2, drawings=False),
+    "inception_digits": TrainingRecipe(epochs=10, rate=0.05),
     "plain20_digits": TrainingRecipe(epochs=5, rate=0.05),
     "resnet20_digits": TrainingRecipe(epochs=5, rate=0.05),
 }

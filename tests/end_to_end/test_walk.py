@@ -172,6 +172,8 @@ def test_a_corrupt_file_is_a_clear_error_on_both_wires_and_in_the_command(
 
 
 SHIPPED = [name for name, network in CATALOG.items() if network.weights == "digits"]
+# The others learned MNIST too.
+SCIKIT_LEARN_ALONE = ("plain20_digits", "resnet20_digits")
 
 
 def share_of_drawn_digits_read(gateway: Any, model: str, count: int) -> float:
@@ -194,7 +196,13 @@ def test_every_network_that_ships_reads_a_digit(
         answer = client.classify(digit, model=name)
         accuracy = client.model(name).manifest.accuracy
     assert (answer.best.label, answer.weights) == ("7", "digits")
-    for measured, least in (("held-out fifth", 0.985), ("drawn", 0.95), ("worst", 0.95)):
+    mnist = 0.85 if name in SCIKIT_LEARN_ALONE else 0.98
+    bounds = {
+        "fifth of scikit-learn's": 0.985,
+        "those held-out digits drawn": 0.95,
+        "fifth of the MNIST digits": mnist,
+    }
+    for measured, least in bounds.items():
         (entry,) = (entry for entry in accuracy if measured in entry.measured)
         assert entry.correct / entry.total >= least
 
