@@ -255,6 +255,7 @@ def test_an_invalid_model_name(name: str) -> None:
 def test_users_own_classes_are_published_under_their_name(
     tmp_path: Path, build_here: Built
 ) -> None:
+    torch.manual_seed(0)
     network = find("nin_cifar10")
     flowers = ["daisy", "dandelion", "rose"]
     torch.save(architecture(network, len(flowers)).state_dict(), tmp_path / "flowers.pth")
