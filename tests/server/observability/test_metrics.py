@@ -139,7 +139,7 @@ def test_the_facts_of_a_version_stand_beside_its_readiness(gateway: Gateway) -> 
 
 def test_what_is_in_flight_shows_while_it_is(gateway: Gateway, digit: bytes) -> None:
     with ThreadPoolExecutor(12) as clients:
-        answers = [clients.submit(classify_over_grpc, gateway, digit) for _ in range(12)]
+        answers = [clients.submit(classify_over_grpc, gateway, digit) for _ in range(600)]
         held = 0.0
         while not all(answer.done() for answer in answers):
             scrape = Scrape(gateway)
