@@ -9,6 +9,7 @@ median CPU time per picture of both, and the wall time where two threads prepare
 from __future__ import annotations
 
 import importlib
+import io
 import statistics
 import sys
 import time
@@ -58,8 +59,8 @@ def small_digits(count: int) -> list[Image.Image]:
     ]
 
 
-def opened(path_or_bytes: object) -> Image.Image:
-    image = Image.open(path_or_bytes)  # type: ignore[arg-type]
+def opened(file: Path | io.BytesIO) -> Image.Image:
+    image = Image.open(file)
     image.load()
     return image
 
@@ -93,7 +94,6 @@ def main(
     pictures: Annotated[int, typer.Option(min=1, help="Pictures of each set.")] = 60,
 ) -> None:
     """Compare the preparation of digits with that of another checkout."""
-    import io
 
     from export.samples.drawn_digits import drawn_digits
 

@@ -32,6 +32,14 @@ def scores(network: nn.Module, pixels: Pixels) -> Tensor:
         return network(network_input(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255))  # type: ignore[no-any-return]
 
 
+def unfamiliar_scores(network: nn.Module, logits: Tensor) -> Tensor:
+    """Returns how unfamiliar each picture is, N values from 0 to 1, for its logits, N×10."""
+    with torch.inference_mode():
+        # mypy takes an attribute of a module for a tensor.
+        score: Tensor = network.unfamiliar(logits)  # type: ignore[operator]
+    return score[:, 0]
+
+
 def count_correct(network: nn.Module, pixels: Pixels, labels: Integers) -> int:
     """Returns how many of the pictures, N×32×32×1, the network classifies correctly."""
     return int((scores(network, pixels).argmax(1).numpy() == labels).sum())

@@ -49,28 +49,30 @@ def plane_fields(plane: Floats) -> Floats:
 
     They are what `augment` in export/samples/digits.py draws from.
     """
-    from scipy.ndimage import distance_transform_edt
-    from skimage.morphology import skeletonize
-
     side = 2 * DIGIT_SIZE
     doubled = Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC)
     grey = np.clip(np.asarray(doubled), 0, 1)
-    skeleton = skeletonize(grey > 0.45)  # type: ignore[no-untyped-call]
-    distance = distance_transform_edt(~skeleton) / 2
-    return np.stack([grey, distance]).astype(np.float32)
+    return np.stack([grey, _distance(grey) / 2]).astype(np.float32)
 
 
 def stroke(image: Bytes) -> Stroke:
     """Returns the fields of one digit, 28×28, to draw it on a sheet with."""
-    from scipy.ndimage import distance_transform_edt
-    from skimage.morphology import skeletonize
-
     padded = np.pad(image.astype(np.float32) / 255, 1)
     size = (4 * len(padded), 4 * len(padded))
     fine = np.asarray(Image.fromarray(padded).resize(size, Image.Resampling.BICUBIC))
     grey = np.clip(fine / fine.max(), 0, 1)
+    return with_fields(grey, _distance(grey).astype(np.float32))
+
+
+def _distance(grey: Floats) -> Floats:
+    """Of each pixel to the middle of the stroke, in pixels."""
+    from scipy.ndimage import distance_transform_edt
+    from skimage.morphology import skeletonize
+
+    # scikit-image has no types for it.
     skeleton = skeletonize(grey > 0.45)  # type: ignore[no-untyped-call]
-    return with_fields(grey, distance_transform_edt(~skeleton).astype(np.float32))
+    distance: Floats = distance_transform_edt(~skeleton)
+    return distance
 
 
 def png(image: Bytes) -> bytes:

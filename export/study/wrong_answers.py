@@ -71,11 +71,11 @@ def draw_wrong_answers(
 
 def cells(network: nn.Module, pictures: Accepted) -> list[tuple[str, Pixels]]:
     """The text and the pixels of each wrong answer."""
-    from export.samples.digit_accuracy import scores
+    from export.samples.digit_accuracy import scores, unfamiliar_scores
 
     logits = scores(network, pictures.pixels)
     best, answers = logits.softmax(1).max(1)
-    unfamiliar = network.unfamiliar(logits)[:, 0]  # type: ignore[operator]
+    unfamiliar = unfamiliar_scores(network, logits)
     return [
         (f"{answer} not {label}, {score:.2f}, {doubt:.2f}", pixels)
         for answer, label, score, doubt, pixels in zip(

@@ -47,6 +47,7 @@ def fit(
     torch.manual_seed(seed)  # the initial weights, and dropout
     random = torch.Generator().manual_seed(seed)
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    # torch's types know no memory format for a whole module.
     network = build().to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.rate, recipe.momentum, weight_decay=recipe.weight_decay
@@ -112,6 +113,7 @@ def _step(
     logits = torch.cat([logits, none], dim=1)
     loss = functional.cross_entropy(logits, labels)
     optimizer.zero_grad()
+    # torch has no types for it.
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.item() * len(labels), int((logits.argmax(1) != labels).sum())

@@ -16,12 +16,16 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from export.catalog import CATALOG
 from export.samples import digits, mnist
-from export.samples.digit_accuracy import measure_rows, prepare_drawn_digits, scores
+from export.samples.digit_accuracy import (
+    measure_rows,
+    prepare_drawn_digits,
+    scores,
+    unfamiliar_scores,
+)
 from export.samples.digits import Integers
 from export.samples.drawn_digits import draw
 from export.samples.gateway_preprocessing import prepare
@@ -165,6 +169,4 @@ def measure_unfamiliar(network: nn.Module, familiar: list[Pixels]) -> dict[str, 
 
 
 def _unfamiliar(network: nn.Module, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
-    with torch.inference_mode():
-        score: Tensor = network.unfamiliar(scores(network, pixels))  # type: ignore[operator]
-    return score.numpy()[:, 0]
+    return unfamiliar_scores(network, scores(network, pixels)).numpy()

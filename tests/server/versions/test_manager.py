@@ -197,11 +197,17 @@ async def test_a_damaged_model_stays_out_and_is_tried_again_when_its_pause_is_ov
     assert pool.resolve("lenet5").version == "2"
 
 
-async def test_a_version_that_arrives_slowly_is_tried_once_it_is_whole(
-    build: BuildPool, repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for versions whose files have changed."""
     monkeypatch.setattr("server.versions.retries.INITIAL_BACKOFF_S", 3600.0)
     monkeypatch.setattr("server.versions.retries.MAX_BACKOFF_S", 3600.0)
+
+
+@pytest.mark.usefixtures("no_retries")
+async def test_a_version_that_arrives_slowly_is_tried_once_it_is_whole(
+    build: BuildPool, repository: Path
+) -> None:
     pool = build()
     whole = (repository / "lenet5.v1" / "1" / "model.onnx").read_bytes()
     arriving = publish(repository, 2, lambda path: (path / "1" / "model.onnx").unlink())
@@ -214,11 +220,10 @@ async def test_a_version_that_arrives_slowly_is_tried_once_it_is_whole(
     assert pool.resolve("lenet5").version == "2"
 
 
+@pytest.mark.usefixtures("no_retries")
 async def test_a_version_that_is_still_written_is_not_tried(
     build: BuildPool, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.versions.retries.INITIAL_BACKOFF_S", 3600.0)
-    monkeypatch.setattr("server.versions.retries.MAX_BACKOFF_S", 3600.0)
     pool = build()
     whole = (repository / "lenet5.v1" / "1" / "model.onnx").read_bytes()
     arriving = publish(repository, 2, lambda path: (path / "1" / "model.onnx").unlink())
