@@ -168,6 +168,20 @@ def classify(gateway: Gateway, content: bytes, headers: dict[str, str]) -> httpx
     return httpx.post(url, content=content, headers=headers)
 
 
+def serve_traced(
+    serve: Callable[..., Gateway], repository: Path, collector: str, *options: str
+) -> Gateway:
+    """A ready gateway that sends its spans after a tenth of a second."""
+    gateway = serve(
+        f"--repository={repository}",
+        f"--otlp-endpoint={collector}",
+        *options,
+        environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
+    )
+    gateway.wait_until_ready()
+    return gateway
+
+
 def stub_of(channel: grpc.Channel) -> Any:
     return classifier_pb2_grpc.ImageClassifierStub(channel)
 
@@ -179,13 +193,7 @@ def test_a_request_is_a_span_under_its_clients_with_its_steps_under_it(
     runner_name: str,
     digit: bytes,
 ) -> None:
-    gateway = serve(
-        f"--repository={repository}",
-        f"--runner={runner_name}",
-        f"--otlp-endpoint={collector.address}",
-        environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
-    )
-    gateway.wait_until_ready()
+    gateway = serve_traced(serve, repository, collector.address, f"--runner={runner_name}")
     http, over_grpc, unsampled, refused, batch = (digit_ * 32 for digit_ in "abcde")
 
     classify(gateway, digit, traceparent(http)).raise_for_status()
@@ -248,16 +256,9 @@ def traced(
     keys_path = tmp_path_factory.mktemp("keys") / "keys.toml"
     keys_path.write_text(f'[alice]\nsha256 = "{hashlib.sha256(KEY.encode()).hexdigest()}"\n')
     with running_collector() as collector:
-        gateway = serve_together(
-            f"--repository={shipped_lenet5.parent}",
-            "--models=lenet5",
-            f"--api-keys={keys_path}",
-            "--max-request-bytes=100000",
-            "--max-image-bytes=100000",
-            f"--otlp-endpoint={collector.address}",
-            environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
-        )
-        gateway.wait_until_ready()
+        limits = ("--max-request-bytes=100000", "--max-image-bytes=100000")
+        options = ("--models=lenet5", f"--api-keys={keys_path}", *limits)
+        gateway = serve_traced(serve_together, shipped_lenet5.parent, collector.address, *options)
         yield gateway, collector
 
 
@@ -326,14 +327,9 @@ def test_a_collectors_password_goes_to_the_collector_alone(
     runner_name: str,
     digit: bytes,
 ) -> None:
-    gateway = serve(
-        f"--repository={repository}",
-        f"--runner={runner_name}",
-        f"--otlp-endpoint={collector.address.replace('//', '//me:se%40cret@')}",
-        "--log-level=debug",
-        environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
-    )
-    gateway.wait_until_ready()
+    address = collector.address.replace("//", "//me:se%40cret@")
+    options = (f"--runner={runner_name}", "--log-level=debug")
+    gateway = serve_traced(serve, repository, address, *options)
     trace = "f" * 32
     classify(gateway, digit, traceparent(trace)).raise_for_status()
     collector.spans_of_trace(trace, 3)
@@ -351,12 +347,8 @@ def test_a_collector_that_does_not_answer_costs_traces_and_nothing_else(
     serve: Callable[..., Gateway], repository: Path, digit: bytes
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        gateway = serve(
-            f"--repository={repository}",
-            f"--otlp-endpoint=http://127.0.0.1:{silent.getsockname()[1]}",
-            environment={"OTEL_BSP_SCHEDULE_DELAY": "100"},
-        )
-        gateway.wait_until_ready()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        gateway = serve_traced(serve, repository, address)
         for _ in range(3):
             classify(gateway, digit, {}).raise_for_status()
         started_s = time.monotonic()
