@@ -135,7 +135,7 @@ PLANTS: dict[str, tuple[Plant, str, str]] = {
     ),
     "config's output missing": (
         config(lambda message: message.output.pop()),
-        "config.pbtxt, output batch_size: expected INT32 1, found none",
+        "config.pbtxt, output unfamiliar: expected FP32 1, found none",
         REBUILD,
     ),
     "facts' input shape": (
