@@ -54,6 +54,7 @@ def test_config_is_what_triton_must_know(config: ModelConfig) -> None:
         "layer_S4": (TYPE_FP32, [16, 5, 5]),
         "layer_C5": (TYPE_FP32, [120, 1, 1]),
         "layer_F6": (TYPE_FP32, [84, 1, 1]),
+        "unfamiliar": (TYPE_FP32, [1]),
     }
     assert config.output[0].label_filename == "labels.txt"
     assert [group.count for group in config.instance_group] == [1]
