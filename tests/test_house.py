@@ -59,6 +59,12 @@ def test_no_module_shadows_a_dependency_or_the_standard_library() -> None:
                 pytest.fail(f"{path.relative_to(ROOT)} has the name of a dependency")
 
 
+def test_a_file_runs_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """Otherwise each worker starts the servers and builds the networks of the file again."""
+    if request.config.getoption("loadgroup", False):  # set by xdist in its workers
+        assert request.node.nodeid.endswith("@tests/test_house"), "xdist has lost the groups"
+
+
 def test_the_contract_has_no_64_bit_integers() -> None:
     """JSON would write them as text."""
     contract = (ROOT / "protocol" / "convoy" / "v1" / "classifier.proto").read_text()
