@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ import httpx
 import pytest
 from filelock import FileLock
 from google.protobuf import json_format, text_format
+from PIL import Image
 from tritonclient.grpc import model_config_pb2
 
 from convoy.v1 import classifier_pb2 as pb
@@ -370,6 +372,16 @@ def shipped_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 def digit() -> bytes:
     """A photographed seven."""
     return (DATA / "digit-7.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def slow_digit(digit: bytes) -> bytes:
+    """That seven as a transparent megapixel: 7 kB that take some 50 ms to prepare."""
+    with Image.open(io.BytesIO(digit)) as photo:
+        seven = photo.convert("L").point([0] * 128 + [255] * 128)
+    file = io.BytesIO()
+    seven.resize((1000, 1000), Image.Resampling.NEAREST).convert("RGBA").save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture(scope="session")

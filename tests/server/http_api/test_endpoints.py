@@ -504,9 +504,9 @@ def test_half_a_body_is_held_and_let_go_with_its_client(
 
 @pytest.mark.parametrize("after_s", [0.02, 0.2])  # the second: when some images are prepared
 def test_what_nobody_waits_for_any_more_is_given_up(
-    lenet_gateway: Gateway, batch_url: str, digit: bytes, after_s: float
+    lenet_gateway: Gateway, batch_url: str, slow_digit: bytes, after_s: float
 ) -> None:
-    image = {"content": base64.b64encode(digit).decode()}
+    image = {"content": base64.b64encode(slow_digit).decode()}
     name = f"gone-after-{after_s}"
     body = {"requests": [{"image": image}] * 64}
     with pytest.raises(httpx.ReadTimeout):

@@ -47,9 +47,9 @@ def test_an_answer_says_the_id_that_is_in_the_log(
 
 
 def test_what_nobody_waits_for_any_more_is_given_up(
-    lenet_gateway: Any, url: str, digit: bytes
+    lenet_gateway: Any, url: str, slow_digit: bytes
 ) -> None:
-    images = [base64.b64encode(digit).decode()] * 64
+    images = [base64.b64encode(slow_digit).decode()] * 64
     request = {**an_input(shape=[64], data=images), "id": "gone"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{url}/infer", json=request, timeout=httpx.Timeout(5, read=0.3))
