@@ -93,9 +93,10 @@ def train(
     """
     check_name(name)
     require_packages()
+    from export.console import ProgressBars
     from export.errors import ExportError
     from export.samples.mnist import InvalidDigits
-    from export.training.results import load_digits, remeasure, train_and_measure
+    from export.training.results import STEPS, load_digits, remeasure, train_and_measure
 
     try:
         handwritten = load_digits(data, rows)
@@ -103,7 +104,8 @@ def train(
         if measure:
             facts = remeasure(name, handwritten, output)
         else:
-            facts = train_and_measure(name, handwritten, seed, epochs, output)
+            with ProgressBars(name, STEPS) as bars:
+                facts = train_and_measure(name, handwritten, seed, epochs, output, bars)
     except (ExportError, InvalidDigits) as error:
         sys.exit(str(error))
     except FileNotFoundError as error:

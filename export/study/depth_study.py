@@ -110,17 +110,17 @@ def network(kind: str, depth: int) -> CifarResNet:
 
 def _all_runs(settings: list[tuple[int, str, int]], recipe: TrainingRecipe) -> Iterator[Run]:
     """Yields the runs as they end, and shows a progress bar."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from export.console import ProgressBars
 
     workers = min(len(settings), os.cpu_count() or 1)
     with (
-        Progress(console=Console(stderr=True)) as progress,
+        ProgressBars("Depth study", steps=1) as bars,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
     ):
-        task = progress.add_task("Training", total=len(settings))
-        for future in as_completed(pool.submit(one_run, *setting, recipe) for setting in settings):
-            progress.advance(task)
+        bars.step("training")
+        futures = [pool.submit(one_run, *setting, recipe) for setting in settings]
+        for ended, future in enumerate(as_completed(futures), start=1):
+            bars.progress("networks", ended, len(settings))
             yield future.result()
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from export.catalog import CATALOG
+from export.progress import SILENT, Reporter
 from export.samples import mnist
 from export.samples.digit_accuracy import TEMPERING_SEED, prepare_drawn_digits, scores
 from export.samples.digits import clean, random_fifth
@@ -31,6 +30,8 @@ from export.training.measure import (
 )
 from export.training.recipes import RECIPES
 
+STEPS = 3  # of train_and_measure
+
 
 def load_digits(path: Path | None, rows: Literal["shipped", "all"]) -> mnist.Digits:
     """MNIST's training digits, from a file or the mirror.
@@ -46,14 +47,24 @@ def load_digits(path: Path | None, rows: Literal["shipped", "all"]) -> mnist.Dig
 
 
 def train_and_measure(
-    name: str, digits: mnist.Digits, seed: int, epochs: int | None, output: Path
+    name: str,
+    digits: mnist.Digits,
+    seed: int,
+    epochs: int | None,
+    output: Path,
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Trains, measures and writes; returns the content of NAME.json."""
     recipe = RECIPES[name] if epochs is None else replace(RECIPES[name], epochs=epochs)
+    reporter.step("preparing the digits")
     data = training_set(digits, drawings=recipe.drawings)
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"Training {name}", total=recipe.epochs)
-        trained = fit(CATALOG[name].build, recipe, data, seed, lambda _: progress.advance(task))
+    reporter.step("training")
+
+    def epoch_done(point: Epoch) -> None:
+        reporter.progress("epochs", point.epoch, recipe.epochs)
+
+    trained = fit(CATALOG[name].build, recipe, data, seed, epoch_done)
+    reporter.step("measuring")
     return finish(name, trained, seed, asdict(recipe), digits, output)
 
 
