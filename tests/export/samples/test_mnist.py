@@ -55,6 +55,7 @@ def test_npz_is_read(tmp_path: Path) -> None:
         (idx(IMAGES[:, :27], 2051), r"not uint8 N×28×28"),
         (idx(IMAGES[:19], 2051), "each of 19 images needs a label"),
     ],
+    ids=["empty", "labels", "cut", "cut gzip", "narrow", "one too few"],
 )
 def test_other_content_is_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
     path = write_idx(tmp_path)
