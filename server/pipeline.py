@@ -49,25 +49,14 @@ class Outcome:
         return first
 
 
-class GivenUp(Exception):
-    """Nobody waits for the image any more."""
-
-
 class Preparation:
     """One image on its way through the threads."""
 
     def __init__(self) -> None:
         self._began_s: float | None = None
         self._ended_s: float | None = None
-        self.is_given_up = False
 
     def begin(self) -> None:
-        """
-        Raises:
-            GivenUp: there is no use in it.
-        """
-        if self.is_given_up:
-            raise GivenUp
         self._began_s = self._began_s or time.monotonic()
 
     def end(self) -> None:
@@ -134,8 +123,6 @@ class Pipeline:
                     raise
             return await run(self._threads_for_large, self._prepare, *work, self._max_pixels)
         except (asyncio.CancelledError, RuntimeError) as error:
-            # Not in the end of each: an image is prepared again if its version is gone meanwhile.
-            preparation.is_given_up = True
             if self._is_closing:
                 raise ShuttingDown("the gateway is shutting down: try another one") from error
             raise
@@ -188,7 +175,6 @@ class Pipeline:
             grey_side=grey_side(preprocessing),
         )
         decoded_s = time.perf_counter()
-        preparation.begin()
         pixels = prepare(image.pixels, preprocessing)
         done_s = time.perf_counter()
         return PreparedImage(
