@@ -30,14 +30,16 @@ from export.catalog import find
 CLIENTS = 8
 
 
-async def images_per_s(classify: Any, request: pb.ClassifyRequest, requests: int) -> float:
+async def images_per_s(
+    classify: Any, request: pb.ClassifyRequest, requests: int, clients: int = CLIENTS
+) -> float:
     async def client() -> None:
-        for _ in range(requests // CLIENTS):
+        for _ in range(requests // clients):
             await classify(request)
 
     began_s = time.monotonic()
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return requests // CLIENTS * CLIENTS / (time.monotonic() - began_s)
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return requests // clients * clients / (time.monotonic() - began_s)
 
 
 async def compare(before: str, after: str, arguments: argparse.Namespace) -> None:

@@ -265,12 +265,20 @@ def draw(capacity: float, loads: list[Load]) -> str:
 
 
 @contextlib.contextmanager
-def gateway(options: list[str], log_path: Path) -> Iterator[tuple[str, str, int]]:
-    """Yields HOST:PORT of gRPC, http://HOST:PORT and the process's id, when it is ready."""
+def gateway(
+    options: list[str], log_path: Path, checkout: Path | None = None
+) -> Iterator[tuple[str, str, int]]:
+    """Yields HOST:PORT of gRPC, http://HOST:PORT and the process's id, when it is ready.
+
+    It is the gateway of this checkout, or of another one that has a .venv of its own.
+    """
+    python = str(checkout / ".venv" / "bin" / "python") if checkout else sys.executable
     ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
-    command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *options]
+    command = [python, "-m", "convoy.cli", "serve", *ports, *options]
     with log_path.open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=checkout
+        )
     try:
         assert process.stdout
         banner = "".join(itertools.takewhile(lambda line: "/metrics" not in line, process.stdout))
