@@ -6,7 +6,7 @@ they were asked for.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class Loaded:
     preprocessing: pb.Preprocessing
     accuracy: tuple[pb.Accuracy, ...] = ()
     unfamiliar_threshold: float | None = None  # of the score of what is none of the classes
+    temperature: float | None = None  # that the logits were divided by
 
 
 def load(
@@ -119,8 +120,14 @@ def _load_digits(network: Network, classes: int) -> Loaded:
         )
     weights = pb.Weights(source="digits", sha256=loaded.weights.sha256, file=shown_name(path))
     accuracy = tuple(pb.Accuracy(**entry) for entry in facts["accuracy"])
-    threshold = facts["unfamiliar"]["threshold"]
-    return Loaded(loaded.network, weights, network.preprocessing, accuracy, threshold)
+    return replace(
+        loaded,
+        weights=weights,
+        preprocessing=network.preprocessing,
+        accuracy=accuracy,
+        unfamiliar_threshold=facts["unfamiliar"]["threshold"],
+        temperature=facts["temperature"],
+    )
 
 
 def _load_file(network: Network, path: Path, classes: int) -> Loaded:

@@ -187,6 +187,7 @@ class Ladder:
                     weights=loaded.weights,
                     accuracy=loaded.accuracy,
                     unfamiliar_threshold=loaded.unfamiliar_threshold,
+                    temperature=loaded.temperature,
                     onnx_sha256=file_sha256(path),
                     onnx_opset=OPSET,
                     precision="fp32",

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from export.checkpoints.download import Downloads
 from export.checkpoints.load import Loaded, load
 from export.checkpoints.state_dicts import architecture, find_fitting, read_state_dict, shapes
 from export.errors import CheckpointError
+from export.files import TRAINED_WEIGHTS
 from export.proof.parity import torch_answer
 from export.samples.images import samples
 
@@ -307,6 +309,9 @@ def test_trained_weights_carry_what_was_measured() -> None:
     held_out = loaded.accuracy[0]
     assert held_out.total == 360
     assert held_out.correct / held_out.total >= 0.985
+    facts = json.loads((TRAINED_WEIGHTS / "lenet5.json").read_text())
+    assert loaded.temperature == facts["temperature"]
+    assert loaded.unfamiliar_threshold == facts["unfamiliar"]["threshold"]
 
 
 # ----------------------------------------------------------------------------------------- random

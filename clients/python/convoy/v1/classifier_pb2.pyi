@@ -378,7 +378,7 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold")
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -404,6 +404,7 @@ class Manifest(_message.Message):
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     BUILD_SHA256_FIELD_NUMBER: _ClassVar[int]
     UNFAMILIAR_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     network: str
     paper: str
     weights: Weights
@@ -422,7 +423,8 @@ class Manifest(_message.Message):
     calibration: Calibration
     build_sha256: str
     unfamiliar_threshold: float
-    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ...) -> None: ...
+    temperature: float
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ...) -> None: ...
 
 class Engine(_message.Message):
     __slots__ = ("sha256", "library", "version", "cuda", "gpu", "compute_capability", "min_batch", "opt_batch", "max_batch")
