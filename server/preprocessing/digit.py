@@ -23,7 +23,7 @@ from server.preprocessing.paper import Bytes, Floats, Ink, Mask, noise_of, readi
 LONG_SIDE = 128  # pixels, about, that a digit is looked for in; in more it is found no better
 SHORT_SIDE, LONGEST_SIDE = 48, 256  # of a long strip
 MARK_SIDE = 96  # pixels; a smaller mark is cut out of the larger picture
-GREY_SIDE = 512  # pixels of the longer side: in more, a digit is cut out no better
+GREY_SIDE = 480  # pixels of the longer side; an eighth of a 12-megapixel photo is a little more
 MIN_SIDE = 8  # pixels; no digit can be recognised in fewer
 
 
