@@ -21,13 +21,19 @@ from export.samples.digit_accuracy import (
     measure_rows,
     prepare_drawn_digits,
     scores,
+    unfamiliar_scores,
 )
 from export.samples.digits import clean, data_set, random_fifth
 from export.samples.images import Pixels
-from export.samples.nondigits import LETTERS, font_letters
+from export.samples.nondigits import measuring_nondigits
 from export.train import train
 from export.training.data import drawn
-from export.training.measure import DRAWING_SEED, PREPROCESSING, accept
+from export.training.measure import (
+    DRAWING_SEED,
+    PREPROCESSING,
+    Accepted,
+    accept,
+)
 from export.training.recipes import RECIPES
 
 app = typer.Typer()
@@ -190,39 +196,68 @@ def test_shipped_weights_are_as_good_as_their_facts_say(name: str) -> None:
     assert facts["sha256"] == hashlib.sha256(content).hexdigest()
     assert len(content) < 2_000_000
     network = load(name, TRAINED_WEIGHTS)
-    known, drawn, mnist, mnist_drawn = facts["accuracy"]
+    known, drawn, _, _ = facts["accuracy"]
     assert known.items() >= measure_rows(network, random_fifth().held_out).items()
-    pixels, labels, _ = prepare_drawn_digits(PREPROCESSING, DRAWING_SEED)
+    pixels, labels, total = prepare_drawn_digits(PREPROCESSING, DRAWING_SEED)
     # Another processor may round a picture or two to the other side.
     assert drawn["correct"] == pytest.approx(count_correct(network, pixels, labels), abs=2)
+    assert total - len(pixels) <= 3  # rejected
     assert known["correct"] / known["total"] >= 0.985
     assert drawn["correct"] / drawn["total"] >= 0.95
-    assert mnist["correct"] / mnist["total"] >= (0.98 if knows_mnist(name) else 0.82)
-    assert mnist_drawn["correct"] / mnist_drawn["total"] >= (0.97 if knows_mnist(name) else 0.8)
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if knows_mnist(name)])
-def test_networks_that_know_mnist_were_trained_by_their_recipe(name: str) -> None:
+def test_shipped_weights_were_measured_on_digits_that_people_wrote(name: str) -> None:
+    """These digits are not part of the project; the facts are those of weights with this digest."""
+    facts = facts_of(TRAINED_WEIGHTS, name)
+    content = (TRAINED_WEIGHTS / f"{name}.pth").read_bytes()
+    assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+    _, _, mnist, drawn = facts["accuracy"]
+    assert (mnist["total"], drawn["total"]) == (1600, 800)
+    assert mnist["correct"] / mnist["total"] >= 0.98
+    assert drawn["correct"] / drawn["total"] >= 0.96
+    assert facts["calibration_error"]["plain"] <= 0.015
+    assert facts["calibration_error"]["drawn"] <= 0.02
+    assert facts["unfamiliar"]["curve"]["0.01"] >= 0.6
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if knows_mnist(name)])
+def test_shipped_weights_were_trained_by_their_recipe(name: str) -> None:
     facts = facts_of(TRAINED_WEIGHTS, name)
     assert facts["recipe"] == asdict(RECIPES[name])
     curve = json.loads((TRAINED_WEIGHTS / f"{name}.curve.json").read_text())
     assert [point["epoch"] for point in curve] == list(range(1, RECIPES[name].epochs + 1))
-    assert max(point["rate"] for point in curve) == pytest.approx(RECIPES[name].rate, rel=0.01)
+    assert max(point["rate"] for point in curve) == pytest.approx(RECIPES[name].rate, rel=0.1)
     assert curve[-1]["error"] < 0.1 < curve[0]["error"]
 
 
+@pytest.fixture(scope="module")
+def no_digits() -> dict[str, Accepted]:
+    """Some pictures of each kind that is no digit, as the gateway prepares them."""
+    return {
+        kind: accept(pictures[:80], np.full(80, -1))
+        for kind, pictures in measuring_nondigits().items()
+    }
+
+
 @pytest.mark.parametrize("name", [name for name in RECIPES if knows_mnist(name)])
-def test_networks_that_know_mnist_catch_what_is_no_digit(name: str) -> None:
+def test_shipped_weights_doubt_what_is_no_digit(name: str, no_digits: dict[str, Accepted]) -> None:
     network = load(name, TRAINED_WEIGHTS)
     threshold = facts_of(TRAINED_WEIGHTS, name)["unfamiliar"]["threshold"]
-    letters = accept(font_letters(LETTERS, 120), np.zeros(120, int)).pixels
+
+    def doubted(pixels: Pixels) -> int:
+        return int((unfamiliar_scores(network, scores(network, pixels)) > threshold).sum())
+
+    shares = {
+        kind: 1 - (len(pictures.pixels) - doubted(pictures.pixels)) / pictures.total
+        for kind, pictures in no_digits.items()
+    }
+    assert shares["letters"] >= 0.6
+    assert shares["scribbles"] >= 0.6
+    assert shares["two digits"] >= 0.95
+    assert shares["empty sheets"] == 1
     digits = clean(random_fifth().held_out)
-
-    def doubted(pixels: Pixels) -> float:
-        return float((network.unfamiliar(scores(network, pixels)) > threshold).float().mean())  # type: ignore[operator]
-
-    assert doubted(letters) >= 0.6
-    assert doubted(digits) <= 0.03
+    assert doubted(digits) / len(digits) <= 0.03
 
 
 @pytest.mark.parametrize("name", RECIPES)
