@@ -144,6 +144,12 @@ def built_nin(session_path: Path) -> PublishedVersion:
     return build_once("nin_cifar10", session_path)
 
 
+@pytest.fixture(scope="session")
+def built_resnet18(session_path: Path) -> PublishedVersion:
+    """ResNet-18, for photos of ImageNet's size, with random weights."""
+    return build_once("resnet18", session_path)
+
+
 def build_once(name: str, session_path: Path) -> PublishedVersion:
     """Builds in the first worker; the others find the version published."""
     options = Options(find(name), "fp32", "random", 0, session_path / "built" / name)

@@ -22,8 +22,8 @@ async def main(server: str, model: str, *images: str) -> None:
 
         async def classify(path: str) -> str:
             async with limit:
-                image = pb.Image(content=Path(path).read_bytes())
-                request = pb.ClassifyRequest(model=model, image=image)
+                content = await asyncio.to_thread(Path(path).read_bytes)
+                request = pb.ClassifyRequest(model=model, image=pb.Image(content=content))
                 try:
                     answer = await stub.Classify(request, timeout=10)
                 except grpc.aio.AioRpcError as error:

@@ -25,19 +25,20 @@ def browser() -> Iterator[Browser]:
     if program is None:
         pytest.skip("needs Chromium: apt-get install chromium")
     as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=program, args=as_root)
+        launched = playwright.chromium.launch(executable_path=program, args=[*as_root, *camera])
         yield launched
         launched.close()
 
 
 @pytest.fixture(scope="session")
-def page_repository(built_nin: PublishedVersion, session_path: Path) -> Path:
-    """The shipped digit networks, and NIN for photos with random weights, which has heat-maps."""
+def page_repository(built_resnet18: PublishedVersion, session_path: Path) -> Path:
+    """The shipped digit networks, and ResNet-18 with random weights, which has heat-maps."""
     path = session_path / "page" / "model_repository"
     if not path.exists():
         shutil.copytree(SHIPPED, path)
-        shutil.copytree(built_nin.folder, path / built_nin.folder.name)
+        shutil.copytree(built_resnet18.folder, path / built_resnet18.folder.name)
     return path
 
 

@@ -9,11 +9,12 @@ export async function showApi(view, { signal }) {
     Object.entries(methods).map(([method, it]) => operation(document_, method, path, it)));
   const schemas = Object.entries(document_.components.schemas).map(([name, it]) => schema(name, it));
   view.replaceChildren(
-    h("div", { class: "intro" }, h("h1", {}, t("api.title")), h("p", {}, t("api.lead")),
+    h("div", { class: "intro" }, h("h1", {}, t("api.title")),
+      h("p", {}, t("api.lead"), " ", h("a", { href: "#/classify" }, t("api.try"))),
       h("p", { lang: "en" }, prose(document_.info.description)),
       h("p", {}, h("a", { href: "/openapi.json" }, "/openapi.json"), " · OpenAPI ", document_.openapi)),
-    h("h2", {}, t("api.requests")), ...operations,
-    h("h2", {}, t("api.messages")), ...schemas);
+    h("h2", {}, t("api.requests")), h("div", { class: "operations" }, operations),
+    h("h2", {}, t("api.messages")), h("div", { class: "operations" }, schemas));
 }
 
 // Links to messages: the hash is the view's, so they scroll by themselves.
@@ -29,7 +30,7 @@ function link(name) {
 
 function operation(document_, method, path, it) {
   const parameters = (it.parameters ?? []).map((listed) => resolve(document_, listed));
-  return h("details", { class: "card operation" },
+  return h("details", { class: "operation" },
     h("summary", {}, h("code", {}, h("b", {}, method.toUpperCase()), ` ${path}`), h("span", { lang: "en" }, it.summary)),
     h("div", { lang: "en" }, it.description ? h("p", {}, prose(it.description)) : null,
       table(t("api.parameters"), parameters.map((parameter) =>
@@ -47,8 +48,10 @@ function resolve(document_, listed) {
 function schema(name, it) {
   const rows = Object.entries(it.properties ?? {}).map(([field, inner]) =>
     [h("code", {}, field), type(inner), prose(inner.description ?? "")]);
-  return h("details", { class: "card operation", id: `message-${name}` },
-    h("summary", {}, h("code", {}, name)),
+  const names = (it.enum ?? Object.keys(it.properties ?? {})).join(", ");
+  const what = it.enum ? names : it.description?.split(/\.(?:\s|$)/)[0] ?? names;
+  return h("details", { class: "operation", id: `message-${name}` },
+    h("summary", {}, h("code", {}, name), h("span", { lang: "en" }, prose(what))),
     h("div", { lang: "en" }, it.description ? h("p", {}, prose(it.description)) : null, table("", rows)));
 }
 

@@ -1,5 +1,6 @@
 // An image, one network or several, and their answers side by side.
 
+import { takePhoto } from "./camera.js";
 import { h } from "./dom.js";
 import { errorBox } from "./errors.js";
 import { t } from "./i18n.js";
@@ -21,7 +22,7 @@ export async function showClassify(view, { signal }) {
 
 // LeNet-5, which everybody can follow, beside another that reads the same images.
 function firstChoice(models) {
-  const first = models.find(({ name }) => name === "lenet5") ?? models[0];
+  const [first] = models;
   const other = models.find((it) => it !== first && readsDigits(it) === readsDigits(first));
   return [first, ...(other ? [other] : [])].map(({ name }) => name);
 }
@@ -37,13 +38,14 @@ class Classify {
     this.chosen = new Set(firstChoice(models));
     this.results = h("div", { class: "results", "aria-live": "polite" });
     this.preview = h("img", { class: "preview", alt: "", hidden: true });
-    this.chips = h("fieldset", { class: "chips" });
+    this.chips = h("div", { class: "choices" });
     this.code = h("div");
     this.showChips();
     view.replaceChildren(intro(), h("div", { class: "split" },
       h("section", { class: "panel", "aria-label": t("classify.image") },
         this.dropZone(), this.samples(), this.chips),
-      h("section", { "aria-label": t("classify.answers") }, this.results, this.code)));
+      h("section", { "aria-label": t("classify.answers") }, this.results, this.code)),
+      this.credits());
     this.listenForPaste();
     const sample = this.availableSamples()[0];
     if (sample) this.useSample(sample);
@@ -51,8 +53,10 @@ class Classify {
 
   dropZone() {
     const choose = (event) => event.target.files[0] && this.use(event.target.files[0]);
-    const input = (attributes, text) => h("label", { class: "button" }, text,
-      h("input", { type: "file", accept: "image/*", class: "hidden", onchange: choose, ...attributes }));
+    const photograph = async () => {
+      const photo = await takePhoto(this.signal);
+      if (photo) this.use(photo);
+    };
     const over = (event) => {
       event.preventDefault();
       zone.classList.toggle("over", event.type === "dragover");
@@ -64,8 +68,10 @@ class Classify {
     const zone = h("div", { class: "drop", ondragover: over, ondragleave: over, ondrop: drop },
       this.preview,
       h("p", { class: "muted" }, t("classify.drop")),
-      h("div", { class: "row" }, input({ id: "file" }, t("classify.choose")),
-        input({ capture: "environment" }, t("classify.photograph"))));
+      h("div", { class: "row" },
+        h("label", { class: "button" }, t("classify.choose"),
+          h("input", { id: "file", type: "file", accept: "image/*", class: "unseen", onchange: choose })),
+        h("button", { type: "button", onclick: photograph }, t("classify.photograph"))));
     return zone;
   }
 
@@ -82,27 +88,25 @@ class Classify {
   }
 
   samples() {
-    const samples = this.availableSamples();
-    const credits = samples.flatMap(({ licence }) => (licence ? [licence] : []));
     return h("div", { class: "samples" },
       h("p", { class: "muted" }, t("classify.samples")),
-      h("div", { class: "row" }, samples.map((sample) =>
+      h("div", { class: "row" }, this.availableSamples().map((sample) =>
         h("button", { type: "button", class: "sample", onclick: () => this.useSample(sample) },
-          h("img", { src: sampleAddress(sample), alt: sample.file.split(".")[0] })))),
-      credits.length ? h("p", { class: "credits" }, credits.join(" · ")) : null);
+          h("img", { src: sampleAddress(sample), alt: sample.file.split(".")[0] })))));
   }
 
+  credits() {
+    const licences = this.availableSamples().flatMap(({ licence }) => (licence ? [licence] : []));
+    return licences.length ? h("p", { class: "credits" }, `${t("classify.credits")}: ${licences.join(" · ")}`) : "";
+  }
+
+  // Of the chosen networks those stay that read such images.
   async useSample(sample) {
-    const fits = (name) => readsDigits(this.find(name)) === sample.isDigit;
-    if (![...this.chosen].some(fits)) {
-      this.chosen = new Set([this.models.find((it) => readsDigits(it) === sample.isDigit).name]);
-      this.showChips();
-    }
+    const fitting = this.models.filter((it) => readsDigits(it) === sample.isDigit);
+    const kept = fitting.filter(({ name }) => this.chosen.has(name));
+    this.chosen = new Set((kept.length ? kept : fitting.slice(0, 1)).map(({ name }) => name));
+    this.showChips();
     await this.use(await fetchSample(sample));
-  }
-
-  find(name) {
-    return this.models.find((it) => it.name === name);
   }
 
   showChips() {
@@ -112,10 +116,14 @@ class Classify {
       else this.chosen.delete(value);
       this.run();
     };
-    this.chips.replaceChildren(h("legend", {}, t("classify.networks")),
-      ...this.models.map(({ name }) => h("label", { class: "chip" },
-        h("input", { type: "checkbox", value: name, checked: this.chosen.has(name), onchange: toggle }),
-        h("span", {}, name))));
+    const chip = ({ name }) => h("label", { class: "chip" },
+      h("input", { type: "checkbox", value: name, checked: this.chosen.has(name), onchange: toggle }),
+      h("span", {}, name));
+    const group = (key, models) => (models.length
+      ? [h("fieldset", { class: "chips" }, h("legend", {}, t(key)), models.map(chip))] : []);
+    this.chips.replaceChildren(
+      ...group("classify.digits", this.models.filter(readsDigits)),
+      ...group("classify.photos", this.models.filter((it) => !readsDigits(it))));
   }
 
   async use(file) {

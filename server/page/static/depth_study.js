@@ -21,7 +21,7 @@ export function depthStudy(runs) {
       yTicks: [0, 0.25, 0.5, 0.75, 1].map((share) => [share, `${share * 100} %`]) }),
     lines, labels);
   return h("section", { class: "card" }, h("h2", {}, t("depth.title")), h("p", {}, t("depth.lead")),
-    h("div", { class: "plot", tabindex: "0", role: "region", "aria-label": t("depth.title") }, picture),
+    h("div", { class: "plot fits" }, picture),
     h("p", { class: "legend" }, h("span", { class: "swatch plain" }, t("depth.plain")),
       h("span", { class: "swatch residual" }, t("depth.residual")),
       h("span", { class: "muted" }, t("depth.numbers"))));

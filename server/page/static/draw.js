@@ -5,7 +5,7 @@ import { h, percent } from "./dom.js";
 import { errorBox } from "./errors.js";
 import { t } from "./i18n.js";
 import { drawLayers } from "./layers.js";
-import { canInclude, readsDigits, readyModels } from "./models.js";
+import { canInclude, isUnfamiliar, readsDigits, readyModels } from "./models.js";
 import { Pad } from "./pad.js";
 import { withKey } from "./session.js";
 
@@ -24,11 +24,15 @@ export async function showDraw(view, { signal }) {
   const readers = models.map((model) => new Reader(model));
   const notice = h("div", { class: "notice", role: "status" });
   const layers = h("div", { class: "layers" });
+  const hasLayers = models.some((it) => it.name === SHOWN && canInclude(it, "LAYERS"));
+  const invite = () => layers.replaceChildren(...(hasLayers
+    ? [h("h2", {}, t("draw.layers", { model: SHOWN })), h("p", { class: "empty" }, t("draw.empty"))] : []));
+  invite();
   const reading = new Reading(readers, notice, layers, signal);
   const clear = () => {
     reading.pad.clear();
     readers.forEach((reader) => reader.reset());
-    layers.replaceChildren();
+    invite();
   };
   view.replaceChildren(intro, h("div", { class: "split draw-split" },
     h("section", { class: "panel" }, reading.pad.canvas,
@@ -51,17 +55,23 @@ class Reader {
   }
 
   reset() {
-    this.show([]);
+    this.showColumns([]);
+    this.card.classList.remove("unfamiliar");
     this.best.textContent = "–";
     this.score.textContent = " ";
   }
 
-  show(classes) {
+  show(answer) {
+    const [best] = answer.classes;
+    const isStrange = isUnfamiliar(answer);
+    this.card.classList.toggle("unfamiliar", isStrange);
+    this.best.textContent = best.label;
+    this.score.textContent = isStrange ? t("draw.unfamiliar") : percent(best.score);
+    this.showColumns(answer.classes);
+  }
+
+  showColumns(classes) {
     const [best] = classes;
-    if (best) {
-      this.best.textContent = best.label;
-      this.score.textContent = percent(best.score);
-    }
     const scores = new Map(classes.map(({ index, score }) => [index, score]));
     this.columns.forEach((column, digit) => {
       column.firstChild.style.height = `${(scores.get(digit) ?? 0) * 100}%`;
@@ -110,7 +120,7 @@ class Reading {
     const options = { model: reader.model.name, topK: 10, include, signal: this.signal };
     const answer = await withKey((client) => client.classify(image, options));
     if (this.pad.isEmpty) return;
-    reader.show(answer.classes);
+    reader.show(answer);
     if (hasLayers) drawLayers(this.layers, answer);
   }
 

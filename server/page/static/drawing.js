@@ -25,7 +25,8 @@ export function drawing({ name, input, layers }) {
   });
   const picture = svg("svg", { viewBox: `0 0 ${x} ${HEIGHT}`, width: x, height: HEIGHT, role: "img",
     "aria-label": t("drawing.label", { name }) }, boxes);
-  const legend = ["conv", "pool", "norm", "linear"].map((kind) =>
+  const there = new Set(layers.map(([, kind]) => KINDS[kind]));
+  const legend = ["conv", "pool", "norm", "linear"].filter((kind) => there.has(kind)).map((kind) =>
     h("span", { class: `swatch ${kind}` }, t(`kind.${kind}`)));
   return h("figure", { class: "drawing" },
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("drawing.label", { name }) },

@@ -16,26 +16,40 @@ export async function showFolder(view, { signal }) {
 class Folder {
   constructor(view, models, signal) {
     Object.assign(this, { signal, tiles: [], runs: 0 });
-    this.grid = h("div", { class: "grid" });
+    this.grid = h("div", { class: "grid" }, h("p", { class: "empty" }, t("folder.empty")));
     this.progress = h("progress", { max: 1, value: 0, hidden: true, "aria-label": t("folder.progress") });
-    this.count = h("p", { class: "muted", role: "status" }, t("folder.empty"));
+    this.count = h("p", { class: "muted", role: "status" }, t("folder.limit"));
     this.model = this.labelled("folder.model", h("select", { onchange: () => this.run(this.files) },
       models.map(({ name }) => h("option", {}, name))));
-    this.label = this.labelled("folder.class", h("select", { onchange: () => this.filter() }));
-    this.least = this.labelled("folder.score",
-      h("input", { type: "range", min: 0, max: 100, value: 0, oninput: () => this.filter() }));
+    this.label = this.labelled("folder.class", h("select", { onchange: () => this.filter() },
+      h("option", { value: "" }, t("folder.all"))));
+    this.least = this.bound("folder.least", 0);
+    this.most = this.bound("folder.most", 100);
     view.replaceChildren(
       h("div", { class: "intro" }, h("h1", {}, t("folder.title")), h("p", {}, t("folder.lead"))),
       h("div", { class: "panel filters" }, this.picker(), this.model.field, this.label.field,
-        this.least.field),
+        this.least.field, this.most.field),
       this.progress, this.count, this.grid);
   }
 
   picker() {
     const choose = (event) => this.run([...event.target.files]);
-    return h("label", { class: "button" }, t("folder.choose"),
-      h("input", { id: "folder", type: "file", webkitdirectory: true, multiple: true, class: "hidden",
+    return h("label", { class: "button primary" }, t("folder.choose"),
+      h("input", { id: "folder", type: "file", webkitdirectory: true, multiple: true, class: "unseen",
         onchange: choose }));
+  }
+
+  // One end of the scores that are shown.
+  bound(key, value) {
+    const output = h("output", {}, `${value} %`);
+    const move = () => {
+      output.textContent = `${control.value} %`;
+      this.filter();
+    };
+    const control = h("input", { type: "range", min: 0, max: 100, value, oninput: move });
+    const { field } = this.labelled(key, control);
+    field.querySelector("label").append(" ", output);
+    return { control, field };
   }
 
   labelled(key, control) {
@@ -73,9 +87,11 @@ class Folder {
 
   filter() {
     const label = this.label.control.value;
-    const least = Number(this.least.control.value) / 100;
+    if (!this.tiles.length) return;
+    const [least, most] = [this.least, this.most].map(({ control }) => control.value / 100);
     for (const { element, best } of this.tiles) {
-      element.hidden = Boolean((label && best?.label !== label) || (best?.score ?? 0) < least);
+      const score = best?.score ?? 0;
+      element.hidden = Boolean((label && best?.label !== label) || score < least || score > most);
     }
     const shown = this.tiles.filter(({ element }) => !element.hidden).length;
     this.count.textContent = t("folder.count", { shown, all: this.tiles.length });

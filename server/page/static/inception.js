@@ -5,7 +5,8 @@ import { t } from "./i18n.js";
 
 export function inception(networks) {
   const modules = networks.filter(({ modules: it }) => it.length)
-    .flatMap(({ name, modules: it }) => it.map((module) => ({ ...module, network: name })));
+    .flatMap((network) => network.modules.map((module) =>
+      ({ ...module, network: network.name, kernels: kernels(network, module) })));
   const shown = h("div", { class: "module" });
   const show = (i) => shown.replaceChildren(...draw(modules[i]));
   const select = h("select", { id: "module", onchange: () => show(Number(select.value)) },
@@ -15,13 +16,21 @@ export function inception(networks) {
     h("div", { class: "field inline" }, h("label", { for: "module" }, t("inception.choose")), select), shown);
 }
 
-function draw({ branches, output }) {
+// Of the convolutions, branch by branch: a module's layers have its name.
+function kernels({ layers }, { name, branches }) {
+  const all = layers.filter(([layer, kind]) => kind === "convolution" && layer.startsWith(`${name}.branch`))
+    .map(([, , kernel]) => kernel);
+  return branches.map((counts) => all.splice(0, counts.length));
+}
+
+function draw({ branches, output, kernels: sizes }) {
   const [channels, height, width] = output;
   const most = Math.max(...branches.flat());
   const rows = branches.map((counts, i) => h("div", { class: `branch b${i % 4}` },
     counts.map((count, place) => [
       place ? h("span", { class: "arrow", "aria-hidden": "true" }, "→") : null,
-      h("span", { class: "conv", style: { "flex-basis": `${8 + (40 * count) / most}%` } }, String(count)),
+      h("span", { class: "conv", style: { "flex-basis": `${4 + (36 * count) / most}%` } },
+        h("small", {}, sizes[i][place]), String(count)),
     ])));
   const ends = branches.map((counts) => counts.at(-1));
   const sum = ends.reduce((total, count) => total + count, 0);

@@ -6,7 +6,7 @@ import { t } from "./i18n.js";
 /** Canvases that are there are drawn over, so that nothing flickers. */
 export function drawLayers(parent, answer) {
   const { layers } = answer.layers;
-  if (parent.childElementCount !== layers.length + 1) {
+  if (parent.querySelectorAll("canvas").length !== layers.length) {
     parent.replaceChildren(h("h2", {}, t("draw.layers", { model: answer.model })),
       ...layers.map(({ shape }) => row(shape)));
   }

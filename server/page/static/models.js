@@ -2,9 +2,27 @@
 
 import { withKey } from "./session.js";
 
+// In the order of the course.
+const FAMILIES = ["lenet", "alexnet", "vgg", "nin", "googlenet", "inception", "plain", "resnet"];
+
+/** Networks of digits first, then in the order of the course. */
 export async function readyModels(signal) {
   const models = await withKey((client) => client.models({ signal }));
-  return models.filter((model) => model.state === "STATE_READY" && model.is_default);
+  const ready = models.filter((model) => model.state === "STATE_READY" && model.is_default);
+  const order = (one, other) => readsDigits(other) - readsDigits(one)
+    || courseOrder(one.manifest?.network || one.name, other.manifest?.network || other.name)
+    || courseOrder(one.name, other.name);
+  return ready.sort(order);
+}
+
+/** Compares two names; those that are of no family of the course come last. */
+export function courseOrder(one, other) {
+  return place(one) - place(other) || one.localeCompare(other, "en", { numeric: true });
+}
+
+function place(name) {
+  const found = FAMILIES.findIndex((family) => name.startsWith(family));
+  return found < 0 ? FAMILIES.length : found;
 }
 
 export function readsDigits(model) {
@@ -18,6 +36,11 @@ export function canInclude(model, evidence) {
 /** All that a version can show of one image. */
 export function evidenceOf(model) {
   return ["INPUT", ...["HEATMAP"].filter((name) => canInclude(model, name))];
+}
+
+/** The answer says so for images that look like nothing that the network was trained on. */
+export function isUnfamiliar({ unfamiliar: it }) {
+  return it?.threshold !== undefined && it.score >= it.threshold;
 }
 
 export const SAMPLES = [

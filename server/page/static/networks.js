@@ -34,15 +34,16 @@ function describe(network) {
     ["networks.depth", network.depth],
     ["networks.parameters", grouped(network.parameters)],
     ["networks.macs", grouped(network.macs)],
-    ["networks.top1", network.top1 === null ? "–" : `${network.top1} %`],
+    ["networks.top1", network.top1 === null ? "–" : `${network.top1} %`, network.top1_of],
   ];
   return [
     h("h2", {}, network.name),
     h("p", { class: "idea" }, t(`idea.${network.family}`)),
-    h("p", { class: "muted", lang: "en" }, network.summary, h("br"), network.paper),
-    h("dl", { class: "facts" }, facts.map(([key, value]) =>
-      h("div", {}, h("dt", {}, t(key)), h("dd", {}, String(value))))),
-    network.top1_of ? h("p", { class: "muted", lang: "en" }, `${t("networks.top1")}: ${network.top1_of}`) : "",
+    h("p", { class: "muted", lang: "en" }, network.summary),
+    h("p", { class: "muted", lang: "en" }, network.paper),
+    h("dl", { class: "facts" }, facts.map(([key, value, note]) =>
+      h("div", {}, h("dt", {}, t(key)), h("dd", {}, String(value),
+        note ? h("small", { class: "muted", lang: "en" }, ` ${note}`) : null)))),
     drawing(network),
     h("details", {}, h("summary", {}, t("networks.layers", { n: network.layers.length })),
       layerTable(network.layers)),

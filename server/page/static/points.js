@@ -1,6 +1,7 @@
 // All networks as points: multiplications across, accuracy or measured latency upward, size as area.
 
 import { HEIGHT, WIDTH, across, frame, powers, upward } from "./axes.js";
+import { placeLabels } from "./labels.js";
 import { h, short, svg } from "./dom.js";
 import { errorBox } from "./errors.js";
 import { t } from "./i18n.js";
@@ -10,7 +11,7 @@ const DATA_SETS = {
   imagenet: ({ top1, input }) => top1 !== null && input[1] > 200,
   digits: ({ top1, input }) => top1 !== null && input[0] === 1,
 };
-const AREA = { imagenet: 26, digits: 22 }; // radius of the largest
+const MAX_RADIUS = 20;
 
 export function points(networks, choose, signal) {
   const state = { set: "imagenet", latencies: null };
@@ -60,12 +61,13 @@ function render(networks, { set, latencies }, choose) {
   const count = Math.round((yDomain[1] - yDomain[0]) / step);
   const yTicks = Array.from({ length: count + 1 }, (_, i) => yDomain[0] + i * step);
   const marks = shown.map((network) =>
-    mark(network, x(network.macs), y(height(network)), AREA[set] * Math.sqrt(network.parameters / most), choose));
+    mark(network, x(network.macs), y(height(network)), MAX_RADIUS * Math.sqrt(network.parameters / most), choose));
+  placeLabels(marks);
   return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-label": t("points.title"), role: "group" },
     frame({ x, y, xLabel: t("points.x"), yLabel: t(latencies ? "points.latency" : "points.top1"),
       xTicks: powers(domain).map((value) => [value, short(value)]),
       yTicks: yTicks.map((value) => [value, String(Number(value.toPrecision(4)))]) }),
-    spread(marks));
+    marks.map(({ group }) => group));
 }
 
 // 1, 2 or 5 times a power of ten: about five of them.
@@ -84,21 +86,10 @@ function mark({ name, parameters }, x, y, radius, choose) {
     choose(name);
     document.querySelector(".network").scrollIntoView({ block: "start" });
   };
-  const dot = svg("circle", { cx: x, cy: y, r: Math.max(4, radius), class: "dot" });
-  const label = svg("text", { x, y: y - Math.max(4, radius) - 4, "text-anchor": "middle" }, name);
+  const r = Math.max(4, radius);
+  const label = svg("text", { "text-anchor": "middle" }, name);
+  const leader = svg("line", { class: "leader" });
   const group = svg("g", { tabindex: "0", role: "button", class: "mark", onclick: pick, onkeydown: pick,
-    "aria-label": `${name}, ${short(parameters)}` }, dot, label);
-  return { group, label, x, y: y - Math.max(4, radius) - 4, width: name.length * 6.2 };
-}
-
-// Names that would lie over another are moved up, line by line.
-function spread(marks) {
-  const placed = [];
-  for (const it of marks.sort((one, other) => other.y - one.y)) {
-    while (placed.some((other) => Math.abs(other.y - it.y) < 12
-      && Math.abs(other.x - it.x) < (other.width + it.width) / 2)) it.y -= 3;
-    it.label.setAttribute("y", it.y);
-    placed.push(it);
-  }
-  return marks.map(({ group }) => group);
+    "aria-label": `${name}, ${short(parameters)}` }, leader, svg("circle", { cx: x, cy: y, r, class: "dot" }), label);
+  return { group, label, leader, x, y, r, width: name.length * 6.2 };
 }

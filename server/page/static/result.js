@@ -3,6 +3,7 @@
 import { h, milliseconds, nextId, percent } from "./dom.js";
 import { drawSeen } from "./heatmap.js";
 import { t } from "./i18n.js";
+import { isUnfamiliar } from "./models.js";
 
 /** `picture` is an ImageBitmap of the upright image, or null where the browser cannot read it. */
 export function resultCard(answer, picture) {
@@ -14,11 +15,12 @@ export function resultCard(answer, picture) {
     unfamiliar(answer),
     evidence(answer, picture),
     stages(answer.timing),
-    servedBy(answer));
+    servedBy(answer),
+    asJson(answer));
 }
 
-function unfamiliar({ unfamiliar: it }) {
-  if (it?.threshold === undefined || it.score < it.threshold) return null;
+function unfamiliar(answer) {
+  if (!isUnfamiliar(answer)) return null;
   return h("p", { class: "warn" }, h("strong", {}, t("result.unfamiliar")), " ",
     t("result.unfamiliar.why"));
 }
@@ -97,4 +99,10 @@ function servedBy({ served }) {
     t("result.weights", { weights: served.weights })];
   return h("p", { class: "served muted" }, facts.join(" · "), h("br"),
     h("code", { title: served.manifest_digest }, served.manifest_digest.slice(0, 12)));
+}
+
+function asJson(answer) {
+  const text = h("pre", { tabindex: "0" });
+  const show = () => { text.textContent = JSON.stringify(answer, null, 1); };
+  return h("details", { class: "json", ontoggle: show }, h("summary", {}, "JSON"), text);
 }

@@ -1,8 +1,9 @@
 // What the gateway serves, what it does not and why, and how that performs; asked every 2 s.
 
-import { h } from "./dom.js";
+import { grouped, h } from "./dom.js";
 import { errorBox } from "./errors.js";
 import { t } from "./i18n.js";
+import { courseOrder } from "./models.js";
 import { withKey } from "./session.js";
 
 const EVERY_MS = 2000;
@@ -42,6 +43,7 @@ function rate(before, now) {
 }
 
 function sections({ gateway, runners, models, traffic }, perSecond, open) {
+  const order = (one, other) => courseOrder(one.model, other.model) || one.version - other.version;
   return [
     h("div", { class: "tiles" },
       tile(t("service.state"), gateway.is_ready ? t("service.ready") : t("service.not_ready"),
@@ -52,9 +54,9 @@ function sections({ gateway, runners, models, traffic }, perSecond, open) {
     ...runners.filter((it) => !it.is_reachable).map((it) =>
       h("p", { class: "error-box" }, h("b", {}, it.name), " ", it.fault)),
     h("section", {}, h("h2", {}, t("service.models")),
-      h("div", { class: "versions" }, models.map((it) => version(it, open)))),
+      h("div", { class: "versions" }, models.sort(order).map((it) => version(it, open)))),
     h("section", {}, h("h2", {}, t("service.traffic")),
-      traffic.length ? h("div", { class: "versions" }, traffic.map(flow))
+      traffic.length ? h("div", { class: "versions" }, traffic.sort(order).map(flow))
         : h("p", { class: "empty" }, t("service.no_traffic"))),
   ];
 }
@@ -80,7 +82,7 @@ function version(it, open) {
   return h("article", { class: "card" },
     h("header", {}, h("h3", {}, name), h("span", { class: `state ${it.state.toLowerCase()}` }, it.state),
       it.is_default ? h("span", { class: "muted" }, t("service.default")) : null),
-    it.weights === "random" ? h("p", { class: "shout" }, t("result.random")) : null,
+    it.weights === "random" ? h("p", { class: "shout" }, t("service.random")) : null,
     it.why_not_ready ? h("p", { class: "error" }, it.why_not_ready) : null,
     facts.length ? h("p", { class: "muted" }, facts.join(" · ")) : null,
     it.parity?.length ? h("details", { ontoggle: toggle, open: open.has(name) },
@@ -102,9 +104,23 @@ function flow({ model, requests, errors, p50_ms: p50, p99_ms: p99, stages, batch
       h("span", { class: "muted" }, t("service.requests", { n: requests }))),
     p50 === null ? null : h("p", {}, t("service.latency", { p50, p99 })),
     stageBars(stages),
-    batches.length ? h("p", { class: "muted" }, `${t("service.batches")}: ${batches.map(([size, n]) => `≤${size}: ${n}`).join(", ")}`) : null,
-    refused.length ? h("ul", { class: "refusals" }, refused.map(([reason, n]) =>
-      h("li", {}, h("code", {}, reason), ` ${n}`))) : null);
+    batches.length ? counts(t("service.batches"), sizes(batches)) : null,
+    refused.length ? counts(t("service.errors"), refused) : null);
+}
+
+function counts(title, pairs) {
+  const most = Math.max(...pairs.map(([, n]) => n));
+  return h("div", { class: "counts" }, h("h4", {}, title), h("ul", {}, pairs.map(([name, n]) =>
+    h("li", {}, h("span", {}, name), h("span", { class: "track", "aria-hidden": "true" },
+      h("span", { class: "fill", style: { width: `${(n / most) * 100}%` } })), h("b", {}, grouped(n))))));
+}
+
+// Buckets have upper bounds: 1, 2, 4 become "1", "2", "3–4".
+function sizes(batches) {
+  return batches.map(([size, n], i) => {
+    const least = i ? batches[i - 1][0] + 1 : 1;
+    return [least < size ? `${least}–${size}` : String(size), n];
+  });
 }
 
 function stageBars(stages) {

@@ -9,9 +9,15 @@ const LANGUAGES = { curl, Python: python, JavaScript: javascript };
 export function snippets(model, fileName) {
   const code = h("pre", { tabindex: "0" });
   const copied = h("span", { class: "muted", role: "status" });
+  // Without TLS a page from another machine may not write to the clipboard.
   const copy = async () => {
-    await navigator.clipboard.writeText(code.textContent);
-    copied.textContent = t("snippets.copied");
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      copied.textContent = t("snippets.copied");
+    } catch {
+      getSelection().selectAllChildren(code);
+      copied.textContent = t("snippets.selected");
+    }
   };
   const show = (name) => {
     code.textContent = LANGUAGES[name](model, fileName.replace(/[^\w.-]/g, "_"), key() !== "");
@@ -28,21 +34,21 @@ export function snippets(model, fileName) {
 }
 
 function curl(model, file, hasKey) {
-  const header = hasKey ? ` \\\n  -H "authorization: Bearer $CONVOY_KEY"` : "";
+  const header = hasKey ? ` \\\n  -H "authorization: Bearer $CONVOY_API_KEY"` : "";
   return `curl --data-binary @${file}${header} \\\n  '${location.origin}/v1/models/${model}:classify'`;
 }
 
 function python(model, file, hasKey) {
-  const key = hasKey ? `, api_key=os.environ["CONVOY_KEY"]` : "";
-  return `${hasKey ? "import os\n\n" : ""}from convoy import Client
+  const key = hasKey ? "  # reads CONVOY_API_KEY" : "";
+  return `from convoy import Client
 
-with Client("${location.origin}"${key}) as client:
+with Client("${location.origin}") as client:${key}
     answer = client.classify("${file}", model="${model}")
     print(answer.best.label, answer.best.score)`;
 }
 
 function javascript(model, file, hasKey) {
-  const options = hasKey ? ", { key: process.env.CONVOY_KEY }" : "";
+  const options = hasKey ? ", { key: process.env.CONVOY_API_KEY }" : "";
   return `import { readFile } from "node:fs/promises";
 import { Client } from "./convoy.js";
 
