@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable
 from hashlib import sha256
@@ -23,8 +24,8 @@ AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 VIEWS = ("classify", "draw", "folder", "networks", "service", "api")
 PHONE = {"width": 390, "height": 844}
 SLOWLY_MS = 30_000
-# Strokes in shares of the sheet's side. Each begins on one before it, since a picture with two marks
-# is an error, which the console of a browser shows.
+# Strokes in shares of the sheet's side. Each begins on one before it, since a picture with two
+# marks is an error, which the console of a browser shows.
 FOUR = (((0.35, 0.15), (0.25, 0.55), (0.72, 0.55)), ((0.61, 0.55), (0.62, 0.2), (0.6, 0.9)))
 LETTER_H = (((0.3, 0.15), (0.3, 0.85)), ((0.3, 0.5), (0.7, 0.5), (0.7, 0.15), (0.7, 0.85)))
 
@@ -63,9 +64,9 @@ def test_who_opens_the_address_sees_a_digit_read(visit: Visits, gateway: Any) ->
 def test_a_chosen_file_is_read_and_served_facts_are_shown(visit: Visits, gateway: Any) -> None:
     visitor = visit(gateway.http)
     page = visitor.show("classify")
-    page.locator(".chip", has_text="vgg_digits").click()
+    page.locator(".chip", has_text="nin_digits").click()
     page.set_input_files("#file", SEVEN)
-    card = page.get_by_role("article", name="vgg_digits")
+    card = page.get_by_role("article", name="nin_digits")
     expect(card.locator(".best b")).to_have_text("7")
     expect(card).to_contain_text("fp32 · CPU · weights: digits")
     page.locator(".snippets summary").click()
@@ -243,6 +244,19 @@ def test_a_gateway_that_goes_away_is_asked_again(
     expect(page.locator(".reader .digit")).to_have_text("4")
 
 
+def test_who_comes_before_a_model_is_ready_need_not_come_again(
+    visit: Visits, serve: Callable[..., Any], shipped_lenet5: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "models"
+    empty.mkdir()
+    gateway = serve(f"--repository={empty}")
+    page = visit(gateway.http).show("classify")
+    expect(page.locator(".empty")).to_contain_text("No model is ready yet")
+    staged = Path(shutil.copytree(shipped_lenet5, empty / "lenet5.v1.staging"))
+    staged.rename(empty / "lenet5.v1")
+    expect(page.locator(".best b")).to_have_text("7")
+
+
 def test_where_keys_are_on_the_page_asks_for_one_and_keeps_it_for_the_tab(
     visit: Visits, serve: Callable[..., Any], shipped_lenet5: Path, tmp_path: Path
 ) -> None:
@@ -270,6 +284,7 @@ def test_where_keys_are_on_the_page_asks_for_one_and_keeps_it_for_the_tab(
 def test_latency_is_measured_by_ordinary_requests(visit: Visits, gateway: Any) -> None:
     visitor = visit(gateway.http)
     page = visitor.show("networks")
+    assert page.evaluate(OVERLAPPING) == []
     page.get_by_role("button", name="Digits").click()
     page.get_by_role("button", name="Measure latency now").click()
     expect(page.locator(".plot").first).to_contain_text("latency, ms")
@@ -311,6 +326,13 @@ def test_no_view_is_cut_on_a_phone_or_has_a_serious_fault(
     visitor.check()
 
 
+# Names of points of which one lies over another.
+OVERLAPPING = """() => [...document.querySelectorAll(".mark text")]
+  .map((it) => [it.textContent, it.getBoundingClientRect()])
+  .filter(([name, box], i, all) => all.slice(0, i).some(([, other]) =>
+    box.left < other.right && other.left < box.right
+      && box.top + 4 < other.bottom && other.top + 4 < box.bottom))
+  .map(([name]) => name)"""
 CUT = """() => [...document.querySelectorAll("h1, h2, h3, p, button, label, a, b")]
   .filter((it) => !it.closest(".hidden, .skip") && it.scrollWidth > it.clientWidth + 1
     && it.clientWidth && getComputedStyle(it).display !== "inline")

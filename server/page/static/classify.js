@@ -4,7 +4,7 @@ import { takePhoto } from "./camera.js";
 import { h } from "./dom.js";
 import { errorBox } from "./errors.js";
 import { t } from "./i18n.js";
-import { SAMPLES, evidenceOf, fetchSample, readsDigits, readyModels, sampleAddress } from "./models.js";
+import { SAMPLES, evidenceOf, fetchSample, readsDigits, sampleAddress, waitForModels } from "./models.js";
 import { resultCard } from "./result.js";
 import { withKey } from "./session.js";
 import { snippets } from "./snippets.js";
@@ -12,11 +12,8 @@ import { snippets } from "./snippets.js";
 const TOP_K = 5;
 
 export async function showClassify(view, { signal }) {
-  const models = await readyModels(signal);
-  if (!models.length) {
-    view.replaceChildren(intro(), h("p", { class: "empty" }, t("classify.none")));
-    return;
-  }
+  const showNone = () => view.replaceChildren(intro(), h("p", { class: "empty" }, t("classify.none")));
+  const models = await waitForModels(signal, showNone);
   new Classify(view, models, signal);
 }
 

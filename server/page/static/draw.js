@@ -5,7 +5,7 @@ import { h, percent } from "./dom.js";
 import { errorBox } from "./errors.js";
 import { t } from "./i18n.js";
 import { drawLayers } from "./layers.js";
-import { canInclude, isUnfamiliar, readsDigits, readyModels } from "./models.js";
+import { canInclude, isUnfamiliar, readsDigits, waitForModels } from "./models.js";
 import { Pad } from "./pad.js";
 import { withKey } from "./session.js";
 
@@ -15,12 +15,9 @@ const RETRY_MS = 1000;
 const SHOWN = "lenet5"; // whose layers are shown
 
 export async function showDraw(view, { signal }) {
-  const models = (await readyModels(signal)).filter(readsDigits);
   const intro = h("div", { class: "intro" }, h("h1", {}, t("draw.title")), h("p", {}, t("draw.lead")));
-  if (!models.length) {
-    view.replaceChildren(intro, h("p", { class: "empty" }, t("draw.none")));
-    return;
-  }
+  const showNone = () => view.replaceChildren(intro, h("p", { class: "empty" }, t("draw.none")));
+  const models = await waitForModels(signal, showNone, readsDigits);
   const readers = models.map((model) => new Reader(model));
   const notice = h("div", { class: "notice", role: "status" });
   const layers = h("div", { class: "layers" });

@@ -2,15 +2,19 @@
 
 import { h, nextId, percent } from "./dom.js";
 import { t } from "./i18n.js";
-import { readyModels } from "./models.js";
+import { waitForModels } from "./models.js";
 import { withKey } from "./session.js";
 
 const MAX_IMAGES = 500;
 const AT_ONCE = 4;
 
 export async function showFolder(view, { signal }) {
-  const models = await readyModels(signal);
-  new Folder(view, models, signal);
+  const showNone = () => view.replaceChildren(intro(), h("p", { class: "empty" }, t("classify.none")));
+  new Folder(view, await waitForModels(signal, showNone), signal);
+}
+
+function intro() {
+  return h("div", { class: "intro" }, h("h1", {}, t("folder.title")), h("p", {}, t("folder.lead")));
 }
 
 class Folder {
@@ -26,7 +30,7 @@ class Folder {
     this.least = this.bound("folder.least", 0);
     this.most = this.bound("folder.most", 100);
     view.replaceChildren(
-      h("div", { class: "intro" }, h("h1", {}, t("folder.title")), h("p", {}, t("folder.lead"))),
+      intro(),
       h("div", { class: "panel filters" }, this.picker(), this.model.field, this.label.field,
         this.least.field, this.most.field),
       this.progress, this.count, this.grid);

@@ -4,7 +4,7 @@ import { WIDTH } from "./axes.js";
 
 const LINE = 12; // height of a name
 const GAP = 4;
-const DISTANCES = [0, 10, 20, 32, 46]; // from a point
+const DISTANCES = [0, 6, 12, 18, 24, 32, 40]; // from a point
 const STRAIGHT = [[0, -1], [0, 1], [1, 0], [-1, 0]]; // above, below, to the sides
 const OBLIQUE = [[0.8, -0.7], [-0.8, -0.7], [0.8, 0.7], [-0.8, 0.7]];
 
@@ -15,7 +15,9 @@ export function placeLabels(marks) {
     const others = [...marks.map(around), ...placed];
     const boxes = [STRAIGHT, OBLIQUE].flatMap((directions) => DISTANCES.flatMap((distance) =>
       directions.map((direction) => boxAt(mark, direction, distance))));
-    const costs = boxes.map((box) => others.reduce((sum, it) => sum + overlap(box, it), outside(box)));
+    // Rounded, so that of several free places the first one, which is the nearest, is taken.
+    const costs = boxes.map((box) =>
+      Math.round(others.reduce((sum, it) => sum + overlap(box, it), outside(box))));
     const box = boxes[costs.indexOf(Math.min(...costs))];
     placed.push(box);
     show(mark, box);

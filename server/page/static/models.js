@@ -15,6 +15,18 @@ export async function readyModels(signal) {
   return ready.sort(order);
 }
 
+const RETRY_MS = 1000;
+
+/** Waits until a model that `fits` is ready; `show` says meanwhile that there is none. */
+export async function waitForModels(signal, show, fits = () => true) {
+  for (;;) {
+    const models = (await readyModels(signal)).filter(fits);
+    if (models.length) return models;
+    show();
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  }
+}
+
 /** Compares two names; those that are of no family of the course come last. */
 export function courseOrder(one, other) {
   return place(one) - place(other) || one.localeCompare(other, "en", { numeric: true });

@@ -11,7 +11,7 @@ const DATA_SETS = {
   imagenet: ({ top1, input }) => top1 !== null && input[1] > 200,
   digits: ({ top1, input }) => top1 !== null && input[0] === 1,
 };
-const MAX_RADIUS = 20;
+const MAX_RADIUS = 15;
 
 export function points(networks, choose, signal) {
   const state = { set: "imagenet", latencies: null };
