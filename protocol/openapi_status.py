@@ -54,6 +54,7 @@ RUNNER = record(
         "name": text(),
         "is_reachable": truth(),
         "fault": text(),
+        "has_repository": truth("False while the runner's repository is missing or unreadable."),
         "in_flight": integer(),
         "images": counts("Images by outcome."),
     }

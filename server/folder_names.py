@@ -9,6 +9,8 @@ from pathlib import Path
 # NAME.vN is served. The folders of builds and of withdrawn versions have a suffix: no match.
 FOLDER_NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]*)\.v(?P<version>[1-9][0-9]*)")
 STAGING_SUFFIX = ".staging"
+# What builds and commands leave behind: versions in every state, locks, the highest number.
+TRACE = re.compile(r"\.?[a-z0-9][a-z0-9_-]*\.(v[1-9][0-9]*(\.[a-z]+)?|lock|highest)")
 MAX_VERSION_DIGITS = 18  # Python refuses to read thousands
 
 

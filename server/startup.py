@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import resource
+from pathlib import Path
 
 from server.errors import StartFailed
 from server.network.addresses import is_socket
@@ -41,16 +42,30 @@ def create_local_runner(settings: Settings) -> Runner | None:
     """
     if settings.triton:
         return None
-    if not settings.repository.is_dir():
-        raise StartFailed(
-            f"there is no model repository at {settings.repository}: name one with --repository, "
-            "or build a model with python export/build.py lenet5"
-        )
+    check_repository(settings.repository)
     if settings.runner == "triton-local":
         return TritonLocalRunner(
             settings.repository, cache_path=settings.cache, otlp_endpoint=settings.otlp_endpoint
         )
     return InProcessRunner(settings.repository)
+
+
+def check_repository(path: Path) -> None:
+    """
+    Raises:
+        StartFailed: it is missing or cannot be read.
+    """
+    try:
+        list(path.iterdir())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StartFailed(
+            f"there is no model repository at {path}: name one with --repository, "
+            "or build a model with python export/build.py lenet5"
+        ) from error
+    except OSError as error:
+        raise StartFailed(
+            f"the model repository {path} cannot be read: {error.strerror or error}"
+        ) from error
 
 
 async def start_local_runner(runner: Runner | None) -> None:

@@ -82,6 +82,11 @@ class GatewayCollector(Collector):
         up = GaugeMetricFamily(
             "convoy_runner_up", "1 if the runner can be reached", labels=["runner"]
         )
+        repository = GaugeMetricFamily(
+            "convoy_repository_up",
+            "1 if the runner can read its model repository",
+            labels=["runner"],
+        )
         held = GaugeMetricFamily(
             "convoy_runner_in_flight", "Images that the runner has now", labels=["runner"]
         )
@@ -92,10 +97,11 @@ class GatewayCollector(Collector):
         )
         for name, manager in self._pool.managers.items():
             up.add_metric([name], float(not manager.runner_fault))
+            repository.add_metric([name], float(not manager.repository_fault))
             held.add_metric([name], float(manager.runner.in_flight))
             for outcome, count in manager.runner.outcomes.items():
                 asked.add_metric([name, outcome], float(count))
-        return [up, held, asked]
+        return [up, repository, held, asked]
 
 
 class VersionCollector(Collector):

@@ -125,12 +125,19 @@ def to_text(cell: object) -> str:
     return "" if cell is None else str(cell)
 
 
-RUNNER_HEADS = ["runner", "reachable", "in flight", "images", "why not"]
+RUNNER_HEADS = ["runner", "reachable", "repository", "in flight", "images", "why not"]
 
 
 def runner_row(facts: Facts) -> list[object]:
     images = [f"{outcome} {count}" for outcome, count in facts["images"].items()]
-    return [facts["name"], facts["is_reachable"], facts["in_flight"], images, facts["fault"]]
+    return [
+        facts["name"],
+        facts["is_reachable"],
+        facts["has_repository"],
+        facts["in_flight"],
+        images,
+        facts["fault"],
+    ]
 
 
 VERSION_HEADS = [

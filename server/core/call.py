@@ -23,7 +23,7 @@ from server.core.validation import is_request_id
 from server.errors import DeadlineExceeded, ServingError
 from server.observability import tracing
 from server.pipeline import Preparation, PreparedImage
-from server.versions.manager import Servable
+from server.versions.state import Servable
 
 M = TypeVar("M", bound=Message)
 

@@ -57,7 +57,8 @@ def describe_runner(name: str, manager: VersionManager) -> Facts:
     return {
         "name": name,
         "is_reachable": not manager.runner_fault,
-        "fault": manager.runner_fault,
+        "fault": manager.fault,
+        "has_repository": not manager.repository_fault,
         "in_flight": manager.runner.in_flight,
         "images": dict(manager.runner.outcomes),
     }

@@ -21,8 +21,8 @@ from server.open_inference.tensors import (
     to_tensors,
 )
 from server.tasks import run_in_thread_if_large
-from server.versions.manager import Servable
 from server.versions.pool import Pool
+from server.versions.state import Servable
 
 # A value of an answer takes as long to write as so many bytes of a request to read.
 VALUE_BYTES = 128

@@ -10,8 +10,8 @@ from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
-from server.versions.manager import Servable
 from server.versions.pool import Pool
+from server.versions.state import Servable
 
 STAGES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
 

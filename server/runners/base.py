@@ -28,6 +28,16 @@ POLL_INTERVAL_S = 1.0  # between two looks at a runner's index
 Fingerprint = tuple[tuple[str, int, int], ...] | None
 
 
+class RepositoryLost(Exception):
+    """The repository is missing, unreadable or empty: nobody withdrew what it held. The message
+    says why.
+    """
+
+
+class RepositoryEmpty(RepositoryLost):
+    """It holds no version, and no trace of one. It may be that nothing was published yet."""
+
+
 class LoadFailed(Exception):
     """A version could not be loaded; the message says why, in one sentence."""
 
@@ -94,6 +104,7 @@ class Runner(Protocol):
         """The names in the repository, each with whether it is loaded here and can answer.
 
         Raises:
+            RepositoryLost: the runner can be reached and does not see them.
             RunnerUnavailable: the runner cannot be reached.
         """
 

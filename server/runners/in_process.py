@@ -17,8 +17,16 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, ModelNotReady
-from server.folder_names import FOLDER_NAME
-from server.runners.base import Fingerprint, Inference, LoadedModel, LoadFailed, parse_facts
+from server.folder_names import FOLDER_NAME, TRACE
+from server.runners.base import (
+    Fingerprint,
+    Inference,
+    LoadedModel,
+    LoadFailed,
+    RepositoryEmpty,
+    RepositoryLost,
+    parse_facts,
+)
 from server.runners.batcher import Batcher
 from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
 
@@ -79,10 +87,20 @@ class InProcessRunner:
 
 
 def list_folders(repository_path: Path) -> list[str]:
-    """The names of the versions in the repository; other folders and files are ignored."""
-    if not repository_path.is_dir():
-        return []
-    return [path.name for path in repository_path.iterdir() if FOLDER_NAME.fullmatch(path.name)]
+    """The names of the versions in the repository; other folders and files are ignored.
+
+    Raises:
+        RepositoryLost: as in `Runner.index`.
+    """
+    try:
+        names = [path.name for path in repository_path.iterdir()]
+    except OSError as error:
+        raise RepositoryLost(
+            f"the model repository cannot be read: {error.strerror or error}"
+        ) from error
+    if not any(map(TRACE.fullmatch, names)):
+        raise RepositoryEmpty("the model repository is empty")
+    return [name for name in names if FOLDER_NAME.fullmatch(name)]
 
 
 def read_fingerprint(path: Path) -> Fingerprint:

@@ -27,7 +27,7 @@ from server.errors import (
     RunnerUnavailable,
     ServingError,
 )
-from server.folder_names import FOLDER_NAME
+from server.folder_names import FOLDER_NAME, TRACE
 from server.observability import tracing
 from server.runners.base import (
     POLL_INTERVAL_S,
@@ -35,6 +35,8 @@ from server.runners.base import (
     Inference,
     LoadedModel,
     LoadFailed,
+    RepositoryEmpty,
+    RepositoryLost,
     parse_facts,
 )
 
@@ -90,7 +92,9 @@ class TritonRunner:
                 client_timeout=self._control_timeout_s
             )
         except InferenceServerException as error:
-            raise self._unavailable(error) from error
+            raise self._index_error(error) from error
+        if not any(TRACE.fullmatch(entry.name) for entry in index.models):
+            raise RepositoryEmpty(f"the model repository of {self.address} is empty")
         ready = {entry.name for entry in index.models if entry.state == "READY"} - self._dead
         names = {entry.name for entry in index.models if FOLDER_NAME.fullmatch(entry.name)}
         return {name: name in ready for name in sorted(names)}
@@ -190,6 +194,13 @@ class TritonRunner:
             name, _TRITON_VERSION, client_timeout=self._control_timeout_s
         )
         return response.config
+
+    def _index_error(self, error: InferenceServerException) -> Exception:
+        if error.status() in ("StatusCode.INTERNAL", "StatusCode.NOT_FOUND"):
+            return RepositoryLost(
+                f"Triton at {self.address} cannot read its model repository: {_plain(error)}"
+            )
+        return self._unavailable(error)
 
     def _load_error(self, name: str, error: InferenceServerException) -> Exception:
         if _control_is_closed(error):

@@ -14,25 +14,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import RunnerUnavailable
 from server.folder_names import FOLDER_NAME
 from server.pipeline import Pipeline
-from server.runners.base import POLL_INTERVAL_S, LoadedModel, LoadFailed, Runner
+from server.runners.base import (
+    POLL_INTERVAL_S,
+    LoadFailed,
+    RepositoryEmpty,
+    RepositoryLost,
+)
 from server.runners.tracked import TrackedRunner
 from server.tasks import cancel_and_wait
 from server.versions.proof import NotProven, prove
-from server.versions.retries import Retries
+from server.versions.state import ManagedVersion, Servable, ServedModel
 
 logger = logging.getLogger(__name__)
-
-MAX_RELOAD_S = 10.0  # that requests wait for a version that the runner lost
 
 
 @dataclass(frozen=True)
@@ -54,69 +56,6 @@ class DefaultVersions(Protocol):
         """Decides the defaults again, since a version's state has changed."""
 
 
-@dataclass(frozen=True)
-class Servable:
-    """A version proven on a runner, as one request sees it, whatever becomes of it meanwhile."""
-
-    runner: TrackedRunner
-    folder: str
-    model: str
-    version: str
-    loaded: LoadedModel
-
-
-@dataclass
-class ManagedVersion:
-    """One folder of the repository, NAME.vN."""
-
-    folder: str
-    model: str
-    number: int
-    state: pb.State = pb.STATE_AVAILABLE
-    reason: str = ""  # why it is not ready
-    servable: Servable | None = None  # set while it is READY, and only then
-    superseded_at_s: float | None = None
-    lost_at_s: float = -math.inf  # when the runner unloaded it without being asked to
-
-    def __post_init__(self) -> None:
-        self.retries = Retries(self.folder)
-
-    def is_ready(self) -> bool:
-        return self.state == pb.STATE_READY
-
-    async def may_be_tried(self, runner: Runner) -> bool:
-        if self.is_ready():
-            return False
-        return self.state != pb.STATE_FAILED or await self.retries.is_due(runner)
-
-    def is_reloading(self) -> bool:
-        is_pending = self.state in (pb.STATE_AVAILABLE, pb.STATE_LOADING)
-        return is_pending and time.monotonic() < self.lost_at_s + MAX_RELOAD_S
-
-    def reset(self, reason: str) -> None:
-        """It is no longer loaded."""
-        self.state, self.reason, self.servable = pb.STATE_AVAILABLE, reason, None
-
-
-@dataclass
-class ServedModel:
-    """The versions of one name, by number."""
-
-    name: str
-    versions: dict[int, ManagedVersion] = field(default_factory=dict)
-    present: set[int] = field(default_factory=set)  # in the repository at the last poll
-    update: asyncio.Task[None] | None = None
-
-    def highest_first(self) -> list[ManagedVersion]:
-        return [self.versions[number] for number in sorted(self.versions, reverse=True)]
-
-    def best(self, count: int) -> list[ManagedVersion]:
-        """The highest ready versions; a withdrawn one only while no other is ready."""
-        ready = [version for version in self.highest_first() if version.is_ready()]
-        present = [version for version in ready if version.number in self.present]
-        return present[:count] or ready[:1]
-
-
 class VersionManager:
     """Loads, proves and unloads the versions of one runner."""
 
@@ -134,6 +73,7 @@ class VersionManager:
         self._models: dict[str, ServedModel] = {}
         self._started = False
         self.runner_fault = "the runner is starting"  # why it is unreachable; empty: it is not
+        self.repository_fault = ""  # why the repository cannot be read; empty: it can
 
     async def watch(self) -> None:
         """Polls until cancelled; a failed poll does not prevent the next."""
@@ -148,6 +88,11 @@ class VersionManager:
         await cancel_and_wait(*(model.update for model in self._models.values() if model.update))
 
     # ------------------------------------------------------------ what the pool asks
+
+    @property
+    def fault(self) -> str:
+        """Why nothing can be loaded."""
+        return self.runner_fault or self.repository_fault
 
     def names(self) -> set[str]:
         return set(self._models)
@@ -215,11 +160,14 @@ class VersionManager:
     async def poll(self) -> None:
         """Reads the index once; versions are loaded meanwhile, in one task per model."""
         try:
-            index = await self.runner.index()
+            index = await self._index()
         except RunnerUnavailable as error:
             self.mark_unreachable(error.message)
             return
-        self.runner_fault = ""
+        except RepositoryLost as error:
+            self._set_faults(repository=str(error))
+            return
+        self._set_faults()
         self._take_over(index)
         self._defaults.tick()
         updates = [self._updating(model) for model in self._models.values()]
@@ -228,6 +176,24 @@ class VersionManager:
             self._started = True
             if not self._models:
                 logger.warning("the repository holds no model: build one with export/build.py")
+
+    async def _index(self) -> dict[str, bool]:
+        """As the runner's; one in which there was never a version may be empty."""
+        try:
+            return await self.runner.index()
+        except RepositoryEmpty:
+            if self._models:
+                raise
+            return {}
+
+    def _set_faults(self, *, repository: str = "") -> None:
+        """The runner can be reached. Without its repository, what is loaded there serves on."""
+        self.runner_fault = ""
+        if repository and not self.repository_fault:
+            logger.error("%s serves on without its repository: %s", self.runner.name, repository)
+        if self.repository_fault and not repository:
+            logger.info("%s can read its repository again", self.runner.name)
+        self.repository_fault = repository
 
     def _take_over(self, index: dict[str, bool]) -> None:
         """New folders become versions; versions that the runner has lost will be reloaded."""

@@ -30,13 +30,8 @@ from server.folder_names import parse_version
 from server.pipeline import Pipeline
 from server.runners.base import POLL_INTERVAL_S
 from server.runners.tracked import TrackedRunner
-from server.versions.manager import (
-    MAX_RELOAD_S,
-    LoadingPolicy,
-    ManagedVersion,
-    Servable,
-    VersionManager,
-)
+from server.versions.manager import LoadingPolicy, VersionManager
+from server.versions.state import MAX_RELOAD_S, ManagedVersion, Servable
 
 # Where runners have a version in different states, the first of these is reported.
 REPORTED_STATES = (pb.STATE_READY, pb.STATE_LOADING, pb.STATE_FAILED, pb.STATE_AVAILABLE)
@@ -146,8 +141,7 @@ class Pool:
         number = self._number(name, version) if version else self._defaults.get(name)
         if number is not None and (servable := self._idlest(name, number)):
             return servable
-        if self.runner_fault:
-            raise RunnerUnavailable(self.runner_fault, retry_after_s=POLL_INTERVAL_S, model=name)
+        self._check_fault(name)
         self._check_name(name)
         if number is not None and version:
             reason = reason_suffix(self._version(name, number))
@@ -224,6 +218,12 @@ class Pool:
         faults = [manager.runner_fault for manager in managers] or [self._unavailable_reason]
         return "; ".join(faults) if all(faults) else ""
 
+    @property
+    def fault(self) -> str:
+        """Why no runner can load anything; what is loaded answers, if its runner can be reached."""
+        faults = [manager.fault for manager in self._managers.values()]
+        return "; ".join(faults) if faults and all(faults) else self.runner_fault
+
     def is_ready(self) -> bool:
         """Each wanted model can answer; if none is named: all were tried once, and one can."""
         if self.runner_fault:
@@ -235,8 +235,8 @@ class Pool:
         return has_started and bool(can_answer)
 
     def why_not_ready(self) -> str:
-        if self.runner_fault:
-            return self.runner_fault
+        if self.fault:
+            return self.fault
         names = sorted(self._policy.wanted) or self._names()
         waiting = [name for name in names if not self.default(name)]
         return "; ".join(map(self._why_not, waiting)) or "the repository is empty"
@@ -290,11 +290,14 @@ class Pool:
         message.is_default = version.is_ready() and number == self.default(name)
         return message
 
+    def _check_fault(self, name: str) -> None:
+        if fault := self.fault:
+            raise RunnerUnavailable(fault, retry_after_s=POLL_INTERVAL_S, model=name)
+
     def _check_name(self, name: str) -> None:
         if self.has_model(name):
             return
-        if self.runner_fault:
-            raise RunnerUnavailable(self.runner_fault, retry_after_s=POLL_INTERVAL_S, model=name)
+        self._check_fault(name)
         names = self._names()
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         known = f"{'nearest' if nearest else 'there are'}: {', '.join(nearest or names)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
-from server.runners.base import LoadFailed, Runner
+from server.runners.base import LoadFailed, RepositoryEmpty, RepositoryLost, Runner
 from server.runners.in_process import InProcessRunner
 from server.runners.triton_local import TritonLocalRunner
 
@@ -85,6 +86,29 @@ async def test_index_lists_versions_and_nothing_else(
     finally:
         for path in (*others, shared_repository / "notes"):
             path.rmdir()
+
+
+async def test_a_repository_that_is_lost_is_told_from_one_without_versions(
+    runner: Runner, shared_repository: Path, digits: npt.NDArray[np.uint8]
+) -> None:
+    withdrawn = shared_repository / f"{NAME}.withdrawn"
+    (shared_repository / NAME).rename(withdrawn)
+    assert await runner.index() == {}
+    withdrawn.rename(shared_repository / NAME)
+
+    away = shared_repository.with_name("away")
+    shutil.move(shared_repository, away)
+    try:
+        with pytest.raises(RepositoryLost, match="read"):
+            await runner.index()
+        os.mkdir(shared_repository)  # noqa: PTH102
+        with pytest.raises(RepositoryEmpty):
+            await runner.index()
+        os.rmdir(shared_repository)  # noqa: PTH106
+        assert (await runner.infer(NAME, digits[:1])).probabilities.shape == (1, 10)
+    finally:
+        shutil.move(away, shared_repository)
+    assert await runner.index() == {NAME: True}
 
 
 async def test_a_load_gives_the_facts_of_the_build(runner: Runner) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from convoy.v1 import classifier_pb2 as pb
-from server.errors import ModelNotFound, ModelNotReady, VersionNotFound
+from export.repository.withdrawal import remove
+from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, VersionNotFound
 from server.pipeline import Pipeline
 from server.runners.in_process import InProcessRunner
 from server.runners.tracked import TrackedRunner
@@ -261,10 +262,78 @@ async def test_a_withdrawn_version_hands_over_to_the_one_below(
 async def test_a_model_that_was_removed_is_let_go(build: BuildPool, repository: Path) -> None:
     pool = build()
     await poll(pool)
-    shutil.rmtree(repository / "lenet5.v1")
+    remove(repository, "lenet5")
     await wait_out_grace(pool)
     with pytest.raises(ModelNotFound, match="there is none"):
         pool.resolve("lenet5")
+
+
+def go_missing(repository: Path) -> None:
+    repository.rename(repository.with_name("away"))
+
+
+def leave_an_empty_folder(repository: Path) -> None:
+    """As a mount point that is unmounted."""
+    go_missing(repository)
+    repository.mkdir()
+
+
+def become_unreadable(repository: Path) -> None:
+    go_missing(repository)
+    repository.symlink_to(repository)  # root may read what it likes, but not that
+
+
+def bring_back(repository: Path) -> None:
+    if repository.is_symlink():
+        repository.unlink()
+    elif repository.exists():
+        repository.rmdir()
+    repository.with_name("away").rename(repository)
+
+
+@pytest.mark.parametrize(
+    ("happen", "reason"),
+    [
+        (go_missing, "No such file or directory"),
+        (leave_an_empty_folder, "is empty"),
+        (become_unreadable, "symbolic links"),
+    ],
+)
+async def test_a_repository_that_is_lost_withdraws_nothing(
+    build: BuildPool,
+    repository: Path,
+    caplog: pytest.LogCaptureFixture,
+    happen: Callable[[Path], None],
+    reason: str,
+) -> None:
+    pool = build()
+    await poll(pool)
+    happen(repository)
+    for _ in range(2):
+        await wait_out_grace(pool)
+    assert (pool.resolve("lenet5").version, pool.is_ready()) == ("1", True)
+    with pytest.raises(RunnerUnavailable, match=reason):
+        pool.resolve("another")
+    (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "without its repository" in line.message
+
+    bring_back(repository)
+    publish(repository, 2)
+    await poll(pool)
+    assert (pool.fault, pool.resolve("lenet5").version) == ("", "2")
+
+
+async def test_a_repository_that_cannot_be_read_at_the_start_says_so(
+    build: BuildPool, repository: Path
+) -> None:
+    become_unreadable(repository)
+    pool = build()
+    await poll(pool)
+    assert not pool.is_ready()
+    assert "the model repository cannot be read" in pool.why_not_ready()
+    bring_back(repository)
+    await poll(pool)
+    assert pool.is_ready()
 
 
 async def test_an_unknown_name_is_answered_with_the_nearest(build: BuildPool) -> None:
@@ -441,7 +510,7 @@ async def test_a_model_that_is_gone_is_not_found_again(build: BuildPool, reposit
     pool = build()
     await poll(pool)
     lost = pool.resolve("lenet5")
-    shutil.rmtree(repository / "lenet5.v1")
+    remove(repository, "lenet5")
     await wait_out_grace(pool)
     pool.note_loss(lost)
     with pytest.raises(ModelNotFound):

@@ -146,6 +146,18 @@ async def test_a_withdrawn_version_hands_over_on_all(
     assert picked(pool) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
 
 
+async def test_a_runner_without_its_repository_serves_on_beside_the_others(
+    pool: Pool, repositories: dict[str, Path]
+) -> None:
+    await poll(pool)
+    shutil.rmtree(repositories[FIRST])
+    for _ in range(2):
+        await poll(pool)
+    assert picked(pool) == {(FIRST, "1"): 5, (SECOND, "1"): 5}
+    with pytest.raises(ModelNotFound):  # as the other one says
+        pool.resolve("another")
+
+
 async def test_what_a_lost_runner_was_asked_is_asked_elsewhere(pool: Pool) -> None:
     await poll(pool)
     lost = pool.resolve("lenet5")
