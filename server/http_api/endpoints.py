@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -18,6 +18,7 @@ from server.core.rpc_status import to_item_result
 from server.core.service import Service
 from server.core.status import Status
 from server.http_api.classification_json import response_to_dict
+from server.http_api.json_response import JsonResponse
 from server.http_api.middleware import cancel_on_disconnect, current_call
 from server.http_api.requests import check_query, read_batch, read_request
 from server.settings import Settings
@@ -94,8 +95,8 @@ async def json_response(message: Message) -> Response:
 
 def to_json(message: Message) -> Response:
     if isinstance(message, pb.ClassifyResponse):
-        return JSONResponse(response_to_dict(message))
-    return JSONResponse(
+        return JsonResponse(response_to_dict(message))
+    return JsonResponse(
         json_format.MessageToDict(
             message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )

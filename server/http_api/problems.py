@@ -8,10 +8,11 @@ from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from server.core.call import Call, ClientLeft, Unimplemented
 from server.errors import GRPC_STATUS, HTTP_STATUS, AuthRequired, ServingError, cut
+from server.http_api.json_response import JsonResponse
 
 CLIENT_CLOSED_REQUEST = 499
 # What the server answers to what it does not read as a request: the contract's code and reason.
@@ -90,4 +91,4 @@ def problem(
         "request_id": request_id,
         "error": detail,
     }
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return JsonResponse(body, status, headers, media_type="application/problem+json")
