@@ -119,7 +119,7 @@ def paths() -> Json:
         "/v1/status": {
             "get": {
                 "operationId": "getStatus",
-                "summary": "How the gateway is: versions, readiness, traffic, latency by stage",
+                "summary": "Status of the gateway: versions, readiness, traffic, latency by stage",
                 "tags": ["Status"],
                 "responses": answers("GatewayStatus", ["MALFORMED_REQUEST"]),
             }

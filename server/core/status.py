@@ -1,4 +1,4 @@
-"""How the gateway is: what it serves, what it does not and why, and how that performs."""
+"""The gateway's status: what it serves, what it does not and why, and how fast it answers."""
 
 from __future__ import annotations
 

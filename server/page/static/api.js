@@ -32,13 +32,18 @@ function operation(document_, method, path, it) {
   const parameters = (it.parameters ?? []).map((listed) => resolve(document_, listed));
   return h("details", { class: "operation" },
     h("summary", {}, h("code", {}, h("b", {}, method.toUpperCase()), ` ${path}`), h("span", { lang: "en" }, it.summary)),
-    h("div", { lang: "en" }, it.description ? h("p", {}, prose(it.description)) : null,
+    h("div", { lang: "en" }, says(it) ? h("p", {}, prose(it.description)) : null,
       table(t("api.parameters"), parameters.map((parameter) =>
         [h("code", {}, parameter.name), type(parameter.schema), prose(parameter.description ?? "")])),
       table(t("api.body"), Object.entries(it.requestBody?.content ?? {}).map(([media, content]) =>
         [h("code", {}, media), type(content.schema), ""])),
       table(t("api.responses"), Object.entries(it.responses).map(([status, response]) =>
         [h("code", {}, status), type(Object.values(response.content)[0].schema), prose(response.description)]))));
+}
+
+// Some descriptions say no more than the summary above them.
+function says({ summary, description }) {
+  return description && description !== `${summary}.`;
 }
 
 function resolve(document_, listed) {

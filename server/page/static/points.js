@@ -91,5 +91,5 @@ function mark({ name, parameters }, x, y, radius, choose) {
   const leader = svg("line", { class: "leader" });
   const group = svg("g", { tabindex: "0", role: "button", class: "mark", onclick: pick, onkeydown: pick,
     "aria-label": `${name}, ${short(parameters)}` }, leader, svg("circle", { cx: x, cy: y, r, class: "dot" }), label);
-  return { group, label, leader, x, y, r, width: name.length * 6.2 };
+  return { group, label, leader, x, y, r, width: name.length * 7 };
 }

@@ -28,7 +28,7 @@ export function snippets(model, fileName) {
     h("button", { type: "button", onclick: () => show(name) }, name));
   show("curl");
   return h("details", { class: "snippets" }, h("summary", {}, t("snippets.title")),
-    h("div", { class: "row" }, tabs, h("button", { type: "button", onclick: copy }, t("snippets.copy")),
+    h("div", { class: "row" }, tabs, h("button", { type: "button", class: "copy", onclick: copy }, t("snippets.copy")),
       copied),
     code);
 }
