@@ -78,13 +78,16 @@ class Gateway:
             max_image_pixels=settings.max_image_pixels,
         )
         policy = LoadingPolicy(
-            frozenset(settings.models), settings.keep_loaded, settings.unload_grace_s
+            frozenset(settings.models),
+            settings.keep_loaded,
+            settings.unload_grace_s,
+            settings.load_timeout_s,
         )
         self._pool = Pool(self._pipeline, policy)
         source = (
             OneRunner(self._local, settings.runner)
             if self._local
-            else TritonAddresses(settings.triton)
+            else TritonAddresses(settings.triton, settings.load_timeout_s)
         )
         self._discovery = Discovery(self._pool, source, settings.staged)
         self.service = Service(settings, self._pool, self._pipeline, self._metrics)

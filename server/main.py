@@ -79,6 +79,18 @@ def run_gateway(resolved: ResolvedSettings) -> None:
     except StartFailed as error:
         print(f"convoy serve: {error}", file=sys.stderr)
         raise typer.Exit(1) from error
+    end_if_threads_are_busy()
+
+
+def end_if_threads_are_busy() -> None:
+    """With a model that could not be ended, the process would crash once its libraries end."""
+    import atexit
+
+    from server.runners import daemon_threads
+
+    if daemon_threads.are_busy():
+        atexit._run_exitfuncs()  # which write what waits of the log and of traces
+        os._exit(0)
 
 
 @app.command()

@@ -253,6 +253,11 @@ class Settings(BaseSettings):
         "included. Each takes memory; it answers requests for its number, and takes over at once "
         "after a rollback.",
     )
+    load_timeout_s: Annotated[PositiveFloat, SECONDS] = Field(
+        120.0,
+        description="How long a version may take to load, and again to answer its golden images. "
+        "One that takes longer is not served.",
+    )
     unload_grace_s: Annotated[PositiveFloat, RARE_SECONDS] = Field(
         5.0, description="How long a version stays loaded after a newer one has taken over."
     )

@@ -45,9 +45,12 @@ def create_local_runner(settings: Settings) -> Runner | None:
     check_repository(settings.repository)
     if settings.runner == "triton-local":
         return TritonLocalRunner(
-            settings.repository, cache_path=settings.cache, otlp_endpoint=settings.otlp_endpoint
+            settings.repository,
+            cache_path=settings.cache,
+            otlp_endpoint=settings.otlp_endpoint,
+            load_timeout_s=settings.load_timeout_s,
         )
-    return InProcessRunner(settings.repository)
+    return InProcessRunner(settings.repository, load_timeout_s=settings.load_timeout_s)
 
 
 def check_repository(path: Path) -> None:

@@ -95,13 +95,19 @@ class GatewayCollector(Collector):
             "Images that the runner was given, by outcome; those of proofs are among them",
             labels=["runner", "outcome"],
         )
+        abandoned = CounterMetricFamily(
+            "convoy_sessions_abandoned",
+            "Sessions of versions that could not be ended; each keeps a thread and memory",
+            labels=["runner"],
+        )
         for name, manager in self._pool.managers.items():
             up.add_metric([name], float(not manager.runner_fault))
             repository.add_metric([name], float(not manager.repository_fault))
             held.add_metric([name], float(manager.runner.in_flight))
+            abandoned.add_metric([name], float(manager.runner.abandoned))
             for outcome, count in manager.runner.outcomes.items():
                 asked.add_metric([name, outcome], float(count))
-        return [up, repository, held, asked]
+        return [up, repository, held, asked, abandoned]
 
 
 class VersionCollector(Collector):

@@ -21,6 +21,11 @@ from convoy.v1 import classifier_pb2 as pb
 
 FACTS_KEY = "convoy.v1.Model"
 POLL_INTERVAL_S = 1.0  # between two looks at a runner's index
+MAX_LOAD_S = 120.0  # that a version may take to load
+# The shipped ones have 50 kB, of which golden images are the most; 20,000 labels are 1 MB.
+MAX_CONFIG_BYTES = 8 << 20
+MAX_LABELS = 100_000
+MAX_SIDE = 4096  # of the image that a network reads, in pixels
 
 
 # What changes with the files of a version: their names, sizes and times. None: the runner cannot
@@ -42,21 +47,40 @@ class LoadFailed(Exception):
     """A version could not be loaded; the message says why, in one sentence."""
 
 
+class Hung(LoadFailed):
+    """It is also still running, and cannot be ended: its thread is abandoned."""
+
+
 def parse_facts(config: model_config_pb2.ModelConfig) -> pb.Model:
     """The facts that a build wrote into config.pbtxt; fields of a newer contract are ignored.
 
     Raises:
-        LoadFailed: there are none, or they cannot be read.
+        LoadFailed: there are none, they cannot be read, or are out of proportion.
     """
     if FACTS_KEY not in config.parameters:
         raise LoadFailed(
             f'config.pbtxt has no parameter "{FACTS_KEY}": build the model with export/build.py'
         )
     text = config.parameters[FACTS_KEY].string_value
+    if len(text) > MAX_CONFIG_BYTES:
+        raise LoadFailed(
+            f'config.pbtxt, parameter "{FACTS_KEY}": {len(text)} characters, '
+            f"at most {MAX_CONFIG_BYTES} are allowed"
+        )
     try:
-        return json_format.Parse(text, pb.Model(), ignore_unknown_fields=True)
+        facts = json_format.Parse(text, pb.Model(), ignore_unknown_fields=True)
     except json_format.ParseError as error:
         raise LoadFailed(f'config.pbtxt, parameter "{FACTS_KEY}": {error}') from error
+    check_facts(facts)
+    return facts
+
+
+def check_facts(facts: pb.Model) -> None:
+    photo, digit = facts.preprocessing.photo, facts.preprocessing.digit
+    if len(facts.labels) > MAX_LABELS:
+        raise LoadFailed(f"it has {len(facts.labels)} labels, at most {MAX_LABELS} are allowed")
+    if (side := max(photo.resize, photo.crop, digit.size, digit.box)) > MAX_SIDE:
+        raise LoadFailed(f"it reads images of {side} pixels a side, at most {MAX_SIDE} are allowed")
 
 
 @dataclass(frozen=True)
@@ -120,7 +144,12 @@ class Runner(Protocol):
         """
 
     async def unload(self, name: str) -> None:
-        """Unloads a version once its work is finished. It need not be loaded."""
+        """Unloads a version once its work is finished. It need not be loaded.
+
+        Raises:
+            RunnerUnavailable: the runner cannot be reached.
+            Hung: its work does not end. It is unloaded all the same.
+        """
 
     async def infer(
         self,

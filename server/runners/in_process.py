@@ -3,62 +3,80 @@
 It follows `config.pbtxt` where Triton would: `instance_group` (how many batches are computed at
 once; KIND_CPU keeps a version off the GPU), `max_batch_size`, and `dynamic_batching` (see
 `batcher`).
+
+A graph may loop, and a share may hang. So nothing here is waited for without a limit: what does not
+end in time is told to end, and what does not obey is abandoned, with its thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import onnxruntime as ort
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from server.errors import DeadlineExceeded, ModelNotReady
-from server.folder_names import FOLDER_NAME, TRACE
 from server.runners.base import (
+    MAX_LOAD_S,
     Fingerprint,
+    Hung,
     Inference,
     LoadedModel,
     LoadFailed,
-    RepositoryEmpty,
     RepositoryLost,
     parse_facts,
 )
-from server.runners.batcher import Batcher
+from server.runners.batcher import END_TIMEOUT_S, Batcher
+from server.runners.daemon_threads import DaemonThreads
 from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
+from server.runners.version_files import (
+    CONFIG_FILE,
+    MODEL_FILE,
+    check_files,
+    list_folders,
+    read_config,
+    read_fingerprint,
+    thread_count,
+)
 
-CONFIG_FILE = "config.pbtxt"
-MODEL_FILE, PLAN_FILE = "1/model.onnx", "1/model.plan"
+T = TypeVar("T")
+Opened = tuple[model_config_pb2.ModelConfig, OnnxModel, LoadedModel]
+
 # ONNX Runtime's warnings are about its own choices: that shapes are computed on the CPU, for one.
 ERRORS = 3
+FILES_TIMEOUT_S = 10.0  # for a look at the repository
 
 
 class InProcessRunner:
     """A `Runner` in this process."""
 
-    def __init__(self, repository_path: Path) -> None:
+    def __init__(self, repository_path: Path, *, load_timeout_s: float = MAX_LOAD_S) -> None:
         self._repository_path = repository_path
+        self._load_timeout_s = load_timeout_s
         self._batchers: dict[str, Batcher] = {}
         self._loaded: dict[str, LoadedModel] = {}
+        self._threads = DaemonThreads("model")
+        self._looking: asyncio.Future[Any] | None = None
 
     async def index(self) -> dict[str, bool]:
-        names = await asyncio.to_thread(list_folders, self._repository_path)
+        names = await self._look(list_folders, self._repository_path)
         return {name: name in self._loaded for name in names}
 
     async def fingerprint(self, name: str) -> Fingerprint:
-        return await asyncio.to_thread(read_fingerprint, self._repository_path / name)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FILES_TIMEOUT_S):
+                return await self._threads.submit(read_fingerprint, self._repository_path / name)
+        return None
 
     async def load(self, name: str) -> LoadedModel:
         if name not in self._loaded:
-            path = self._repository_path / name
-            config, network = await asyncio.to_thread(open_version, path)
-            self._batchers[name] = Batcher(network, config)
-            self._loaded[name] = LoadedModel(
-                parse_facts(config), "onnxruntime", network.device, max(1, config.max_batch_size)
-            )
+            config, network, loaded = await self._open(self._repository_path / name)
+            self._batchers[name] = Batcher(network, config, self._threads)
+            self._loaded[name] = loaded
         return self._loaded[name]
 
     async def unload(self, name: str) -> None:
@@ -82,82 +100,73 @@ class InProcessRunner:
             raise DeadlineExceeded(f"no answer within {timeout_s:.3f} s") from error
 
     async def close(self) -> None:
-        for name in list(self._batchers):
-            await self.unload(name)
+        """What is still computed is told to end, and not waited for if it does not."""
+        batchers = self._batchers.values()
+        closing = [asyncio.ensure_future(batcher.close(finish_s=0)) for batcher in batchers]
+        await asyncio.gather(*closing, return_exceptions=True)
+        self._batchers.clear()
+        self._loaded.clear()
+
+    async def _look(self, read: Callable[[Path], T], path: Path) -> T:
+        """One look at a time, however long it hangs.
+
+        Raises:
+            RepositoryLost: it hangs.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = self._threads.submit(read, path)
+            await asyncio.wait([self._looking], timeout=FILES_TIMEOUT_S)
+        if not self._looking.done():
+            raise RepositoryLost("the model repository cannot be read: it does not answer")
+        found: T = self._looking.result()
+        return found
+
+    async def _open(self, path: Path) -> Opened:
+        """
+        Raises:
+            LoadFailed: a file is missing or broken, or takes too long.
+            Hung: the same, and it cannot be ended.
+        """
+        options = ort.SessionOptions()
+        opening = self._threads.submit(open_version, path, options)
+        try:
+            await asyncio.wait([opening], timeout=self._load_timeout_s)
+            if opening.done():
+                return opening.result()
+            options.set_load_cancellation_flag(True)
+            await asyncio.wait([opening], timeout=END_TIMEOUT_S)
+        finally:
+            is_ended = opening.done()
+            opening.cancel()
+        reason = f"{path.name} did not load within {self._load_timeout_s:g} s"
+        if not is_ended:
+            raise Hung(f"{reason}, and does not end")
+        raise LoadFailed(reason)
 
 
-def list_folders(repository_path: Path) -> list[str]:
-    """The names of the versions in the repository; other folders and files are ignored.
-
-    Raises:
-        RepositoryLost: as in `Runner.index`.
-    """
-    try:
-        names = [path.name for path in repository_path.iterdir()]
-    except OSError as error:
-        raise RepositoryLost(
-            f"the model repository cannot be read: {error.strerror or error}"
-        ) from error
-    if not any(map(TRACE.fullmatch, names)):
-        raise RepositoryEmpty("the model repository is empty")
-    return [name for name in names if FOLDER_NAME.fullmatch(name)]
-
-
-def read_fingerprint(path: Path) -> Fingerprint:
-    """Of the files that a runner reads; one that is missing has none."""
-    found = []
-    for file in (CONFIG_FILE, MODEL_FILE, PLAN_FILE):
-        with contextlib.suppress(OSError):
-            status = (path / file).stat()
-            found.append((file, status.st_size, status.st_mtime_ns))
-    return tuple(found)
-
-
-def open_version(path: Path) -> tuple[model_config_pb2.ModelConfig, OnnxModel]:
+def open_version(path: Path, options: ort.SessionOptions) -> Opened:
     """Reads a version's folder, off the event loop.
 
     Raises:
         LoadFailed: a file is missing or broken.
     """
+    check_files(path)
     config = read_config(path / CONFIG_FILE)
-    options = ort.SessionOptions()
+    facts = parse_facts(config)
     # Idle threads that spin would take the cores from decoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = thread_count(config)
     options.log_severity_level = ERRORS
+    batch_size = max(1, config.max_batch_size)
     try:
         network = open_onnx_model(
-            path / MODEL_FILE,
-            options,
-            max(1, config.max_batch_size),
-            may_use_gpu=may_use_gpu(config),
+            path / MODEL_FILE, options, batch_size, may_use_gpu=may_use_gpu(config)
         )
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = str(error).replace(str(path), path.name).splitlines()[0]
         raise LoadFailed(f"{path.name}/{MODEL_FILE} cannot be loaded: {reason}") from error
     check_contract(network.any_session, path.name, config)
-    return config, network
-
-
-def read_config(config_path: Path) -> model_config_pb2.ModelConfig:
-    shown = f"{config_path.parent.name}/{config_path.name}"
-    try:
-        text = config_path.read_text(encoding="utf-8")
-        return text_format.Parse(text, model_config_pb2.ModelConfig())
-    except OSError as error:
-        raise LoadFailed(f"{shown} cannot be read: {error.strerror}") from error
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise LoadFailed(f"{shown} is invalid: {error}") from error
-
-
-def thread_count(config: model_config_pb2.ModelConfig) -> int:
-    """Threads per computation, a parameter of Triton's onnxruntime backend; 0: one per core."""
-    text = config.parameters["intra_op_thread_count"].string_value or "0"
-    if not text.isdecimal():
-        raise LoadFailed(
-            f"intra_op_thread_count is {text!r}, must be a whole number, 0 for all cores"
-        )
-    return int(text)
+    return config, network, LoadedModel(facts, "onnxruntime", network.device, batch_size)
 
 
 def check_contract(

@@ -33,8 +33,6 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 ANY_SIZE = 0
 FATAL = 4  # ONNX Runtime's level of logging
-REQUESTED_OUTPUTS = ort.RunOptions()
-REQUESTED_OUTPUTS.only_execute_path_to_fetches = True
 
 
 @dataclass(frozen=True)
@@ -48,14 +46,19 @@ class OnnxModel:
     def any_session(self) -> ort.InferenceSession:
         return next(iter(self.sessions.values()))
 
-    def run(self, images: Images, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    def run(
+        self, images: Images, names: Sequence[str], options: ort.RunOptions | None = None
+    ) -> dict[str, npt.NDArray[Any]]:
         """The outputs of these names, N rows each; N is at most the batch size that the model was
-        opened with. Others are not computed.
+        opened with. Others are not computed. To end it early, set `terminate` of the options.
         """
+        options = options or ort.RunOptions()
+        options.only_execute_path_to_fetches = True
+        options.log_severity_level = FATAL  # errors are raised, and need not be printed too
         count = len(images)
         size = next(size for size in self.sessions if size == ANY_SIZE or size >= count)
         feed = {"image": pad_batch(images, size)}
-        outputs = self.sessions[size].run(names, feed, REQUESTED_OUTPUTS)
+        outputs = self.sessions[size].run(names, feed, options)
         return {name: output[:count] for name, output in zip(names, outputs, strict=True)}
 
     def probabilities(self, images: Images) -> npt.NDArray[np.float32]:

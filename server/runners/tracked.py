@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from server.errors import RunnerUnavailable, ServingError
-from server.runners.base import Fingerprint, Inference, LoadedModel, Runner
+from server.runners.base import Fingerprint, Hung, Inference, LoadedModel, Runner
 
 
 class TrackedRunner:
@@ -24,6 +25,7 @@ class TrackedRunner:
         self._idle = asyncio.Event()
         self._idle.set()
         self.outcomes: Counter[str] = Counter()  # of finished requests: "OK", or a reason
+        self.abandoned = 0  # sessions that could not be ended
 
     async def index(self) -> dict[str, bool]:
         return await self.inner.index()
@@ -32,10 +34,12 @@ class TrackedRunner:
         return await self.inner.fingerprint(name)
 
     async def load(self, name: str) -> LoadedModel:
-        return await self.inner.load(name)
+        with self._counting_abandoned():
+            return await self.inner.load(name)
 
     async def unload(self, name: str) -> None:
-        await self.inner.unload(name)
+        with self._counting_abandoned():
+            await self.inner.unload(name)
 
     async def infer(
         self,
@@ -61,6 +65,14 @@ class TrackedRunner:
                 self._idle.set()
             self.outcomes[outcome] += 1
         return inference
+
+    @contextlib.contextmanager
+    def _counting_abandoned(self) -> Iterator[None]:
+        try:
+            yield
+        except Hung:
+            self.abandoned += 1
+            raise
 
     async def idle(self) -> None:
         """Returns when nothing is in flight."""

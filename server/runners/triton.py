@@ -30,6 +30,7 @@ from server.errors import (
 from server.folder_names import FOLDER_NAME, TRACE
 from server.observability import tracing
 from server.runners.base import (
+    MAX_LOAD_S,
     POLL_INTERVAL_S,
     Fingerprint,
     Inference,
@@ -70,7 +71,7 @@ class TritonRunner:
     """A `Runner` for one address, HOST:PORT."""
 
     def __init__(
-        self, address: str, *, control_timeout_s: float = 5.0, load_timeout_s: float = 120.0
+        self, address: str, *, control_timeout_s: float = 5.0, load_timeout_s: float = MAX_LOAD_S
     ) -> None:
         self.address = address
         self._control_timeout_s = control_timeout_s

@@ -26,13 +26,18 @@ from typing import ClassVar
 from server.errors import RunnerUnavailable, TritonCannotStart
 from server.folder_names import is_utf8
 from server.observability import tracing
-from server.runners.base import Fingerprint, LoadedModel
-from server.runners.in_process import CONFIG_FILE, read_config, read_fingerprint
+from server.runners.base import MAX_LOAD_S, Fingerprint, LoadedModel
 from server.runners.triton import TritonRunner
 from server.runners.tritonserver_wheel import (
     environment,
     install,
     lay_out_backends,
+)
+from server.runners.version_files import (
+    CONFIG_FILE,
+    check_files,
+    read_config,
+    read_fingerprint,
 )
 from server.settings import default_cache_path
 from server.tasks import cancel_and_wait
@@ -70,8 +75,13 @@ class TritonLocalRunner(TritonRunner):
         stop_timeout_s: float = 5.0,
         control_timeout_s: float = 5.0,
         hang_timeout_s: float = 5.0,
+        load_timeout_s: float = MAX_LOAD_S,
     ) -> None:
-        super().__init__(f"127.0.0.1:{_free_port()}", control_timeout_s=control_timeout_s)
+        super().__init__(
+            f"127.0.0.1:{_free_port()}",
+            control_timeout_s=control_timeout_s,
+            load_timeout_s=load_timeout_s,
+        )
         self._repository_path = repository_path.absolute()
         self._cache_path = cache_path or default_cache_path()
         self._otlp_endpoint = otlp_endpoint
@@ -123,8 +133,7 @@ class TritonLocalRunner(TritonRunner):
         return await asyncio.to_thread(read_fingerprint, self._repository_path / name)
 
     async def load(self, name: str) -> LoadedModel:
-        # Triton reports what is wrong with a config.pbtxt only in its log.
-        await asyncio.to_thread(read_config, self._repository_path / name / CONFIG_FILE)
+        await asyncio.to_thread(_check_version, self._repository_path / name)
         if name in self._dead:
             self._end_if_it_leaks()
         return await super().load(name)
@@ -278,6 +287,17 @@ class _LogRelay(asyncio.Protocol):
             is_triton = re.match(rb"([EWI])\d{4} ", line) and self._NOISE not in line
             level = self._LEVELS.get(line[:1], logging.DEBUG) if is_triton else logging.DEBUG
             logger.log(level, "tritonserver: %s", line.decode(errors="replace"))
+
+
+def _check_version(path: Path) -> None:
+    """Triton would open a FIFO, start any number of processes, and report what is wrong with a
+    config.pbtxt only in its log.
+
+    Raises:
+        LoadFailed: as in `InProcessRunner.load`.
+    """
+    check_files(path)
+    read_config(path / CONFIG_FILE)
 
 
 def _link(path: Path, folder: str) -> Path:

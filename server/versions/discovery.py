@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from server.runners.base import POLL_INTERVAL_S, Runner
+from server.runners.base import MAX_LOAD_S, POLL_INTERVAL_S, Runner
 from server.runners.staged import StagedRunner
 from server.runners.tracked import TrackedRunner
 from server.runners.triton import TritonRunner
@@ -130,8 +130,9 @@ class OneRunner:
 class TritonAddresses:
     """The source of the Tritons at HOST:PORT: one for each address that DNS has for a name now."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], load_timeout_s: float = MAX_LOAD_S) -> None:
         self._names = names
+        self._load_timeout_s = load_timeout_s
         self._last: dict[str, set[str]] = {}
 
     async def find(self) -> set[str]:
@@ -148,7 +149,7 @@ class TritonAddresses:
         return addresses
 
     def connect(self, name: str) -> Runner:
-        return TritonRunner(name)
+        return TritonRunner(name, load_timeout_s=self._load_timeout_s)
 
 
 async def look_up(name: str) -> set[str]:

@@ -24,7 +24,10 @@ from server.errors import RunnerUnavailable
 from server.folder_names import FOLDER_NAME
 from server.pipeline import Pipeline
 from server.runners.base import (
+    MAX_LOAD_S,
     POLL_INTERVAL_S,
+    Hung,
+    LoadedModel,
     LoadFailed,
     RepositoryEmpty,
     RepositoryLost,
@@ -44,6 +47,7 @@ class LoadingPolicy:
     wanted: frozenset[str] = frozenset()  # names of models; empty: all
     keep_loaded: int = 1
     unload_grace_s: float = 5.0
+    proof_timeout_s: float = MAX_LOAD_S
 
 
 class DefaultVersions(Protocol):
@@ -251,9 +255,9 @@ class VersionManager:
             await version.retries.begin(self.runner)
             loaded = await self.runner.load(version.folder)
             version.reason = "its golden images are being checked"
-            await prove(self._pipeline, self.runner, version.folder, loaded)
+            await self._prove(version, loaded)
         except (LoadFailed, NotProven) as error:
-            await self._reject(version, str(error))
+            await self._reject(version, str(error), is_hung=isinstance(error, Hung))
         except RunnerUnavailable as error:
             version.reset(error.message)
             raise
@@ -269,11 +273,28 @@ class VersionManager:
             version.superseded_at_s = None
             logger.info("%s is proven (%.1f s)", version.folder, time.monotonic() - started_s)
 
-    async def _reject(self, version: ManagedVersion, reason: str) -> None:
+    async def _prove(self, version: ManagedVersion, loaded: LoadedModel) -> None:
+        limit_s = self._policy.proof_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await prove(self._pipeline, self.runner, version.folder, loaded)
+        except TimeoutError as error:
+            raise NotProven(f"its golden images were not answered within {limit_s:g} s") from error
+
+    async def _reject(self, version: ManagedVersion, reason: str, *, is_hung: bool = False) -> None:
         version.state, version.reason, version.servable = pb.STATE_FAILED, reason, None
-        pause_s = version.retries.failed()
-        logger.error("%s is not served: %s (next try in %.0f s)", version.folder, reason, pause_s)
-        await self.runner.unload(version.folder)
+        is_ended = await self._unload(version)
+        next_try = version.retries.failed(is_hung=is_hung or not is_ended)
+        logger.error("%s is not served: %s (next try %s)", version.folder, reason, next_try)
+
+    async def _unload(self, version: ManagedVersion) -> bool:
+        """Whether its work has ended."""
+        try:
+            await self.runner.unload(version.folder)
+        except Hung as error:
+            logger.error("%s is abandoned: %s", version.folder, error)
+            return False
+        return True
 
     async def _unload_superseded(self, model: ServedModel) -> None:
         """Unloads what was superseded a grace period ago, or has left the repository."""
@@ -287,7 +308,7 @@ class VersionManager:
             elif time.monotonic() - version.superseded_at_s >= self._policy.unload_grace_s:
                 version.reset("superseded")
                 self._defaults.tick()
-                await self.runner.unload(version.folder)
+                await self._unload(version)
                 logger.info("%s is unloaded", version.folder)
 
     def _is_default(self, model: ServedModel, version: ManagedVersion) -> bool:

@@ -1,5 +1,7 @@
 """When a version that failed is tried again: after a growing pause, or once its files have changed.
 
+One that could not even be ended keeps a thread and its memory: its files have to change first.
+
 A version that arrives slowly, by `cp -r` or from a bucket, fails until it is whole. It is tried as
 soon as its files have changed since the last attempt and stay as they are for a moment.
 """
@@ -7,6 +9,7 @@ soon as its files have changed since the last attempt and stay as they are for a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 from server.runners.base import Fingerprint, Runner
@@ -30,12 +33,12 @@ class Retries:
     def succeeded(self) -> None:
         self._failures = 0
 
-    def failed(self) -> float:
-        """Returns the seconds until the next attempt, if nothing changes before."""
+    def failed(self, *, is_hung: bool) -> str:
+        """Returns when the next attempt is, if nothing changes before."""
         pause_s = min(INITIAL_BACKOFF_S * 2.0**self._failures, MAX_BACKOFF_S)
         self._failures += 1
-        self._retry_at_s = time.monotonic() + pause_s
-        return pause_s
+        self._retry_at_s = math.inf if is_hung else time.monotonic() + pause_s
+        return "once its files have changed" if is_hung else f"in {pause_s:.0f} s"
 
     async def is_due(self, runner: Runner) -> bool:
         if time.monotonic() >= self._retry_at_s:

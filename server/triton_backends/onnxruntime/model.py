@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import triton_python_backend_utils as pb
 
 # The name means that the tensor has an owner who frees it. Capsules keep the pointer, not a copy.
 _USED_DLTENSOR = b"used_dltensor"
+_FATAL = 4  # ONNX Runtime's level of logging
+_LOOK_EVERY_S = 0.2  # whether the requests were cancelled
 _set_capsule_name = ctypes.pythonapi.PyCapsule_SetName
 _set_capsule_name.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _set_capsule_name.restype = ctypes.c_int
@@ -39,9 +42,7 @@ class TritonPythonModel:
             self._session = _open_session(model_path, config["parameters"])
         except Exception as error:  # onnxruntime has no common class
             raise pb.TritonModelException(f"model.onnx does not load: {error}") from error
-        # What nobody requested, such as heat-maps, is not computed.
-        self._run_options = ort.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
+        self._thread = ThreadPoolExecutor(1)
         _check_names("input", self._inputs, self._session.get_inputs())
         _check_names("output", self._outputs, self._session.get_outputs())
 
@@ -59,7 +60,7 @@ class TritonPythonModel:
         feed = {name: _joined(arrays) for name, arrays in zip(self._inputs, fed, strict=True)}
         requested = [set(request.requested_output_names()) for request in requests]
         names = [name for name in self._outputs if name in set.union(*requested)]
-        outputs = self._session.run(names, feed, self._run_options)
+        outputs = self._compute(names, feed, requests)
         if len(requests) == 1:
             return [_response(dict(zip(names, outputs, strict=True)), requested[0])]
         ends = np.cumsum([len(array) for array in fed[0]])
@@ -71,6 +72,22 @@ class TritonPythonModel:
             _response(dict(zip(names, rows, strict=True)), asked)
             for rows, asked in zip(zip(*parts, strict=True), requested, strict=True)
         ]
+
+    def _compute(
+        self, names: list[str], feed: dict[str, npt.NDArray[Any]], requests: list[Any]
+    ) -> list[npt.NDArray[Any]]:
+        """Ends the computation, which may loop, when nobody waits for it any more."""
+        options = ort.RunOptions()
+        # What nobody requested, such as heat-maps, is not computed.
+        options.only_execute_path_to_fetches = True
+        options.log_severity_level = _FATAL  # errors are raised, and need not be printed too
+        computing = self._thread.submit(self._session.run, names, feed, options)
+        while not computing.done():
+            wait([computing], timeout=_LOOK_EVERY_S)
+            if not computing.done() and all(request.is_cancelled() for request in requests):
+                options.terminate = True
+        outputs: list[npt.NDArray[Any]] = computing.result()
+        return outputs
 
 
 def _response(outputs: dict[str, npt.NDArray[Any]], requested: set[str]) -> Any:

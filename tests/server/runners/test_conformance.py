@@ -18,6 +18,7 @@ from server.errors import DeadlineExceeded, InferenceFailed, ModelNotReady
 from server.runners.base import LoadFailed, RepositoryEmpty, RepositoryLost, Runner
 from server.runners.in_process import InProcessRunner
 from server.runners.triton_local import TritonLocalRunner
+from tests.harmful_graphs import loop_while_bright
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -160,6 +161,22 @@ async def test_a_deadline_that_is_over_is_exceeded(
 ) -> None:
     with pytest.raises(DeadlineExceeded):
         await runner.infer(NAME, digits[:1], timeout_s=1e-6)
+
+
+async def test_a_computation_that_nobody_waits_for_ends(
+    runner: Runner, shared_repository: Path, digits: npt.NDArray[np.uint8]
+) -> None:
+    path = shared_repository / "lenet5.v8"
+    loop_while_bright(shutil.copytree(shared_repository / NAME, path))
+    try:
+        await runner.load(path.name)
+        with pytest.raises(DeadlineExceeded):
+            await runner.infer(path.name, digits[:1], timeout_s=0.2)
+        answer = await runner.infer(path.name, np.zeros_like(digits[:1]), timeout_s=60)
+        assert answer.probabilities.shape == (1, 10)
+    finally:
+        await runner.unload(path.name)
+        shutil.rmtree(path)
 
 
 def damage_config(path: Path) -> None:
