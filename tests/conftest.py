@@ -42,6 +42,7 @@ from tests.loopback import holds
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 RUNNERS = ("in-process", "triton-local")
+SLOW_TIMEOUT_S = 3600  # the first slow test of a file may build all networks
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,8 +65,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Makes each file a group, which runs on one worker, unless the file names its group."""
+    """Makes each file a group, which runs on one worker, unless the file names its group; gives
+    slow tests more time.
+    """
     for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
 
