@@ -257,6 +257,27 @@ def test_who_comes_before_a_model_is_ready_need_not_come_again(
     expect(page.locator(".best b")).to_have_text("7")
 
 
+def test_a_version_that_fails_comes_first_with_its_reason(
+    visit: Visits, serve: Callable[..., Any], repository: Path
+) -> None:
+    broken = Path(shutil.copytree(repository / "lenet5.v1", repository / "lenet5.v2"))
+    config = broken / "config.pbtxt"
+    config.write_text(config.read_text().replace('"lenet5.v1"', '"lenet5.v2"'))
+    (broken / "1" / "model.onnx").write_bytes(b"no model")
+    gateway = serve(f"--repository={repository}")
+    gateway.wait_until_ready()
+    visitor = visit(gateway.http)
+    page = visitor.show("service")
+    versions = page.locator(".versions").first.locator("article")
+    failed, ready = versions.nth(0), versions.nth(1)
+    expect(failed).to_contain_text("FAILED")
+    expect(failed.locator(".error")).to_contain_text("lenet5.v2/1/model.onnx cannot be loaded")
+    expect(ready).to_contain_text("READY")
+    ready.get_by_text("Parity ladder").click()
+    expect(ready.locator(".ladder li")).to_have_count(2)
+    visitor.check()
+
+
 def test_where_keys_are_on_the_page_asks_for_one_and_keeps_it_for_the_tab(
     visit: Visits, serve: Callable[..., Any], shipped_lenet5: Path, tmp_path: Path
 ) -> None:

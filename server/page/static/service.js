@@ -43,7 +43,8 @@ function rate(before, now) {
 }
 
 function sections({ gateway, runners, models, traffic }, perSecond, open) {
-  const order = (one, other) => courseOrder(one.model, other.model) || one.version - other.version;
+  const order = (one, other) => (other.state === "FAILED") - (one.state === "FAILED")
+    || courseOrder(one.model, other.model) || one.version - other.version;
   return [
     h("div", { class: "tiles" },
       tile(t("service.state"), gateway.is_ready ? t("service.ready") : t("service.not_ready"),
