@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from server.cpus import available_cpus
 from server.folder_names import FOLDER_NAME, STAGING_SUFFIX
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -244,8 +245,15 @@ class Settings(BaseSettings):
     min_body_bytes_per_s: Annotated[PositiveInt, RARE_BYTES] = Field(
         8 << 10, description="A body that arrives more slowly than this on average is given up."
     )
-    decode_threads: Annotated[PositiveInt, Shown("N", default="one per core")] = Field(
-        os.cpu_count() or 1, description="Threads that decode and resize images."
+    decode_threads: Annotated[PositiveInt, Shown("N", default="one per CPU")] = Field(
+        default_factory=available_cpus,
+        description="Threads that decode and resize images. CPUs are those that the process may "
+        "use, by its affinity and its cgroup's limit.",
+    )
+    inference_threads: Annotated[PositiveInt, Shown("N", default="one per CPU")] = Field(
+        default_factory=available_cpus,
+        description="Threads of each model that runs in process, or in the gateway's own Triton, "
+        "while it is used. intra_op_thread_count in a version's config.pbtxt takes precedence.",
     )
     keep_loaded: Annotated[PositiveInt, COUNT] = Field(
         1,

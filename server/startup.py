@@ -49,8 +49,13 @@ def create_local_runner(settings: Settings) -> Runner | None:
             cache_path=settings.cache,
             otlp_endpoint=settings.otlp_endpoint,
             load_timeout_s=settings.load_timeout_s,
+            inference_threads=settings.inference_threads,
         )
-    return InProcessRunner(settings.repository, load_timeout_s=settings.load_timeout_s)
+    return InProcessRunner(
+        settings.repository,
+        load_timeout_s=settings.load_timeout_s,
+        inference_threads=settings.inference_threads,
+    )
 
 
 def check_repository(path: Path) -> None:

@@ -23,7 +23,7 @@ PACKAGES = {
 # The packages and modules of each group, from the ground up. A line may import the lines above it;
 # what is on one line may not import its neighbours.
 SERVER = [
-    ["errors", "folder_names", "tasks"],
+    ["cpus", "errors", "folder_names", "tasks"],
     ["settings"],
     ["settings_sources", "observability"],
     ["network"],

@@ -22,6 +22,7 @@ from tritonclient.grpc import model_config_pb2
 from server.errors import InferenceFailed, ModelNotReady
 from server.runners.base import Hung, Inference
 from server.runners.daemon_threads import DaemonThreads
+from server.runners.elastic_model import ElasticModel
 from server.runners.onnx_session import Images, OnnxModel
 
 Outputs = dict[str, npt.NDArray[Any]]  # by name
@@ -45,7 +46,10 @@ class Batcher:
     """Computes the images of one version, several requests per batch."""
 
     def __init__(
-        self, network: OnnxModel, config: model_config_pb2.ModelConfig, threads: DaemonThreads
+        self,
+        network: OnnxModel | ElasticModel,
+        config: model_config_pb2.ModelConfig,
+        threads: DaemonThreads,
     ) -> None:
         self._network = network
         self._max_batch_size = max(1, config.max_batch_size)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ from server.runners.base import (
 )
 from server.runners.batcher import END_TIMEOUT_S, Batcher
 from server.runners.daemon_threads import DaemonThreads
+from server.runners.elastic_model import ElasticModel
 from server.runners.onnx_session import Images, OnnxModel, open_onnx_model
 from server.runners.version_files import (
     CONFIG_FILE,
@@ -44,26 +46,38 @@ from server.runners.version_files import (
 )
 
 T = TypeVar("T")
-Opened = tuple[model_config_pb2.ModelConfig, OnnxModel, LoadedModel]
+Opened = tuple[model_config_pb2.ModelConfig, OnnxModel | ElasticModel, LoadedModel]
 
 # ONNX Runtime's warnings are about its own choices: that shapes are computed on the CPU, for one.
 ERRORS = 3
+MAX_OPENING = 8  # versions at once: one that hangs holds up no other, and memory is bounded
 FILES_TIMEOUT_S = 10.0  # for a look at the repository
 
 
 class InProcessRunner:
     """A `Runner` in this process."""
 
-    def __init__(self, repository_path: Path, *, load_timeout_s: float = MAX_LOAD_S) -> None:
+    def __init__(
+        self,
+        repository_path: Path,
+        *,
+        load_timeout_s: float = MAX_LOAD_S,
+        inference_threads: int = 1,
+    ) -> None:
         self._repository_path = repository_path
+        self._inference_threads = inference_threads
         self._load_timeout_s = load_timeout_s
         self._batchers: dict[str, Batcher] = {}
+        self._models: dict[str, ElasticModel] = {}  # those on the CPU that may have threads
         self._loaded: dict[str, LoadedModel] = {}
         self._threads = DaemonThreads("model")
+        self._opening = asyncio.Semaphore(MAX_OPENING)
         self._looking: asyncio.Future[Any] | None = None
 
     async def index(self) -> dict[str, bool]:
         names = await self._look(list_folders, self._repository_path)
+        for model in self._models.values():
+            model.resize(self._threads)
         return {name: name in self._loaded for name in names}
 
     async def fingerprint(self, name: str) -> Fingerprint:
@@ -74,13 +88,17 @@ class InProcessRunner:
 
     async def load(self, name: str) -> LoadedModel:
         if name not in self._loaded:
-            config, network, loaded = await self._open(self._repository_path / name)
+            async with self._opening:
+                config, network, loaded = await self._open(self._repository_path / name)
             self._batchers[name] = Batcher(network, config, self._threads)
             self._loaded[name] = loaded
+            if isinstance(network, ElasticModel):
+                self._models[name] = network
         return self._loaded[name]
 
     async def unload(self, name: str) -> None:
         self._loaded.pop(name, None)
+        self._models.pop(name, None)
         if batcher := self._batchers.pop(name, None):
             await batcher.close()
 
@@ -106,6 +124,7 @@ class InProcessRunner:
         await asyncio.gather(*closing, return_exceptions=True)
         self._batchers.clear()
         self._loaded.clear()
+        self._models.clear()
 
     async def _look(self, read: Callable[[Path], T], path: Path) -> T:
         """One look at a time, however long it hangs.
@@ -128,7 +147,7 @@ class InProcessRunner:
             Hung: the same, and it cannot be ended.
         """
         options = ort.SessionOptions()
-        opening = self._threads.submit(open_version, path, options)
+        opening = self._threads.submit(open_version, path, options, self._inference_threads)
         try:
             await asyncio.wait([opening], timeout=self._load_timeout_s)
             if opening.done():
@@ -144,7 +163,7 @@ class InProcessRunner:
         raise LoadFailed(reason)
 
 
-def open_version(path: Path, options: ort.SessionOptions) -> Opened:
+def open_version(path: Path, options: ort.SessionOptions, inference_threads: int) -> Opened:
     """Reads a version's folder, off the event loop.
 
     Raises:
@@ -153,10 +172,7 @@ def open_version(path: Path, options: ort.SessionOptions) -> Opened:
     check_files(path)
     config = read_config(path / CONFIG_FILE)
     facts = parse_facts(config)
-    # Idle threads that spin would take the cores from decoding.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.intra_op_num_threads = thread_count(config)
-    options.log_severity_level = ERRORS
+    set_options(options, 1)
     batch_size = max(1, config.max_batch_size)
     try:
         network = open_onnx_model(
@@ -166,7 +182,24 @@ def open_version(path: Path, options: ort.SessionOptions) -> Opened:
         reason = str(error).replace(str(path), path.name).splitlines()[0]
         raise LoadFailed(f"{path.name}/{MODEL_FILE} cannot be loaded: {reason}") from error
     check_contract(network.any_session, path.name, config)
-    return config, network, LoadedModel(facts, "onnxruntime", network.device, batch_size)
+    loaded = LoadedModel(facts, "onnxruntime", network.device, batch_size)
+    n_threads = thread_count(config) or inference_threads
+    if network.device == "gpu" or n_threads == 1:
+        return config, network, loaded
+    return config, ElasticModel(network, partial(reopen, path / MODEL_FILE), n_threads), loaded
+
+
+def set_options(options: ort.SessionOptions, n_threads: int) -> None:
+    # Idle threads that spin would take the cores from decoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = n_threads
+    options.log_severity_level = ERRORS
+
+
+def reopen(model_path: Path, n_threads: int) -> OnnxModel:
+    options = ort.SessionOptions()
+    set_options(options, n_threads)
+    return open_onnx_model(model_path, options, 1, may_use_gpu=False)
 
 
 def check_contract(

@@ -76,6 +76,7 @@ class TritonLocalRunner(TritonRunner):
         control_timeout_s: float = 5.0,
         hang_timeout_s: float = 5.0,
         load_timeout_s: float = MAX_LOAD_S,
+        inference_threads: int = 1,
     ) -> None:
         super().__init__(
             f"127.0.0.1:{_free_port()}",
@@ -87,6 +88,7 @@ class TritonLocalRunner(TritonRunner):
         self._otlp_endpoint = otlp_endpoint
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
+        self._inference_threads = inference_threads
         self._hang_timeout_s = hang_timeout_s
         # When the server will be killed unless it answers; None: it answered the last request.
         self._given_up_at_s: float | None = None
@@ -185,6 +187,10 @@ class TritonLocalRunner(TritonRunner):
         basic = base64.b64encode(":".join(credentials).encode()).decode()
         return {"OTEL_EXPORTER_OTLP_TRACES_HEADERS": f"authorization=Basic {basic}"}
 
+    def _backend_environment(self) -> dict[str, str]:
+        """As the setting, since the gateway's own environment is that of its backends."""
+        return {"CONVOY_INFERENCE_THREADS": str(self._inference_threads)}
+
     async def _open_log(self) -> int:
         """The writing end of a pipe, for the logs of successive servers."""
         read_fd, write_fd = os.pipe()
@@ -203,7 +209,7 @@ class TritonLocalRunner(TritonRunner):
             stdin=asyncio.subprocess.DEVNULL,
             stdout=self._log_fd,
             stderr=self._log_fd,
-            env=environment() | self._trace_credentials(),
+            env=environment() | self._trace_credentials() | self._backend_environment(),
             start_new_session=True,
         )
 

@@ -316,12 +316,17 @@ class VersionManager:
         return is_present and self._defaults.default(model.name) == version.number
 
     def _forget_absent(self, model: ServedModel) -> None:
-        for version in model.highest_first():
-            if version.number not in model.present and not version.is_ready():
-                del model.versions[version.number]
+        absent = [
+            version.number
+            for version in model.highest_first()
+            if version.number not in model.present and not version.is_ready()
+        ]
+        for number in absent:
+            del model.versions[number]
         if not model.versions:
             del self._models[model.name]
-        self._defaults.tick()
+        if absent:  # a tick looks at all models, and this happens to each, every second
+            self._defaults.tick()
 
     def _all_versions(self) -> Iterable[ManagedVersion]:
         return (version for model in self._models.values() for version in model.versions.values())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,10 @@ def _response(outputs: dict[str, npt.NDArray[Any]], requested: set[str]) -> Any:
 
 def _open_session(model_path: Path, parameters: dict[str, Any]) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    # The native backend's parameter of that name; 0 means the same: a thread per core.
-    threads = parameters.get("intra_op_thread_count", {}).get("string_value", "0")
-    options.intra_op_num_threads = int(threads)
+    # The native backend's parameter of that name; 0, the default: as many as the gateway's setting
+    # says, and without a gateway a thread per core.
+    threads = int(parameters.get("intra_op_thread_count", {}).get("string_value", "0"))
+    options.intra_op_num_threads = threads or int(os.environ.get("CONVOY_INFERENCE_THREADS", "0"))
     # Threads that spin while they wait would take cores from the gateway beside them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return ort.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])

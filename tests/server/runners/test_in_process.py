@@ -7,6 +7,8 @@ how they are batched does not depend on how fast the machine is.
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -139,6 +141,57 @@ async def test_a_graph_with_another_contract_is_not_loaded(
     onnx.save(graph, path)
     with pytest.raises(LoadFailed, match="expected the input image, of uint8"):
         await runner.load(NAME)
+
+
+async def test_a_version_has_threads_only_while_it_is_used(
+    tmp_path: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version(tmp_path / NAME)
+    runner = InProcessRunner(tmp_path, inference_threads=4)
+    await runner.load(NAME)
+    idle = (await runner.infer(NAME, IMAGE)).probabilities
+    threads = await count_threads(runner)
+
+    monkeypatch.setattr("server.runners.elastic_model.BUSY_CPU_S", 0.0)
+    assert await count_threads(runner) == threads + 3
+    np.testing.assert_array_equal((await runner.infer(NAME, IMAGE)).probabilities, idle)
+
+    monkeypatch.setattr("server.runners.elastic_model.IDLE_S", 0.0)
+    assert await count_threads(runner) == threads
+    np.testing.assert_array_equal((await runner.infer(NAME, IMAGE)).probabilities, idle)
+    await runner.close()
+
+
+async def count_threads(runner: InProcessRunner) -> int:
+    """After a look at the repository, by which the model gets its threads, or loses them."""
+    await runner.index()
+    if reopening := runner._models[NAME]._reopening:
+        await reopening
+    await asyncio.sleep(0)
+    gc.collect()
+    return native_threads()
+
+
+def native_threads() -> int:
+    """Python's own come and go; ONNX Runtime's are not in its list."""
+    return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
+
+
+async def test_an_idle_version_that_cannot_be_opened_again_is_served_as_it_is(
+    tmp_path: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version(tmp_path / NAME)
+    runner = InProcessRunner(tmp_path, inference_threads=4)
+    await runner.load(NAME)
+    (tmp_path / NAME / "1" / "model.onnx").unlink()
+    monkeypatch.setattr("server.runners.elastic_model.BUSY_CPU_S", 0.0)
+    await runner.index()
+    reopening = runner._models[NAME]._reopening
+    assert reopening
+    await asyncio.wait([reopening])
+    assert reopening.exception()
+    assert (await runner.infer(NAME, IMAGE)).batch_size == 1
+    await runner.close()
 
 
 @pytest.mark.parametrize("threads", ["many", "-1"])

@@ -36,7 +36,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def triton(repository: Path) -> AsyncIterator[InferenceServerClient]:
-    server = TritonLocalRunner(repository)
+    server = TritonLocalRunner(repository, inference_threads=3)
     try:
         await server.start()
     except TritonCannotStart as error:
@@ -333,13 +333,14 @@ def stub_threads(name: str) -> int:
     raise AssertionError(f"nothing runs {name}")
 
 
-async def test_the_config_sets_the_number_of_threads(
+async def test_the_config_or_else_the_setting_is_the_number_of_threads(
     triton: InferenceServerClient, repository: Path
 ) -> None:
     threads = {}
-    for count in ("1", "4"):
-        name = f"threads.v{count}"
+    for count in ("1", "4", "0"):
+        name = f"threads{count}.v1"
         write_lookup(repository / name, parameters={"intra_op_thread_count": count})
         await triton.load_model(name)
         threads[count] = stub_threads(name)
     assert threads["4"] - threads["1"] == 3
+    assert threads["0"] - threads["1"] == 2, "as the runner was told"
