@@ -291,7 +291,7 @@ def test_a_batch_answers_each_with_what_it_asked_for(
 def test_what_nobody_asked_for_is_not_sent(evidence_gateway: Any, digit: bytes) -> None:
     url = f"{evidence_gateway.http}/v1/models/lenet5:classify"
     plain = httpx.post(url, content=digit, timeout=60).json()
-    assert not plain.keys() & {"input", "heatmap", "features", "layers", "unfamiliar"}
+    assert not plain.keys() & {"input", "heatmap", "features", "layers"}
     asked = httpx.post(f"{url}?include=FEATURES", content=digit, timeout=60).json()
     assert asked.keys() - plain.keys() == {"features"}
 
