@@ -11,7 +11,6 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 
 class Series:
@@ -40,7 +39,7 @@ class Histogram(Collector):
         self._documentation = documentation
         self._label_names = label_names
         self._upper_bounds = upper_bounds
-        self._bucket_names = [floatToGoString(bound) for bound in (*upper_bounds, float("inf"))]
+        self._bucket_names = [*(str(float(bound)) for bound in upper_bounds), "+Inf"]
         self._series: dict[tuple[str, ...], Series] = {}
         registry.register(self)
 
