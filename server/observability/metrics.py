@@ -14,6 +14,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     GCCollector,
+    Histogram,
     Info,
     PlatformCollector,
     ProcessCollector,
@@ -22,7 +23,6 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 
 from convoy.v1 import classifier_pb2 as pb
-from server.observability.histograms import Histogram
 
 STAGE_BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005),
@@ -31,6 +31,8 @@ STAGE_BUCKETS_S = (
     *(1.0, 2.5, 5.0, 10.0),
 )
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+STAGES = ("decode", "preprocess", "infer", "total")
+STAGES_WITHIN_INFER = ("queue", "compute")  # not every runner measures them
 
 # These would be a second series each, with the time of creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -75,14 +77,14 @@ class Metrics:
             "convoy_stage_seconds",
             "Time of an answered request in each stage",
             ["model", "stage"],
-            STAGE_BUCKETS_S,
+            buckets=STAGE_BUCKETS_S,
             registry=self._instruments,
         )
         self._batch_size = Histogram(
             "convoy_batch_size",
             "Images that went through the network together, seen by each image",
             ["model"],
-            BATCH_BUCKETS,
+            buckets=BATCH_BUCKETS,
             registry=self._instruments,
         )
         self._unread = Counter(
@@ -101,23 +103,17 @@ class Metrics:
         # Finding the series of some labels takes longer than counting in it.
         self._requests_of = cache(self._requests.labels)
         self._image_bytes_of = cache(self._image_bytes.labels)
+        self._stages_of = cache(self._stages.labels)
+        self._batch_size_of = cache(self._batch_size.labels)
 
     def answered(self, transport: str, response: pb.ClassifyResponse, image_bytes: int) -> None:
-        model, timing = response.model, response.timing
-        self._count(transport, model, "OK", image_bytes)
-        self._batch_size.labels(model).observe(response.served.batch_size)
-        stages = {
-            "decode": timing.decode_us,
-            "preprocess": timing.preprocess_us,
-            "infer": timing.infer_us,
-            "total": timing.total_us,
-        }
-        if timing.HasField("queue_us"):
-            stages["queue"] = timing.queue_us
-        if timing.HasField("compute_us"):
-            stages["compute"] = timing.compute_us
-        for stage, took_us in stages.items():
-            self._stages.labels(model, stage).observe(took_us / 1e6)
+        self._count(transport, response.model, "OK", image_bytes)
+        self._batch_size_of(response.model).observe(response.served.batch_size)
+        timing = response.timing
+        measured = [stage for stage in STAGES_WITHIN_INFER if timing.HasField(f"{stage}_us")]
+        for stage in (*STAGES, *measured):
+            seconds = getattr(timing, f"{stage}_us") / 1e6
+            self._stages_of(response.model, stage).observe(seconds)
 
     def refused(self, transport: str, model: str, reason: str, image_bytes: int = 0) -> None:
         """`model` is empty if the client named none, or one that does not exist."""
