@@ -167,6 +167,7 @@ async def count_threads(runner: InProcessRunner) -> int:
     await runner.index()
     if reopening := runner._models[NAME]._reopening:
         await reopening
+    del reopening  # which would keep the session that is counted
     await asyncio.sleep(0)
     gc.collect()
     return native_threads()
