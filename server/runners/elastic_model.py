@@ -54,7 +54,7 @@ class ElasticModel:
     def resize(self, threads: DaemonThreads) -> None:
         """Opens the graph again, if it should have more threads now or fewer. Called now and then.
 
-        If it cannot be opened again, such as when its file is gone, it stays as it is.
+        If it cannot be opened again, such as when its file has changed, it stays as it is.
         """
         is_idle = time.monotonic() - self._used_s >= IDLE_S
         is_busy = self._computed_s >= BUSY_CPU_S and not is_idle

@@ -170,6 +170,7 @@ def open_version(path: Path, options: ort.SessionOptions, inference_threads: int
         LoadFailed: a file is missing or broken.
     """
     check_files(path)
+    fingerprint = read_fingerprint(path)
     config = read_config(path / CONFIG_FILE)
     facts = parse_facts(config)
     set_options(options, 1)
@@ -186,7 +187,7 @@ def open_version(path: Path, options: ort.SessionOptions, inference_threads: int
     n_threads = thread_count(config) or inference_threads
     if network.device == "gpu" or n_threads == 1:
         return config, network, loaded
-    return config, ElasticModel(network, partial(reopen, path / MODEL_FILE), n_threads), loaded
+    return config, ElasticModel(network, partial(reopen, path, fingerprint), n_threads), loaded
 
 
 def set_options(options: ort.SessionOptions, n_threads: int) -> None:
@@ -196,10 +197,17 @@ def set_options(options: ort.SessionOptions, n_threads: int) -> None:
     options.log_severity_level = ERRORS
 
 
-def reopen(model_path: Path, n_threads: int) -> OnnxModel:
+def reopen(path: Path, fingerprint: Fingerprint, n_threads: int) -> OnnxModel:
+    """
+    Raises:
+        LoadFailed: its files are not those that were proven.
+    """
     options = ort.SessionOptions()
     set_options(options, n_threads)
-    return open_onnx_model(model_path, options, 1, may_use_gpu=False)
+    network = open_onnx_model(path / MODEL_FILE, options, 1, may_use_gpu=False)
+    if read_fingerprint(path) != fingerprint:
+        raise LoadFailed(f"the files of {path.name} have changed")
+    return network
 
 
 def check_contract(

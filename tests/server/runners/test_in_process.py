@@ -178,13 +178,17 @@ def native_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir())) - threading.active_count()
 
 
-async def test_an_idle_version_that_cannot_be_opened_again_is_served_as_it_is(
-    tmp_path: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", [Path.unlink, Path.touch])
+async def test_a_version_whose_files_have_changed_is_served_as_it_was_proven(
+    tmp_path: Path,
+    make_version: MakeVersion,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
 ) -> None:
     make_version(tmp_path / NAME)
     runner = InProcessRunner(tmp_path, inference_threads=4)
     await runner.load(NAME)
-    (tmp_path / NAME / "1" / "model.onnx").unlink()
+    change(tmp_path / NAME / "1" / "model.onnx")
     monkeypatch.setattr("server.runners.elastic_model.BUSY_CPU_S", 0.0)
     await runner.index()
     reopening = runner._models[NAME]._reopening
