@@ -249,8 +249,9 @@ def test_trained_networks_read_held_out_digits_as_in_fp32(
     rows = random_fifth().held_out
     digits, labels = clean(rows), data_set()[1][rows]
     expected, found = answer(fp32[name], digits), answer(int8[name, target], digits)
+    right, expected_right = (scores.argmax(axis=1) == labels for scores in (found, expected))
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.99
-    assert (found.argmax(axis=1) == labels).mean() >= 0.99
+    assert right.mean() >= expected_right.mean() - 0.01
     assert np.abs(found - expected).max() < 0.1
     assert np.abs(found - expected).mean() > 0  # it is another network after all
 
