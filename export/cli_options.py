@@ -123,7 +123,8 @@ Labels = Annotated[
         "--labels",
         metavar="FILE",
         help="Your own classes, for a fine-tuned FILE of weights: one label per line, in the order "
-        "of the network's outputs; optionally a tab and the label's id.",
+        "of the network's outputs; CSV or TSV with index or id; or JSON, as ImageFolder, "
+        "TorchServe and Keras have it (docs/moving-in.md).",
         show_default="the network's",
     ),
 ]

@@ -1,17 +1,21 @@
-"""A user's own classes: a file with one label a line, in the order of the network's outputs.
+"""A user's own classes, from a file as it is: one label per line, a table, or JSON.
 
-    daisy
-    dandelion<TAB>n11939491
+    flowers.txt                 labels.csv or .tsv      class_to_idx.json, index_to_name.json
+    daisy                       index,id,name           {"daisy": 0, "dandelion": 1}
+    dandelion<TAB>n11939491     0,n11939491,daisy       {"0": "daisy", "1": ["n11939491", "daisy"]}
 
-After a tab, optionally, what identifies the class elsewhere, such as an ImageNet synset.
+Lines and lists are in the order of the network's outputs; an index says so itself. An id is what
+identifies the class elsewhere, such as an ImageNet synset. label_files.py reads the formats.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from convoy.v1 import classifier_pb2 as pb
+from export.checkpoints.label_files import Entry, read_entries
 from export.errors import LabelsError
 
 # Those that move a terminal's cursor, end a line, or change the direction of writing.
@@ -19,47 +23,51 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]
 
 
 def read_labels(path: Path) -> list[pb.Label]:
-    """The labels of the file.
+    """The labels of the file, in the order of the network's outputs.
 
     Raises:
-        LabelsError: it cannot be read, or a line is blank, has several tabs or a control
-            character, or repeats another.
+        LabelsError: it cannot be read, is of a kind that holds no labels, or a label is blank, has
+            a control character, repeats another or has an index that is not its own.
     """
-    labels: list[pb.Label] = []
-    lines: dict[str, int] = {}  # the number of each name's line, from 1
-    for number, line in enumerate(_lines(path), start=1):
-        name, *ids = (part.strip() for part in line.split("\t"))
-        if not name:
-            raise LabelsError(f"{path} has no label on line {number}: each line must have one.")
-        if len(ids) > 1:
+    entries = list(read_entries(path))
+    _check_names(path, entries)
+    if any(entry.index is not None for entry in entries):
+        entries = _in_order(path, entries)
+    return [pb.Label(name=entry.name, id=entry.id) for entry in entries]
+
+
+def _check_names(path: Path, entries: Iterable[Entry]) -> None:
+    places: dict[str, str] = {}  # where each name is
+    for entry in entries:
+        if not entry.name:
+            raise LabelsError(f"{path} has no label {entry.place}: each must have one.")
+        if control := CONTROL_CHARACTERS.search(entry.name + entry.id):
             raise LabelsError(
-                f"{path} has {len(ids)} tabs on line {number}: "
-                "write a label, or a label, one tab and its id."
+                f"{path} has the control character {control[0]!a} {entry.place}: remove it."
             )
-        if control := CONTROL_CHARACTERS.search(name + "".join(ids)):
+        if entry.name in places:
             raise LabelsError(
-                f"{path} has the control character {control[0]!a} on line {number}: remove it."
-            )
-        if name in lines:
-            raise LabelsError(
-                f"{path} has {name!r} on line {lines[name]} and on line {number}: "
+                f"{path} has {entry.name!r} {places[entry.name]} and {entry.place}: "
                 "labels must differ."
             )
-        lines[name] = number
-        labels.append(pb.Label(name=name, id="".join(ids)))
-    return labels
+        places[entry.name] = entry.place
 
 
-def _lines(path: Path) -> list[str]:
-    """Without a byte order mark, and with any line ending."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LabelsError(f"Cannot read the labels in {path}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise LabelsError(
-            f"{path} is not UTF-8: line {line} has the byte 0x{error.object[error.start]:02x}; "
-            "save it as UTF-8."
-        ) from error
-    return text.removesuffix("\n").split("\n")
+def _in_order(path: Path, entries: list[Entry]) -> list[Entry]:
+    by_index: dict[int, Entry] = {}
+    for entry in entries:
+        if entry.index is None:
+            raise LabelsError(f"{path} has no index {entry.place}: give each label one, or none.")
+        if other := by_index.get(entry.index):
+            raise LabelsError(
+                f"{path} has the index {entry.index} of both {other.name!r} and {entry.name!r}: "
+                "indices must differ."
+            )
+        by_index[entry.index] = entry
+    for index in range(len(entries)):
+        if index not in by_index:
+            raise LabelsError(
+                f"{path} has no index {index}: its {len(entries)} labels must have the indices 0 "
+                f"to {len(entries) - 1}, those of the network's outputs."
+            )
+    return [by_index[index] for index in range(len(entries))]

@@ -108,7 +108,8 @@ def fit(network: Network, state: StateDict, path: Path, classes: int) -> nn.Modu
     if file_classes != classes:
         raise CheckpointError(
             f"{path} has {file_classes} classes, and there are {classes} labels: give --labels "
-            f"FILE with {file_classes} labels, one per line, in the order of the network's outputs."
+            f"FILE with {file_classes} labels: one per line in the order of the network's outputs, "
+            "CSV, TSV or JSON."
         )
     module.load_state_dict(state)
     return module
