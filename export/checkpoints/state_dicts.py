@@ -99,12 +99,17 @@ def fit(network: Network, state: StateDict, path: Path, classes: int) -> nn.Modu
 
     Raises:
         CheckpointError: names or shapes differ (the message names the first ones, and the networks
-            that they fit), or the number of classes differs from the labels.
+            that they fit), the number of classes differs from the labels, or there is only one.
     """
     file_classes = _count_classes(network, state)
     module = architecture(network, file_classes)
     if differences := _differences(module.state_dict(), state):
         raise CheckpointError(f"{path} does not fit {network.name}: {differences}.")
+    if file_classes == 1:
+        raise CheckpointError(
+            f"{path} has one output: softmax over one score is 1 for every picture, so that the "
+            "answers would say nothing; train two outputs, such as good and defect."
+        )
     if file_classes != classes:
         raise CheckpointError(
             f"{path} has {file_classes} classes, and there are {classes} labels: give --labels "

@@ -243,6 +243,12 @@ def test_classes_that_have_no_label_are_refused_with_both_numbers(
         load(find("nin_cifar10"), path, classes=labels)
 
 
+def test_softmax_over_one_output_is_refused(tmp_path: Path) -> None:
+    path = fine_tuned(tmp_path / "defect.pth", 1)
+    with pytest.raises(CheckpointError, match=r"defect\.pth has one output: softmax over one"):
+        load(find("nin_cifar10"), path, classes=1)
+
+
 @pytest.mark.parametrize("weights", ["imagenet", "imagenet1k_v1", "digits", "random"])
 def test_only_a_file_has_other_classes(weights: str) -> None:
     with pytest.raises(CheckpointError, match=f"The {weights} weights of alexnet have"):
