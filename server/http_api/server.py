@@ -11,20 +11,17 @@ import contextlib
 import logging
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from server.errors import cut
 from server.http_api.corked import CorkedTransport
-from server.http_api.framing import StrictConnection
+from server.http_api.framing import Reads, StrictProtocol
 from server.http_api.problems import UNREAD, problem
 from server.network.addresses import is_socket, listen, remove_unused_socket
 
@@ -67,7 +64,7 @@ class HttpServer:
         self.url = address if is_socket(address) else f"{scheme}://{host}:{port}"
         config = uvicorn.Config(
             application,
-            http="h11",
+            http="httptools",
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -151,7 +148,7 @@ class UvicornServer(uvicorn.Server):
         )
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(StrictProtocol):
     """One connection, whose client must finish each step in time."""
 
     def __init__(
@@ -162,8 +159,7 @@ class BoundedProtocol(H11Protocol):
         settings: Settings,
         note_refusal: Callable[[HTTPStatus], None],
     ) -> None:
-        super().__init__(config, server_state, app_state)
-        self.conn = StrictConnection(settings.max_header_bytes)
+        super().__init__(config, server_state, app_state, settings.max_header_bytes)
         self._departure: asyncio.Future[None] = self.loop.create_future()
         self.app_state = {**app_state, "departure": self._watch_departure}
         self._settings = settings
@@ -173,7 +169,6 @@ class BoundedProtocol(H11Protocol):
         self._stall: asyncio.TimerHandle | None = None
         self._body_began_s = 0.0
         self._body_bytes = 0
-        self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         corked: Any = CorkedTransport(transport, self.loop)
@@ -186,16 +181,14 @@ class BoundedProtocol(H11Protocol):
             self._wait_for_headers()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused or self.transport.is_closing():
-            return
         self._body_bytes += len(data)
         super().data_received(data)
 
-    def handle_events(self) -> None:
-        super().handle_events()
-        if self.conn.their_state is h11.SEND_BODY:
+    def read_on(self) -> None:
+        super().read_on()
+        if self.reads is Reads.BODY:
             self._wait_for_body()
-        elif self.conn.their_state is h11.IDLE and not self._is_between_requests():
+        elif self.reads is Reads.HEAD and not self._is_between_requests():
             self._unset_keepalive_if_required()
             self._wait_for_headers()
         else:
@@ -211,7 +204,7 @@ class BoundedProtocol(H11Protocol):
 
     def _is_between_requests(self) -> bool:
         """If so, uvicorn's own timer runs, which ends an idle connection."""
-        return self.timeout_keep_alive_task is not None and not self.conn.trailing_data[0]
+        return self.timeout_keep_alive_task is not None and not self.unread
 
     def _wait_for_headers(self) -> None:
         # Once per request: a byte now and then does not extend it.
@@ -241,9 +234,7 @@ class BoundedProtocol(H11Protocol):
         if what == "body" and self.flow.read_paused:
             self._wait_for_body()  # the reader here is slow, not the client
         else:
-            self._refuse(
-                HTTPStatus.REQUEST_TIMEOUT, f"the {what} of the request arrived too slowly"
-            )
+            self.refuse(HTTPStatus.REQUEST_TIMEOUT, f"the {what} of the request arrived too slowly")
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -262,21 +253,13 @@ class BoundedProtocol(H11Protocol):
 
     # ------------------------------------------------------------ refusals
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """uvicorn would warn of each; a server may ignore an upgrade (RFC 9110, section 7.8)."""
-
-    def send_400_response(self, msg: str) -> None:
-        """uvicorn calls it while it handles the error of h11, which knows the status."""
-        error = sys.exception()
-        assert isinstance(error, h11.RemoteProtocolError)
-        self._refuse(HTTPStatus(error.error_status_hint), cut(str(error)))
-
-    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+    def refuse(self, status: HTTPStatus, detail: str) -> None:
         """Answers the client, then tells the application that it disconnected."""
+        detail = cut(detail)
         logger.info("refused: %s", detail, extra={"status": int(status)})
         self._stop_waiting()
-        self._is_refused = True
         self._answer(status, detail)
+        self.reads = Reads.NOTHING
         if self.cycle:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -302,15 +285,12 @@ class BoundedProtocol(H11Protocol):
 
     def _answer(self, status: HTTPStatus, detail: str) -> None:
         self._note_refusal(status)
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return  # an answer has begun
+        if self.reads is Reads.BODY and self.cycle.response_started:
+            return
         answer = problem(status, *UNREAD[status], detail, {"connection": "close"})
-        head = h11.Response(
-            status_code=status, headers=answer.raw_headers, reason=status.phrase.encode()
-        )
-        with contextlib.suppress(h11.LocalProtocolError):  # a HEAD has no body
-            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
-                self.transport.write(self.conn.send(event) or b"")
+        lines = [b"HTTP/1.1 %d %s" % (status, status.phrase.encode())]
+        lines += [name + b": " + value for name, value in answer.raw_headers]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
 
     def _abort_soon(self) -> None:
         """A client that reads nothing would keep a closing connection open forever."""

@@ -24,6 +24,8 @@ def test_every_kind_of_request_is_compared(tmp_path: Path) -> None:
     )
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [figure["name"] for figure in figures] == [
-        f"{wire}, {what}" for what in ("answered", "refused") for wire in ("gRPC", "HTTP")
+        f"{wire}, {what}"
+        for what in ("answered", "refused")
+        for wire in ("gRPC", "HTTP", "HTTP by httptools")
     ]
     assert all(figure["bare_ms"] > 0 and figure["gateway_ms"] > 0 for figure in figures)

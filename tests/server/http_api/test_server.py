@@ -36,12 +36,17 @@ class Application:
 
     def __init__(self) -> None:
         self.given_up = asyncio.Event()
+        self.slow_began, self.slow_ends = asyncio.Event(), asyncio.Event()
+        self.counted = 0
         self.starlette = Starlette(
             routes=[
                 Route("/", self.measure, methods=["GET", "POST"]),
                 Route("/large", self.large),
                 Route("/early", self.early, methods=["POST"]),
                 Route("/fault", self.fault),
+                Route("/slow", self.slow),
+                Route("/count", self.count, methods=["POST"]),
+                Route("/echo", self.echo, methods=["POST"]),
             ]
         )
 
@@ -66,6 +71,20 @@ class Application:
 
     async def fault(self, request: Request) -> Response:
         raise RuntimeError(f"secret of {__file__}")
+
+    async def slow(self, request: Request) -> Response:
+        self.slow_began.set()
+        await self.slow_ends.wait()
+        return PlainTextResponse("slow")
+
+    async def count(self, request: Request) -> Response:
+        self.counted += 1
+        return await self.measure(request)
+
+    async def echo(self, request: Request) -> Response:
+        """The body, and the names of headers but the host's."""
+        body = (await request.body()).decode()
+        return PlainTextResponse(" ".join([body, *(set(request.headers) - {"host"})]))
 
     async def early(self, request: Request) -> Response:
         return PlainTextResponse("no", status_code=413)
@@ -107,6 +126,9 @@ class Connection:
             for byte in text:
                 await self.say(bytes([byte]))
                 await asyncio.sleep(every_s)
+
+    async def hear_some(self) -> bytes:
+        return await asyncio.wait_for(self._reader.read(1 << 16), 10)
 
     async def hear(self) -> bytes:
         """All until the server closes; a reset is a close."""
@@ -227,6 +249,9 @@ async def test_an_answer_that_nobody_takes_is_given_up(application: Application)
 
 
 HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+SLOW = HEAD.replace(b"/", b"/slow", 1) + b"\r\n"
+LAST = HEAD + b"connection: close\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +267,12 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
         # How one request is smuggled within another, past a proxy that reads them differently.
         (
             HEAD + b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "INVALID_ARGUMENT",
+            "MALFORMED_REQUEST",
+        ),
+        (
+            HEAD + b"transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n",
             400,
             "INVALID_ARGUMENT",
             "MALFORMED_REQUEST",
@@ -270,11 +301,25 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
         ),
         (HEAD + b"content-length: +4\r\n\r\n", 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
         (HEAD + b"content-length : 4\r\n\r\n", 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
-        (
-            POST.replace(b"content-length: %d", b"transfer-encoding: chunked") + b"zz\r\n",
-            400,
-            "INVALID_ARGUMENT",
-            "MALFORMED_REQUEST",
+        *(
+            (text, 400, "INVALID_ARGUMENT", "MALFORMED_REQUEST")
+            for text in (
+                CHUNKED + b"zz\r\n",
+                CHUNKED + b"2\nab\r\n",
+                CHUNKED + b"2;" + b"x" * 5000,
+                CHUNKED + b"0\r\n" + b"a: b\r\n" * 900,
+                HEAD.replace(b"\r", b"") + b"\n",
+                HEAD + b"\n",
+                b"GET / HTTP/1.1\r\n\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+                HEAD.replace(b"1.1", b"2.0") + b"\r\n",
+                HEAD.replace(b"1.1", b"0.9") + b"\r\n",
+                b"CONNECT x:443 HTTP/1.1\r\nhost: x:443\r\n\r\n",
+                b"CONNECT / HTTP/1.1\r\nhost: x\r\n\r\n",
+                HEAD.replace(b"/", b"/\xff", 1) + b"\r\n",
+                b"\x16\x03\x01\x02\x00\x01\x00",
+                b"\r\n" * 20,
+            )
         ),
     ],
     ids=[
@@ -286,6 +331,7 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
         "two hosts",
         "gzip",
         "length and chunks",
+        "chunks and length",
         "two lengths",
         "two equal lengths",
         "a list of equal lengths",
@@ -296,6 +342,20 @@ HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n"
         "odd length",
         "space in a name",
         "odd chunk",
+        "a chunk's size without CR",
+        "a chunk's large extension",
+        "large trailers",
+        "lines without CR",
+        "a line without CR",
+        "no host",
+        "the preface of HTTP/2",
+        "HTTP/2",
+        "HTTP/0.9",
+        "a tunnel",
+        "a tunnel to a path",
+        "a byte beyond ASCII in a path",
+        "a TLS handshake",
+        "empty lines",
     ],
 )
 async def test_what_is_no_sound_request_is_refused(
@@ -329,5 +389,69 @@ async def test_a_fault_of_the_application_is_told_to_nobody(server: HttpServer) 
 
 async def test_many_requests_over_one_connection_are_answered(connect: Connect) -> None:
     async with connect() as client:
-        await client.say((POST % 2 + b"ab") * 50 + HEAD + b"connection: close\r\n\r\n")
+        await client.say((POST % 2 + b"ab") * 50 + LAST)
         assert (await client.hear()).count(b"HTTP/1.1 200") == 51
+
+
+async def test_a_request_is_not_read_before_the_one_before_it_is_answered(
+    connect: Connect, application: Application
+) -> None:
+    """Or a client could have many of its bodies held, and counted as one."""
+    async with connect() as client:
+        await client.say(SLOW + (POST.replace(b"/", b"/count", 1) % 2 + b"ab") * 50 + LAST)
+        await asyncio.wait_for(application.slow_began.wait(), 5)
+        await asyncio.sleep(0.1)  # in which others would be read
+        assert application.counted == 0
+        application.slow_ends.set()
+        assert (await client.hear()).count(b"HTTP/1.1 200") == 52
+    assert application.counted == 50
+
+
+async def test_a_body_in_chunks_is_joined_and_its_trailers_are_no_headers(
+    connect: Connect,
+) -> None:
+    async with connect() as client:
+        chunks = b"2;a=b\r\nab\r\n3\r\ncde\r\n0\r\nx-late: 1\r\n\r\n"
+        await client.say(CHUNKED.replace(b"/", b"/echo", 1) + chunks)
+        await asyncio.sleep(0.1)
+        await client.say(LAST)
+        first, second = (await client.hear()).split(b"HTTP/1.1 200 OK")[1:]
+    assert first.endswith(b"abcde transfer-encoding")
+    assert second.endswith(b"\r\n\r\n0")
+
+
+async def test_what_follows_chunks_in_one_piece_is_answered_on_another_connection(
+    connect: Connect,
+) -> None:
+    """Only the parser knows where chunks end, and it would read on."""
+    async with connect() as client:
+        await client.say(CHUNKED + b"2\r\nab\r\n0\r\n\r\n" + HEAD + b"\r\n")
+        answer = await client.hear()
+    assert b"connection: close" in answer
+    assert answer.endswith(b"\r\n\r\n2") and answer.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+async def test_a_request_that_offers_an_upgrade_is_read_with_its_body(
+    connect: Connect, protocol: bytes
+) -> None:
+    """As Java's client sends each of its first requests."""
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol + b"\r\nhost:"
+    async with connect() as client:
+        await client.say((POST % 2).replace(b"host:", offer) + b"ab" + LAST)
+        answers = (await client.hear()).split(b"HTTP/1.1 200 OK")[1:]
+    assert [answer[-1:] for answer in answers] == [b"2", b"0"]
+
+
+async def test_a_target_with_scheme_and_host_is_a_path(connect: Connect) -> None:
+    async with connect() as client:
+        await client.say(LAST.replace(b"/", b"http://x/", 1))
+        assert (await client.hear()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_is_asked_for_where_the_client_waits_for_it(connect: Connect) -> None:
+    async with connect() as client:
+        await client.say((POST % 2).replace(b"host:", b"expect: 100-continue\r\nhost:"))
+        assert await client.hear_some() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.say(b"ab" + LAST)
+        assert (await client.hear()).count(b"HTTP/1.1 200") == 2
