@@ -7,6 +7,7 @@ repository, such as `resnet152.v3`. Every runner passes the same tests
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,8 +72,24 @@ def parse_facts(config: model_config_pb2.ModelConfig) -> pb.Model:
         facts = json_format.Parse(text, pb.Model(), ignore_unknown_fields=True)
     except json_format.ParseError as error:
         raise LoadFailed(f'config.pbtxt, parameter "{FACTS_KEY}": {error}') from error
+    check_preprocessing(text)
     check_facts(facts)
     return facts
+
+
+def check_preprocessing(facts: str) -> None:
+    """
+    Raises:
+        LoadFailed: the preprocessing has fields or values of a newer contract, without which the
+            network would see other pixels.
+    """
+    try:
+        json_format.ParseDict(json.loads(facts).get("preprocessing", {}), pb.Preprocessing())
+    except json_format.ParseError as error:
+        raise LoadFailed(
+            f"its preprocessing is not known here ({str(error).splitlines()[0]}): update the "
+            "gateway, or build the model again"
+        ) from error
 
 
 def check_facts(facts: pb.Model) -> None:
@@ -81,6 +98,20 @@ def check_facts(facts: pb.Model) -> None:
         raise LoadFailed(f"it has {len(facts.labels)} labels, at most {MAX_LABELS} are allowed")
     if (side := max(photo.resize, photo.crop, digit.size, digit.box)) > MAX_SIDE:
         raise LoadFailed(f"it reads images of {side} pixels a side, at most {MAX_SIDE} are allowed")
+    check_photo(photo)
+
+
+def check_photo(photo: pb.Photo) -> None:
+    """
+    Raises:
+        LoadFailed: no picture can be prepared like that.
+    """
+    is_sampled = photo.HasField("antialias") and not photo.antialias
+    if is_sampled and photo.interpolation not in (pb.BILINEAR, pb.BICUBIC, pb.NEAREST):
+        name = pb.Interpolation.Name(photo.interpolation)
+        raise LoadFailed(f"its preprocessing is {name} without antialiasing, which does not exist")
+    if len(photo.fill) not in (0, 3) or not all(0 <= level <= 255 for level in photo.fill):
+        raise LoadFailed(f"its preprocessing fills with {list(photo.fill)}, not three of 0 to 255")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,26 @@ class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATE_LOADING: _ClassVar[State]
     STATE_READY: _ClassVar[State]
     STATE_FAILED: _ClassVar[State]
+
+class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BILINEAR: _ClassVar[Interpolation]
+    BICUBIC: _ClassVar[Interpolation]
+    NEAREST: _ClassVar[Interpolation]
+    AREA: _ClassVar[Interpolation]
+    BOX: _ClassVar[Interpolation]
+    LANCZOS: _ClassVar[Interpolation]
+
+class ResizeMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SHORTER: _ClassVar[ResizeMode]
+    SQUASH: _ClassVar[ResizeMode]
+    PAD: _ClassVar[ResizeMode]
+
+class ChannelOrder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RGB: _ClassVar[ChannelOrder]
+    BGR: _ClassVar[ChannelOrder]
 EVIDENCE_UNSPECIFIED: Evidence
 INPUT: Evidence
 HEATMAP: Evidence
@@ -42,6 +62,17 @@ STATE_AVAILABLE: State
 STATE_LOADING: State
 STATE_READY: State
 STATE_FAILED: State
+BILINEAR: Interpolation
+BICUBIC: Interpolation
+NEAREST: Interpolation
+AREA: Interpolation
+BOX: Interpolation
+LANCZOS: Interpolation
+SHORTER: ResizeMode
+SQUASH: ResizeMode
+PAD: ResizeMode
+RGB: ChannelOrder
+BGR: ChannelOrder
 
 class ClassifyRequest(_message.Message):
     __slots__ = ("model", "version", "image", "top_k", "min_score", "request_id", "include")
@@ -270,7 +301,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "version", "state", "state_reason", "is_default", "input", "preprocessing", "labels", "manifest", "manifest_digest", "parity", "golden_images", "evidence")
+    __slots__ = ("name", "version", "state", "state_reason", "is_default", "input", "preprocessing", "labels", "manifest", "manifest_digest", "parity", "golden_images", "evidence", "preparation")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +315,7 @@ class Model(_message.Message):
     PARITY_FIELD_NUMBER: _ClassVar[int]
     GOLDEN_IMAGES_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PREPARATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     state: State
@@ -297,7 +329,8 @@ class Model(_message.Message):
     parity: _containers.RepeatedCompositeFieldContainer[ParityRung]
     golden_images: _containers.RepeatedCompositeFieldContainer[GoldenImage]
     evidence: ModelEvidence
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., state_reason: _Optional[str] = ..., is_default: _Optional[bool] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., parity: _Optional[_Iterable[_Union[ParityRung, _Mapping]]] = ..., golden_images: _Optional[_Iterable[_Union[GoldenImage, _Mapping]]] = ..., evidence: _Optional[_Union[ModelEvidence, _Mapping]] = ...) -> None: ...
+    preparation: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., state_reason: _Optional[str] = ..., is_default: _Optional[bool] = ..., input: _Optional[_Union[Input, _Mapping]] = ..., preprocessing: _Optional[_Union[Preprocessing, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ..., manifest: _Optional[_Union[Manifest, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., parity: _Optional[_Iterable[_Union[ParityRung, _Mapping]]] = ..., golden_images: _Optional[_Iterable[_Union[GoldenImage, _Mapping]]] = ..., evidence: _Optional[_Union[ModelEvidence, _Mapping]] = ..., preparation: _Optional[str] = ...) -> None: ...
 
 class ModelEvidence(_message.Message):
     __slots__ = ("include", "heatmap_method", "heatmap_passes", "heatmap_height", "heatmap_width", "features", "layers", "unfamiliar")
@@ -354,12 +387,26 @@ class Preprocessing(_message.Message):
     def __init__(self, photo: _Optional[_Union[Photo, _Mapping]] = ..., digit: _Optional[_Union[Digit, _Mapping]] = ...) -> None: ...
 
 class Photo(_message.Message):
-    __slots__ = ("resize", "crop")
+    __slots__ = ("resize", "crop", "interpolation", "antialias", "resize_mode", "channel_order", "fill", "mean", "std")
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     CROP_FIELD_NUMBER: _ClassVar[int]
+    INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
+    ANTIALIAS_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_MODE_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_ORDER_FIELD_NUMBER: _ClassVar[int]
+    FILL_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
     resize: int
     crop: int
-    def __init__(self, resize: _Optional[int] = ..., crop: _Optional[int] = ...) -> None: ...
+    interpolation: Interpolation
+    antialias: bool
+    resize_mode: ResizeMode
+    channel_order: ChannelOrder
+    fill: _containers.RepeatedScalarFieldContainer[int]
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, resize: _Optional[int] = ..., crop: _Optional[int] = ..., interpolation: _Optional[_Union[Interpolation, str]] = ..., antialias: _Optional[bool] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., channel_order: _Optional[_Union[ChannelOrder, str]] = ..., fill: _Optional[_Iterable[int]] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Digit(_message.Message):
     __slots__ = ("size", "box")
@@ -378,7 +425,7 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature")
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature", "preparation")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -405,6 +452,7 @@ class Manifest(_message.Message):
     BUILD_SHA256_FIELD_NUMBER: _ClassVar[int]
     UNFAMILIAR_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    PREPARATION_FIELD_NUMBER: _ClassVar[int]
     network: str
     paper: str
     weights: Weights
@@ -424,7 +472,18 @@ class Manifest(_message.Message):
     build_sha256: str
     unfamiliar_threshold: float
     temperature: float
-    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ...) -> None: ...
+    preparation: PreparationOrigin
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ..., preparation: _Optional[_Union[PreparationOrigin, _Mapping]] = ...) -> None: ...
+
+class PreparationOrigin(_message.Message):
+    __slots__ = ("source", "assumed", "file")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ASSUMED_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    assumed: _containers.RepeatedScalarFieldContainer[str]
+    file: str
+    def __init__(self, source: _Optional[str] = ..., assumed: _Optional[_Iterable[str]] = ..., file: _Optional[str] = ...) -> None: ...
 
 class Engine(_message.Message):
     __slots__ = ("sha256", "library", "version", "cuda", "gpu", "compute_capability", "min_batch", "opt_batch", "max_batch")
