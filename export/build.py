@@ -49,6 +49,7 @@ from export.console import (
 from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
 from export.files import cache_path, file_sha256
 from export.options import Format, Options, Precision
+from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
 from export.progress import SILENT, Reporter
 from export.repository.config import (
     facts_json,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 MANIFEST_FILE, ENGINE_FILE = "manifest.json", "model.engine"
 
 
+@with_preparation
 def build(
     names: cli.Networks = None,
     build_all: cli.All = False,
@@ -87,6 +89,7 @@ def build(
     output: cli.Output = Options.output,
     force: cli.Force = False,
     replace: cli.Replace = False,
+    preparation: PreparationOptions = AS_PUBLISHED,
 ) -> None:
     """Build networks: from weights to a proven version in the model repository.
 
@@ -104,6 +107,7 @@ def build(
     """
     try:
         networks = select_networks(names or [], build_all, published_as)
+        networks = [preparation.given.prepare(network) for network in networks]
         require_packages()
         precision = select_precision(fp16, int8, calibration)
         format_, runtime = select_runtime(format_, opt_batch, optimization_level)
@@ -130,6 +134,7 @@ def build(
             force=force,
             triton=triton,
             output=output,
+            preparation=preparation,
         )
         for network in networks
     ]
@@ -282,9 +287,8 @@ def find_published(options: Options) -> PublishedVersion | None:
     manifest = model.manifest
     file = folder / MODEL_FILES.get(manifest.format, MODEL_FILES["onnx"])
     expected = manifest.engine.sha256 or manifest.onnx_sha256
-    if manifest.build_sha256 != options.sha256 or not file.is_file():
-        return None
-    if file_sha256(file) != expected:
+    is_same = manifest.build_sha256 == options.sha256 and file.is_file()
+    if not is_same or file_sha256(file) != expected:
         return None
     return PublishedVersion(folder, model, was_published=True)
 
@@ -331,12 +335,12 @@ def write_aside(
 
 def add_facts(model: pb.Model, options: Options, labels: Sequence[pb.Label]) -> None:
     """The facts that no rung of the ladder knows."""
-    model.input.CopyFrom(options.network.input)
     model.labels.extend(labels)
     manifest = model.manifest
     manifest.format = options.format
     manifest.labels_sha256 = hashlib.sha256(labels_text(labels).encode()).hexdigest()
     manifest.versions.update(package_versions())
+    options.preparation.given.record(model, options.network)
     manifest.build_command = options.command
     manifest.build_sha256 = options.sha256
 

@@ -74,7 +74,7 @@ class Network:
     paper: str
     architecture: str  # "module:builder" in export/architectures
     size: int  # pixels, the side of the square input
-    mean: tuple[float, ...]  # per channel, of pixels in 0..1
+    mean: tuple[float, ...]  # of red, green and blue, or of grey; of pixels in 0..1
     std: tuple[float, ...]
     preprocessing: pb.Preprocessing  # unless the checkpoint has its own
     labels: Callable[[], list[pb.Label]]
@@ -104,6 +104,10 @@ class Network:
     @property
     def reads_digits(self) -> bool:
         return self.preprocessing.HasField("digit")
+
+    @property
+    def is_bgr(self) -> bool:
+        return self.preprocessing.photo.channel_order == pb.BGR
 
     @property
     def channels(self) -> int:

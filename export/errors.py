@@ -4,6 +4,7 @@ ExportError
 ├── UnknownNetwork        the catalog has no network of that name
 ├── BadName               not a valid name for the model
 ├── LabelsError           the file of labels cannot be used
+├── PreparationError      pictures cannot be prepared as the options or their file say
 ├── CheckpointError       the weights are not available, or do not fit the network
 │   └── DownloadError     a published file cannot be downloaded, or is not the right one
 ├── CalibrationError      there are no usable images to calibrate int8 on
@@ -29,6 +30,10 @@ class BadName(ExportError):
 
 class LabelsError(ExportError):
     """The file of a user's own labels cannot be used."""
+
+
+class PreparationError(ExportError):
+    """Pictures cannot be prepared as the options or their file say."""
 
 
 class CheckpointError(ExportError):

@@ -14,6 +14,7 @@ from export.catalog import Network
 from export.checkpoints.download import is_published
 from export.conversion.calibration import calibration_sha256
 from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
+from export.preparation.options import AS_PUBLISHED, PreparationOptions
 
 Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "plan", "rtx"]
@@ -41,6 +42,7 @@ class Options:
     force: cli.Force = False
     triton: cli.Triton = None
     output: cli.Output = Path("build", "rtx")
+    preparation: PreparationOptions = AS_PUBLISHED  # which `network` has already
 
     @property
     def name(self) -> str:
@@ -73,7 +75,7 @@ class Options:
         for flag, value in values.items():
             if value is not None:
                 words += [flag, shown_name(value) if isinstance(value, Path) else str(value)]
-        return shlex.join(words)
+        return shlex.join(words + self.preparation.words)
 
     # ------------------------------------------------------------------------ what it depends on
 
@@ -86,7 +88,8 @@ class Options:
             if field.name != "labels"  # a function, which is part of the code
         }
         labels = file_sha256(self.labels) if self.labels else ""
-        return digest(row, self._weights, labels, package_versions(), code_sha256())
+        preparation = self.preparation.file_sha256
+        return digest(row, self._weights, labels, preparation, package_versions(), code_sha256())
 
     @cached_property
     def sha256(self) -> str:

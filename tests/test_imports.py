@@ -42,6 +42,7 @@ SERVER = [
 EXPORT = [
     ["errors", "files", "progress", "architectures", "bootstrap"],
     ["catalog", "build_cache"],
+    ["preparation"],
     ["samples", "repository", "layers"],
     ["checkpoints", "conversion"],
     ["training"],
@@ -53,7 +54,7 @@ EXPORT = [
 ]
 CLIENT = [
     ["v1"],
-    ["errors", "evidence", "terminal"],
+    ["errors", "evidence", "preparation", "terminal"],
     ["transports"],
     ["client"],
     ["overlay"],
@@ -63,7 +64,7 @@ LAYERS = {"server": SERVER, "export": EXPORT, "convoy": CLIENT}
 
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 60
-MAX_BUILD_LINES = 70  # export/build.py's build(): its options are its signature
+MAX_BUILD_LINES = 75  # export/build.py's build(): its options are its signature
 MAX_NESTING = 4
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)

@@ -50,9 +50,12 @@ class ServedNetwork(nn.Module):
         std: Sequence[float],
         precision: Precision,
         *,
+        is_bgr: bool = False,
         with_layers: bool = False,
     ) -> None:
+        """Mean and std are those of red, green and blue, or of grey; `is_bgr` reverses them."""
         super().__init__()
+        self.is_bgr = is_bgr
         self.dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
         self.network = copy.deepcopy(network).eval().to(self.dtype)
         self.evidence = EvidenceOutputs(self.network, with_layers=with_layers)
@@ -61,6 +64,8 @@ class ServedNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # N×H×W×C, uint8
         x = (image.float() / 255 - self.mean) / self.std
+        if self.is_bgr:
+            x = x.flip(3)
         # With channels last, global pooling would be traced as a gather by strides. `contiguous`
         # would not change a grey image, whose strides fit both layouts.
         x = x.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import FEATURES, HEATMAP_CLASSES, HEATMAPS, INPUT, LAYER_PREFIX
 from export.errors import ParityError
+from export.proof.parity import normalised
 from export.samples.images import Pixels, Samples
 
 Floats = npt.NDArray[np.float32]
@@ -85,8 +86,10 @@ def from_outputs(outputs: Mapping[str, Any]) -> Evidence:
 # ------------------------------------------------------------------------------ PyTorch
 
 
-def torch_evidence(network: Any, mean: Sequence[float], std: Sequence[float]) -> EvidenceAnswer:
-    """The network itself, in fp32, with a heat-map of every class; normalised as `torch_answer`.
+def torch_evidence(
+    network: Any, mean: Sequence[float], std: Sequence[float], *, is_bgr: bool = False
+) -> EvidenceAnswer:
+    """The network itself, in fp32, with a heat-map of every class.
 
     Raises (the answer):
         ParityError: its maps are not those of its classes.
@@ -100,8 +103,6 @@ def torch_evidence(network: Any, mean: Sequence[float], std: Sequence[float]) ->
     read = {where.last_layer, where.average, *where.layers.values()} - {""}
 
     def answer(images: Pixels) -> Evidence:
-        pixels = images.astype(np.float32) / 255
-        normalised = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
         taken: dict[str, Any] = {}
         with torch.inference_mode():
             hooks = [
@@ -110,7 +111,7 @@ def torch_evidence(network: Any, mean: Sequence[float], std: Sequence[float]) ->
                 )
                 for name in read
             ]
-            logits = network(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy()))
+            logits = network(torch.from_numpy(normalised(images, mean, std, is_bgr=is_bgr)))
             for hook in hooks:
                 hook.remove()
             heatmaps = None

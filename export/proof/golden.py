@@ -1,8 +1,9 @@
 """Golden images: the answers that a version must give, through the whole path, before it is served.
 
 Each is a small picture with the answers of the last runtime before the server. They expose a
-gateway that crops, rotates or mixes channels differently: a photo's pixels are computed here, by a
-transform of our own; a digit that the gateway extracts is compared with the digit that was drawn.
+gateway that crops, rotates or mixes channels differently: a photo's pixels are computed by other
+code than the gateway's (preparation/reference.py); a digit that the gateway extracts is compared
+with the digit that was drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from PIL import Image
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import MAX_GOLDEN_BYTES, Network
 from export.errors import ParityError
+from export.preparation.reference import reference_pixels
 from export.proof.evidence import Evidence, scale
 from export.proof.runtimes import Runtime
 from export.samples.gateway_preprocessing import prepare
@@ -116,7 +118,7 @@ def _photos(
     runtime: Runtime,
 ) -> list[pb.GoldenImage]:
     contents = [small_jpeg(photo(name)) for name in PHOTOS]
-    pixels = np.stack([crop_photo(content, transform) for content in contents])
+    pixels = np.stack([reference_pixels(content, transform) for content in contents])
     answers, evidence = runtime.answer(pixels), runtime.evidence(pixels)
     goldens = []
     for row, (name, content) in enumerate(zip(PHOTOS, contents, strict=True)):
@@ -138,22 +140,6 @@ def small_jpeg(picture: Image.Image) -> bytes:
         if content.tell() <= MAX_GOLDEN_BYTES:
             break
     return content.getvalue()
-
-
-def crop_photo(content: bytes, transform: pb.Photo) -> Pixels:
-    """Resizes and crops as the published checkpoints were measured (torchvision): crop×crop×3.
-
-    The longer side is truncated to whole pixels, and the offsets of the crop are rounded half to
-    even.
-    """
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
-    width, height = picture.size
-    shorter = min(width, height)
-    size = (int(transform.resize * width / shorter), int(transform.resize * height / shorter))
-    resized = picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = (round((side - transform.crop) / 2) for side in size)
-    box = (left, top, left + transform.crop, top + transform.crop)
-    return np.asarray(resized.crop(box))
 
 
 # ----------------------------------------------------------------------------------------- digits

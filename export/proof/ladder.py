@@ -176,7 +176,9 @@ class Ladder:
 
             network, loaded = self._network, self._loaded
             self._export("fp32", path)
-            reference = torch_runtime(loaded.network, network.mean, network.std)
+            reference = torch_runtime(
+                loaded.network, network.mean, network.std, is_bgr=network.is_bgr
+            )
             rung = self._compare("PyTorch fp32 → ONNX fp32", reference, onnx_runtime(path), "fp32")
             return pb.Model(
                 preprocessing=loaded.preprocessing,
@@ -271,7 +273,12 @@ class Ladder:
         network, loaded = self._network, self._loaded
         self._reporter.step(f"Export: ONNX {precision}")
         servable = ServedNetwork(
-            loaded.network, network.mean, network.std, precision, with_layers=network.reads_digits
+            loaded.network,
+            network.mean,
+            network.std,
+            precision,
+            is_bgr=network.is_bgr,
+            with_layers=network.reads_digits,
         )
         to_onnx(servable, network.size, self._classes, path)
 

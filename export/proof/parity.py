@@ -24,26 +24,33 @@ from export.errors import ParityError
 from export.samples.images import Answer, Pixels, Probabilities, Samples
 
 
-def torch_answer(module: Any, mean: Sequence[float], std: Sequence[float]) -> Answer:
-    """Returns the answers of the network itself, in fp32.
-
-    It normalises without the code that exports, so that a mistake there shows.
-    """
+def torch_answer(
+    module: Any, mean: Sequence[float], std: Sequence[float], *, is_bgr: bool = False
+) -> Answer:
+    """Returns the answers of the network itself, in fp32."""
     import torch
 
     module.eval()
 
-    def as_float(channels: Sequence[float]) -> Probabilities:
-        return np.asarray(channels, dtype=np.float32)
-
     def answer(images: Pixels) -> Probabilities:
-        normalised = (images.astype(np.float32) / 255 - as_float(mean)) / as_float(std)
         with torch.inference_mode():
-            logits = module(torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy()))
+            logits = module(torch.from_numpy(normalised(images, mean, std, is_bgr=is_bgr)))
             probabilities: Probabilities = logits.softmax(dim=1).numpy()
             return probabilities
 
     return answer
+
+
+def normalised(
+    images: Pixels, mean: Sequence[float], std: Sequence[float], *, is_bgr: bool
+) -> npt.NDArray[np.float32]:
+    """What a network reads, N×C×H×W: without the code that exports, so that a mistake there shows.
+
+    Mean and std are those of red, green and blue, or of grey.
+    """
+    channels = np.asarray([mean, std], dtype=np.float32)
+    inputs: npt.NDArray[np.float32] = (images.astype(np.float32) / 255 - channels[0]) / channels[1]
+    return (inputs[..., ::-1] if is_bgr else inputs).transpose(0, 3, 1, 2).copy()
 
 
 def onnx_answer(path: Path) -> Answer:

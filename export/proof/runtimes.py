@@ -21,8 +21,13 @@ class Runtime:
     evidence: EvidenceAnswer
 
 
-def torch_runtime(module: Any, mean: Sequence[float], std: Sequence[float]) -> Runtime:
-    return Runtime(torch_answer(module, mean, std), torch_evidence(module, mean, std))
+def torch_runtime(
+    module: Any, mean: Sequence[float], std: Sequence[float], *, is_bgr: bool = False
+) -> Runtime:
+    return Runtime(
+        torch_answer(module, mean, std, is_bgr=is_bgr),
+        torch_evidence(module, mean, std, is_bgr=is_bgr),
+    )
 
 
 def onnx_runtime(path: Path) -> Runtime:

@@ -1,10 +1,10 @@
 """The last rung of the ladder: the file is compared with itself behind the gateway.
 
 The pictures are such that the gateway's input is known here to the last grey level. Photos are PNG
-files whose shorter side already has the length to which photos are resized, so that the gateway
-only crops. Digits are drawn on a page, and the gateway's own preprocessing is asked for the input.
-So the rung is tight, and it exposes a crop that is off by one pixel, mixed channels or mixed
-labels. Where a GPU computes in fp16 or int8, it is as wide as that rounding.
+files that already have the size to which they are resized, so that the gateway only crops and pads.
+Digits are drawn on a page, and the gateway's own preprocessing is asked for the input. So the rung
+is tight, and it exposes a crop that is off by one pixel, mixed channels or mixed labels. Where a
+GPU computes in fp16 or int8, it is as wide as that rounding.
 
 A build asks a private gateway (private_gateway.py).
 """
@@ -24,7 +24,8 @@ from convoy.errors import ConvoyError
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import find
 from export.errors import ParityError, ServedError
-from export.proof.golden import crop_photo, draw_page
+from export.preparation.reference import reference_pixels
+from export.proof.golden import draw_page
 from export.proof.parity import answer_in_batches, judge
 from export.proof.runtimes import Runtime
 from export.proof.served_evidence import compare_served_evidence
@@ -65,8 +66,8 @@ def _photos(transform: pb.Photo) -> Pictures:
     names, contents = [], []
     for number in range(COUNT):
         name = PHOTOS[number % 2]
-        short, long = transform.resize, transform.resize + 13 + 8 * number
-        size = (long, short) if number % 4 < 2 else (short, long)
+        sides = _unchanged_sides(transform, number)
+        size = sides if number % 4 < 2 else sides[::-1]
         full = photo(name)
         left, top = (int(random.integers(side // 4)) for side in full.size)
         box = (left, top, full.width, full.height)
@@ -74,8 +75,18 @@ def _photos(transform: pb.Photo) -> Pictures:
         full.resize(size, Image.Resampling.BILINEAR, box=box).save(content, "PNG")
         names.append(f"{name} {size[0]}x{size[1]} from {left},{top}")
         contents.append(content.getvalue())
-    pixels = np.stack([crop_photo(content, transform) for content in contents])
+    pixels = np.stack([reference_pixels(content, transform) for content in contents])
     return Pictures(tuple(names), tuple(contents), pixels)
+
+
+def _unchanged_sides(transform: pb.Photo, number: int) -> tuple[int, int]:
+    """The longer and the shorter side of a picture that its resize leaves as it is."""
+    side = transform.resize
+    if transform.resize_mode == pb.SQUASH:
+        return side, side
+    if transform.resize_mode == pb.PAD:
+        return side, max(1, side * (2 * COUNT - number) // (2 * COUNT))
+    return side + 13 + 8 * number, side
 
 
 def _digits(preprocessing: pb.Preprocessing) -> Pictures:

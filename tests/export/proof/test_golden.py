@@ -9,7 +9,8 @@ from export.catalog import Network, find
 from export.checkpoints.load import Loaded, load
 from export.console import PublishedVersion
 from export.errors import ParityError
-from export.proof.golden import crop_photo, golden_images
+from export.preparation.reference import reference_pixels
+from export.proof.golden import golden_images
 from export.proof.parity import torch_answer
 from export.proof.runtimes import torch_runtime
 
@@ -50,7 +51,7 @@ def test_swapped_channels_are_outside_the_tolerance(
 ) -> None:
     answer = torch_answer(random_resnet18.network, resnet18.mean, resnet18.std)
     for golden in golden_photos:
-        pixels = crop_photo(golden.content, resnet18.preprocessing.photo)
+        pixels = reference_pixels(golden.content, resnet18.preprocessing.photo)
         swapped = answer(np.ascontiguousarray(pixels[None, :, :, ::-1]))[0]
         best = golden.expected[0]
         assert abs(swapped[best.index] - best.score) > golden.tolerance
@@ -76,7 +77,7 @@ def test_crop_is_the_published_one(
     left, top = offset
     expected = np.asarray(whole)[top : top + 224, left : left + 224]
     assert np.array_equal(
-        crop_photo(content.getvalue(), pb.Photo(resize=resize, crop=224)), expected
+        reference_pixels(content.getvalue(), pb.Photo(resize=resize, crop=224)), expected
     )
 
 
