@@ -105,6 +105,16 @@ WeightsSource = Annotated[
         show_default="imagenet for the ImageNet networks, digits for those trained here",
     ),
 ]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key",
+        metavar="KEY",
+        help="Where in FILE the weights are, if it has several sets of them: the key, such as "
+        "state_dict_ema, or the key and the prefix of the names, such as state_dict.ema_model.",
+        show_default="the only set",
+    ),
+]
 WeightsUrl = Annotated[
     str | None,
     typer.Option(

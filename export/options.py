@@ -32,6 +32,7 @@ class Options:
     replace: cli.Replace = False
     labels: cli.Labels = None
     published_as: cli.ModelName = None
+    weights_key: cli.WeightsKey = None
     weights_url: cli.WeightsUrl = None
     format: Format = "onnx"
     calibration: cli.Calibration = None
@@ -65,6 +66,7 @@ class Options:
             "--calibration": self.calibration,
             "--format": None if self.format == "onnx" else self.format,
             "--weights": Path(self.weights),
+            "--weights-key": self.weights_key,
             "--seed": self.seed if self.is_random else None,
             "--labels": self.labels,
             "--name": self.published_as,
@@ -88,8 +90,15 @@ class Options:
             if field.name != "labels"  # a function, which is part of the code
         }
         labels = file_sha256(self.labels) if self.labels else ""
-        preparation = self.preparation.file_sha256
-        return digest(row, self._weights, labels, preparation, package_versions(), code_sha256())
+        return digest(
+            row,
+            self._weights,
+            self.weights_key,
+            labels,
+            self.preparation.file_sha256,
+            package_versions(),
+            code_sha256(),
+        )
 
     @cached_property
     def sha256(self) -> str:

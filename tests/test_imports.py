@@ -64,7 +64,7 @@ LAYERS = {"server": SERVER, "export": EXPORT, "convoy": CLIENT}
 
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 60
-MAX_BUILD_LINES = 75  # export/build.py's build(): its options are its signature
+MAX_BUILD_LINES = 90  # export/build.py's build(): its options are its signature
 MAX_NESTING = 4
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)

@@ -1,6 +1,6 @@
 """A network's weights: `--weights imagenet` (download.py fetches them), `digits`, `random`
-(random_weights.py), or a file (state_dicts.py reads and fits it). No weights are ever random unless
-they were asked for.
+(random_weights.py), or a file: checkpoint_files.py reads it, weight_sets.py finds the weights in
+it, state_dicts.py fits them. No weights are ever random unless they were asked for.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import Checkpoint, Network
+from export.checkpoints.checkpoint_files import read_checkpoint
 from export.checkpoints.download import Downloads, fetch, is_published
 from export.checkpoints.random_weights import random_network, state_sha256
-from export.checkpoints.state_dicts import fit, read_state_dict
+from export.checkpoints.state_dicts import fit
 from export.errors import CheckpointError
 from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
 
@@ -40,12 +41,13 @@ def load(
     seed: int = 0,
     *,
     classes: int | None = None,
+    weights_key: str | None = None,
     downloads: Downloads | None = None,
 ) -> Loaded:
     """The network with the weights that `--weights` names.
 
-    `classes` is the number of a user's own labels, if they are not the network's; `downloads` says
-    where published weights come from.
+    `classes` is the number of a user's own labels, if they are not the network's; `weights_key`
+    chooses one of several sets in a file; `downloads` says where published weights come from.
 
     Raises:
         CheckpointError: they are not available, or do not fit.
@@ -57,6 +59,10 @@ def load(
             f"The {weights} weights of {network.name} have {own} classes, and there are "
             f"{classes} labels: give the --weights FILE that was trained for them."
         )
+    if weights_key is not None and (is_published(weights) or weights in ("digits", "random")):
+        raise CheckpointError(
+            f"--weights-key is for a FILE of your own, and --weights is {weights}: leave it out."
+        )
     if is_published(weights):
         path = fetch(_find_checkpoint(network, weights), downloads or Downloads())
         return _load_file(network, path, classes)
@@ -66,7 +72,7 @@ def load(
         case "digits":
             return _load_digits(network, classes)
         case _:
-            return _load_file(network, Path(weights), classes)
+            return _load_file(network, Path(weights), classes, weights_key)
 
 
 # -------------------------------------------------------------------------------------- published
@@ -130,13 +136,15 @@ def _load_digits(network: Network, classes: int) -> Loaded:
     )
 
 
-def _load_file(network: Network, path: Path, classes: int) -> Loaded:
+def _load_file(
+    network: Network, path: Path, classes: int, weights_key: str | None = None
+) -> Loaded:
     if not path.is_file():
         raise CheckpointError(
             f"There is no file {path}: --weights takes imagenet, imagenet1k_v1, digits, random, "
             "or the path of a .pth or .safetensors."
         )
-    module = fit(network, read_state_dict(path), path, classes)
+    module = fit(network, read_checkpoint(path), path, classes, weights_key)
     sha256 = file_sha256(path)
     published = _identify(network, sha256)
     source = published.source if published else "file"

@@ -1,110 +1,55 @@
-"""Files of weights: read without running code in them, and fitted to a network as a whole.
-
-Two formats are read: .safetensors, and what torch.save wrote, as a zip or in its older form, with
-`weights_only=True`. What training scripts wrap around the tensors is removed, and so are auxiliary
-heads, which only training uses. All other names and shapes must be the network's own; the file
-decides the number of classes.
+"""Weights are fitted to a network as a whole: all names and shapes must be the network's own. The
+file decides the number of classes.
 """
 
 from __future__ import annotations
 
 import inspect
-import pickle
 import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from export.catalog import NETWORKS, Network
+from export.checkpoints.weight_sets import (
+    BATCHES,
+    StateDict,
+    WeightSet,
+    choose_weights,
+    describe_keys,
+    find_mappings,
+    is_complete,
+    render_names,
+    weight_sets,
+)
 from export.errors import CheckpointError
 
-StateDict = dict[str, Tensor]
-
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-DATA_PARALLEL = "module."  # before each name of a network that was trained on several GPUs
-AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")  # of the published GoogLeNet and Inception v3
-BATCHES = "num_batches_tracked"  # of a batch norm; old files lack it, only training reads it
 # A number of classes that is no layer's width in the catalog: a tensor of this width is the head's.
 MANY_CLASSES = 7919
 
 
-# ------------------------------------------------------------------------------------------- read
-
-
-def read_state_dict(path: Path) -> StateDict:
-    """The tensors in a file, under the names that the architectures give them.
-
-    Raises:
-        CheckpointError: the file is damaged, would run code, or holds something else.
-    """
-    content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()
-    ):
-        raise CheckpointError(
-            f"{path} holds no state dict: save network.state_dict(), and nothing else, "
-            "with torch.save."
-        )
-    # A plain dict, without the `_metadata` that makes old files without num_batches_tracked fail.
-    named = {name.removeprefix(DATA_PARALLEL): tensor for name, tensor in content.items()}
-    return {name: named[name] for name in named if not name.startswith(AUXILIARY_HEADS)}
-
-
-def _safetensors(path: Path) -> StateDict:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: {error}.") from error
-
-
-def _torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is refused anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if code := re.search(r"GLOBAL (\S+)", str(error)):
-            raise CheckpointError(
-                f"{path} holds more than tensors, and would run {code[1]} when read: refused; save "
-                "network.state_dict(), and nothing else, with torch.save or as .safetensors."
-            ) from error
-        raise CheckpointError(_not_read(path, "torch.save did not write it")) from error
-    except Exception as error:  # damaged files end in whatever their bytes lead to
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise CheckpointError(_not_read(path, reason)) from error
-
-
-def _not_read(path: Path, reason: str) -> str:
-    return (
-        f"{path} is not a state dict that torch reads with weights_only=True ({reason}): give a "
-        "whole .pth or .safetensors."
-    )
-
-
-# -------------------------------------------------------------------------------------------- fit
-
-
-def fit(network: Network, state: StateDict, path: Path, classes: int) -> nn.Module:
-    """The network with these weights, all of them.
+def fit(
+    network: Network, content: Any, path: Path, classes: int, weights_key: str | None = None
+) -> nn.Module:
+    """The network with the weights in a checkpoint's content, all of them.
 
     Raises:
-        CheckpointError: names or shapes differ (the message names the first ones, and the networks
-            that they fit), the number of classes differs from the labels, or there is only one.
+        CheckpointError: there is not one set of weights; names or shapes differ (the message names
+            the first ones, and the networks that they fit); the number of classes differs from the
+            labels, or there is only one.
     """
-    file_classes = _count_classes(network, state)
+    wide = shapes(network, MANY_CLASSES)
+    weights = choose_weights(content, wide.keys(), path, weights_key)
+    state = weights.state
+    file_classes = _count_classes(network, _head(wide), state)
     module = architecture(network, file_classes)
-    if differences := _differences(module.state_dict(), state):
-        raise CheckpointError(f"{path} does not fit {network.name}: {differences}.")
+    if differences := _differences(module.state_dict(), weights, content):
+        head = _describe_head(network, _head(wide), state)
+        raise CheckpointError(f"{path} does not fit {network.name}: {differences}{head}.")
     if file_classes == 1:
         raise CheckpointError(
             f"{path} has one output: softmax over one score is 1 for every picture, so that the "
@@ -133,24 +78,30 @@ def architecture(network: Network, classes: int) -> nn.Module:
 def shapes(network: Network, classes: int) -> dict[str, torch.Size]:
     """The names and shapes that a file must have; takes no memory."""
     with torch.device("meta"):
-        return _without_batches(architecture(network, classes).state_dict())
+        return _shapes_of(architecture(network, classes).state_dict())
 
 
-def _without_batches(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+def _shapes_of(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items() if not name.endswith(BATCHES)}
 
 
-def _count_classes(network: Network, state: StateDict) -> int:
+def _head(wide: Mapping[str, torch.Size]) -> list[str]:
+    """Names of the last layer's tensors; none if the network has no choice of classes."""
+    return [name for name, shape in wide.items() if shape[:1] == (MANY_CLASSES,)]
+
+
+def _count_classes(network: Network, head: Iterable[str], state: StateDict) -> int:
     """Rows of the network's last layer in the file; the network's own number if it is missing."""
-    for name, shape in shapes(network, MANY_CLASSES).items():
-        if shape[:1] == (MANY_CLASSES,) and name in state and state[name].shape[:1] > (0,):
+    for name in head:
+        if name in state and state[name].shape[:1] > (0,):
             return len(state[name])
     return len(network.labels())
 
 
-def _differences(own: Mapping[str, Tensor], state: StateDict) -> str:
+def _differences(own: Mapping[str, Tensor], weights: WeightSet, content: Any) -> str:
     """In words, with the networks that the weights fit; empty if nothing differs."""
-    faults = {
+    state = weights.state
+    faults: dict[str, Iterable[str]] = {
         "lacks": [name for name in own if name not in state and not name.endswith(BATCHES)],
         "also has": [name for name in state if name not in own],
         "has another shape for": [
@@ -159,26 +110,51 @@ def _differences(own: Mapping[str, Tensor], state: StateDict) -> str:
             if name in state and state[name].shape != own[name].shape
         ],
     }
+    keys = ""
     if any(faults.values()):
-        faults["fits"] = find_fitting(state) or ["no network of the catalog"]
+        faults["fits"] = find_fitting(content) or ["no network of the catalog"]
+        keys = describe_keys(content) if weights.key and "" not in find_mappings(content) else ""
     else:
         faults["has numbers that are not finite in"] = [
             name for name, tensor in state.items() if not torch.isfinite(tensor).all()
         ]
-    return "; ".join(f"it {what} {_render_names(names)}" for what, names in faults.items() if names)
+    subject = weights.key or "it"
+    found = [f"{what} {render_names([*names])}" for what, names in faults.items() if names]
+    return f"{subject} {'; it '.join(found)}{keys}" if found else ""
 
 
-def find_fitting(state: StateDict) -> list[str]:
-    """Names of the networks that these weights fit, for their own or other classes."""
-    names = []
+def find_fitting(content: Any) -> list[str]:
+    """Names of the networks that weights in this content fit, for their own or other classes."""
+    mappings, fitting = find_mappings(content), []
     for network in NETWORKS:
-        classes = _count_classes(network, state)
-        if shapes(network, classes) == _without_batches(state):
-            own = classes == len(network.labels())
-            names.append(network.name if own else f"{network.name} with {classes} classes")
-    return names
+        wide = shapes(network, MANY_CLASSES)
+        own = wide.keys()
+        sets = (weights for item in mappings.items() for weights in weight_sets(*item, own))
+        for state in (weights.state for weights in sets if is_complete(weights, own)):
+            classes = _count_classes(network, _head(wide), state)
+            if shapes(network, classes) == _shapes_of(state):
+                is_own = classes == len(network.labels())
+                fitting.append(network.name if is_own else f"{network.name} with {classes} classes")
+                break
+    return fitting
 
 
-def _render_names(names: list[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
+def _describe_head(network: Network, own_head: Iterable[str], state: StateDict) -> str:
+    """What to do about a head that is a Sequential of layers, if this is what differs."""
+    head = next((name.removesuffix(".weight") for name in own_head), "")
+    inner = [name for name in state if head and re.match(rf"{re.escape(head)}\.\d+\.", name)]
+    if not inner or f"{head}.weight" in state:
+        return ""
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in inner))
+    named = f"; its {head} is a Sequential with weights in {render_names(layers)}"
+    if len(layers) == 1 and state.get(f"{layers[0]}.weight", torch.zeros(())).dim() == 2:
+        return (
+            f"{named}: if only Dropout, Flatten or Identity come before, rename its weights, "
+            f"`for end in ('weight', 'bias'): state[f'{head}.{{end}}'] = "
+            f"state.pop(f'{layers[0]}.{{end}}')`, and save state with torch.save"
+        )
+    return (
+        f"{named}: export the whole network, `torch.onnx.export(network, "
+        f"torch.zeros(1, {network.channels}, {network.size}, {network.size}), 'model.onnx')`, and "
+        "run `convoy adopt model.onnx`"
+    )

@@ -127,6 +127,7 @@ class Ladder:
             options.weights,
             options.seed,
             classes=self._classes,
+            weights_key=options.weights_key,
             downloads=self._downloads,
         )
 

@@ -30,6 +30,7 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         0,
         tmp_path,
         labels=Path("/home/me/flowers.txt"),
+        weights_key="state_dict_ema",
         published_as="my-flowers",
         format="plan",
         calibration=Path("/home/me/pictures"),
@@ -39,8 +40,8 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
     )
     assert options.command == (
         "python export/build.py resnet50 --int8 --calibration pictures --format plan "
-        "--weights f.pth --labels flowers.txt --name my-flowers --max-batch 64 --opt-batch 32 "
-        "--optimization-level 0"
+        "--weights f.pth --weights-key state_dict_ema --labels flowers.txt --name my-flowers "
+        "--max-batch 64 --opt-batch 32 --optimization-level 0"
     )
     app = typer.Typer()
     app.command()(build)
@@ -58,6 +59,7 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         {"format": "plan"},
         {"format": "plan", "opt_batch": 4},
         {"published_as": "other"},
+        {"weights_key": "state_dict_ema"},
         {"network": find("plain20_digits")},
         {"network": dataclasses.replace(find("lenet5"), fp32_tolerance=1.0)},
     ],
@@ -104,3 +106,11 @@ def test_other_code_or_packages_are_another_build(
     before = options.sha256
     monkeypatch.setattr(module, changed, lambda: {"torch": "0"})
     assert dataclasses.replace(options).sha256 != before
+
+
+@pytest.mark.parametrize("change", [{"weights_key": "state_dict_ema"}], ids=" and ".join)
+def test_what_changes_the_graph_is_another_source(
+    options: Options, change: dict[str, object]
+) -> None:
+    changed = dataclasses.replace(options, **change)  # type: ignore[arg-type]
+    assert changed.source_sha256 != options.source_sha256
