@@ -76,6 +76,7 @@ class Gateway:
             decode_threads=settings.decode_threads,
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
+            exact_decode=settings.exact_decode,
         )
         policy = LoadingPolicy(
             frozenset(settings.models),

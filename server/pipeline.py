@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ImageTooLarge, ShuttingDown
-from server.preprocessing import grey_side, prepare
+from server.preprocessing import detail, prepare
 from server.preprocessing.decode import DecodedImage, decode
 from server.runners.base import Inference, LoadedModel, Runner
 
@@ -74,7 +74,14 @@ class Pipeline:
     is bounded, so that a thread need not be killed.
     """
 
-    def __init__(self, *, decode_threads: int, max_image_bytes: int, max_image_pixels: int) -> None:
+    def __init__(
+        self,
+        *,
+        decode_threads: int,
+        max_image_bytes: int,
+        max_image_pixels: int,
+        exact_decode: bool = False,
+    ) -> None:
         self._threads = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         # One fewer, for the sake of others.
         self._threads_for_large = ThreadPoolExecutor(
@@ -83,6 +90,7 @@ class Pipeline:
         self._is_closing = False
         self._max_bytes = max_image_bytes
         self._max_pixels = max_image_pixels
+        self._is_exact = exact_decode
 
     async def run(
         self,
@@ -172,7 +180,7 @@ class Pipeline:
             content,
             max_bytes=self._max_bytes,
             max_pixels=max_pixels,
-            grey_side=grey_side(preprocessing),
+            detail=detail(preprocessing, is_exact=self._is_exact),
         )
         decoded_s = time.perf_counter()
         pixels = prepare(image.pixels, preprocessing)

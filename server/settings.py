@@ -212,6 +212,11 @@ class Settings(BaseSettings):
         50_000_000,
         description="Largest width x height. A pixel takes 4 to 16 bytes while it is decoded.",
     )
+    exact_decode: bool = Field(
+        False,
+        description="Decode each pixel of large JPEG photos. Unset, those of at least four times "
+        "the size that the network sees are decoded at half of theirs or less.",
+    )
     max_in_flight: Annotated[PositiveInt, COUNT] = Field(
         256,
         description="Maximum number of images in flight; further ones are refused with OVERLOADED. "

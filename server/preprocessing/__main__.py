@@ -18,7 +18,7 @@ from google.protobuf import json_format
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
-from server.preprocessing import grey_side, prepare
+from server.preprocessing import detail, prepare
 from server.preprocessing.decode import decode
 from server.settings import Settings
 
@@ -35,7 +35,7 @@ def main(preprocessing_json: str, folder: str) -> None:
                 path.read_bytes(),
                 max_bytes=MAX_BYTES,
                 max_pixels=MAX_PIXELS,
-                grey_side=grey_side(preprocessing),
+                detail=detail(preprocessing, is_exact=False),
             )
             arrays[path.name] = prepare(image.pixels, preprocessing)
         except ServingError as error:

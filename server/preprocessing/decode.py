@@ -47,7 +47,7 @@ from server.preprocessing.image_cost import (
     too_large,
     without_extensions,
 )
-from server.preprocessing.jpeg import load_jpeg, read_jpeg
+from server.preprocessing.jpeg import Detail, load_jpeg, read_jpeg
 from server.preprocessing.mistakes import find_mistake
 from server.preprocessing.png import check_rows_size, load_png, read_png
 from server.preprocessing.tiff import check_tiff, check_tiff_scans, load_tiff, tile_size
@@ -108,13 +108,12 @@ class DecodedImage:
 
 
 def decode(
-    content: bytes, *, max_bytes: int, max_pixels: int, grey_side: int | None = None
+    content: bytes, *, max_bytes: int, max_pixels: int, detail: Detail | None = None
 ) -> DecodedImage:
     """Decode the first picture of an image file.
 
-    Where the caller needs grey pixels alone, and a longer side of `grey_side` is enough, a JPEG is
-    decoded grey and at a half, a quarter or an eighth of its size, which takes a fraction of the
-    time.
+    A JPEG is decoded with no more detail than is needed: grey, or at a half, a quarter or an eighth
+    of its size, which takes a fraction of the time.
 
     Raises:
         MalformedRequest: it is something else than an image file, by a usual mistake.
@@ -131,7 +130,7 @@ def decode(
     name = _detect_format(content)
     try:
         if name == "JPEG":
-            upright = _read_jpeg(content, max_pixels, grey_side)
+            upright = _read_jpeg(content, max_pixels, detail)
         else:
             upright = READERS[name](content, max_pixels)
         pixels = _to_8_bit(upright.image)
@@ -161,14 +160,14 @@ def _detect_format(content: bytes) -> str:
 # Each reads the header, refuses what is too large, and returns the upright picture.
 
 
-def _read_jpeg(content: bytes, max_pixels: int, grey_side: int | None) -> Upright:
+def _read_jpeg(content: bytes, max_pixels: int, detail: Detail | None) -> Upright:
     """The first picture of the MPO files of stereo cameras and phones is a JPEG, too."""
     jpeg = read_jpeg(content)
     check_pixels(jpeg.size, max_pixels)
     check_scans(jpeg.scans, jpeg.size[0] * jpeg.size[1])
     described = Image.Image()
     described.info = {"exif": jpeg.exif, "xmp": jpeg.xmp}
-    image = load_jpeg(jpeg, content, grey_side)
+    image = load_jpeg(jpeg, content, detail)
     return _turn(image, _orientation(described), jpeg.size)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -18,6 +19,8 @@ from PIL import Image, JpegImagePlugin
 
 from server.errors import ImageFormatUnsupported
 from server.preprocessing.image_cost import PartCounter
+
+BY = (1, 2, 4, 8)  # what libjpeg can divide the sides by as it decodes
 
 # Markers.
 BASELINE, EXTENDED, PROGRESSIVE, ARITHMETIC, ARITHMETIC_PROGRESSIVE = 0xC0, 0xC1, 0xC2, 0xC9, 0xCA
@@ -168,19 +171,34 @@ def _walk_scans(jpeg: Jpeg, content: bytes, position: int, counter: PartCounter)
 # ---------------------------------------------------------------- pixels
 
 
-def load_jpeg(jpeg: Jpeg, content: bytes, grey_side: int | None = None) -> Image.Image:
+class Detail(NamedTuple):
+    """As much of a picture as a network can see."""
+
+    is_grey: bool
+    shorter: int  # pixels of that side, at least
+    longer: int
+
+    def factor(self, size: tuple[int, int]) -> int:
+        """By how much the sides of a picture of that size can be divided."""
+        shorter, longer = sorted(size)
+        suffices = (by for by in BY if shorter >= by * self.shorter and longer >= by * self.longer)
+        return max(suffices, default=1)
+
+
+def load_jpeg(jpeg: Jpeg, content: bytes, detail: Detail | None = None) -> Image.Image:
     """The same pixels as Pillow's, but libjpeg's warnings are errors.
 
-    With `grey_side`, only the luma, at the smallest of its size, a half, a quarter and an eighth of
-    it whose longer side is at least that many pixels; CMYK keeps its size and colours.
+    Where not all detail is needed, a half, a quarter or an eighth of the size, and the luma alone.
+    CMYK keeps size and colours.
 
     Raises:
         ValueError: the picture is damaged.
     """
     mode, size, scaled = jpeg.mode, jpeg.size, {}
-    if grey_side is not None and mode != "CMYK":
-        factor = max([each for each in (2, 4, 8) if max(size) >= grey_side * each], default=1)
-        mode, size = "L", (-(-size[0] // factor), -(-size[1] // factor))
+    if detail and mode != "CMYK":
+        factor = detail.factor(size)
+        mode = "L" if detail.is_grey else mode
+        size = (-(-size[0] // factor), -(-size[1] // factor))
         scaled = {"min_width": size[0], "min_height": size[1]}
     layout, raw = {"L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}.get(mode, ("RGBX",) * 2)
     # As large as the header that was checked, whatever the file contains. The picture uses this

@@ -19,9 +19,12 @@ import pytest
 from PIL import Image, ImageFile
 from sklearn.datasets import load_sample_image
 
+from convoy.v1 import classifier_pb2 as pb
 from server.errors import ImageDecodeFailed, ImageFormatUnsupported, ImageTooLarge
+from server.preprocessing import detail
 from server.preprocessing.decode import DecodedImage, decode
 from server.preprocessing.image_cost import MAX_SCAN_PIXELS, check_scans
+from server.preprocessing.jpeg import Detail
 
 ORIENTATION = 0x0112
 PHOTO = Image.fromarray(load_sample_image("china.jpg")).resize((160, 107))
@@ -201,6 +204,10 @@ def test_exif_orientation_is_applied(file_format: str, orientation: int) -> None
 # ---------------------------------------------------------------- grey and smaller
 
 
+def grey(side: int) -> Detail:
+    return Detail(is_grey=True, shorter=0, longer=side)
+
+
 @pytest.mark.parametrize(
     ("side", "scaled"), [(20, (20, 13)), (21, (40, 26)), (80, (80, 52)), (81, (160, 104))]
 )
@@ -210,7 +217,7 @@ def test_jpeg_is_decoded_grey_at_the_smallest_size_that_suffices(
 ) -> None:
     photo = PHOTO.convert(mode).crop((0, 0, 160, 104))
     content = encoded(photo, "JPEG", quality=95)
-    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=side)
+    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, detail=grey(side))
     assert (image.pixels.mode, image.pixels.size) == ("L", scaled)
     assert (image.width, image.height) == photo.size  # as the file has it
     expected = photo.convert("L").resize(scaled, Image.Resampling.BOX)
@@ -222,7 +229,7 @@ def test_scaled_jpeg_is_turned_upright() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     content = encoded(PHOTO, "JPEG", exif=exif.tobytes())
-    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=80)
+    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, detail=grey(80))
     assert (image.width, image.height, image.exif_applied) == (107, 160, True)
     assert image.pixels.size == (54, 80)
 
@@ -231,7 +238,7 @@ def test_scaled_jpeg_is_turned_upright() -> None:
 def test_a_cut_off_jpeg_is_an_error_at_any_size(share: float) -> None:
     content = encoded(PHOTO, "JPEG")[: int(share * len(encoded(PHOTO, "JPEG")))]
     with pytest.raises(ImageDecodeFailed):
-        decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=20)
+        decode(content, max_bytes=1 << 20, max_pixels=1 << 20, detail=grey(20))
 
 
 @pytest.mark.parametrize(
@@ -240,9 +247,31 @@ def test_a_cut_off_jpeg_is_an_error_at_any_size(share: float) -> None:
     ids=["PNG", "CMYK"],
 )
 def test_other_pictures_keep_size_and_colours(content: bytes) -> None:
-    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, grey_side=20)
+    image = decode(content, max_bytes=1 << 20, max_pixels=1 << 20, detail=grey(20))
     assert image.pixels.size == PHOTO.size
     assert image.pixels.mode != "L"
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "scaled"),
+    [
+        ((1200, 1023), 256, (1200, 1023)),
+        ((1200, 1024), 256, (600, 512)),
+        ((1025, 1201), 224, (513, 601)),
+        ((2047, 2047), 256, (1024, 1024)),
+        ((3000, 2048), 256, (750, 512)),
+        ((1400, 1367), 342, (1400, 1367)),
+        ((1400, 1368), 342, (700, 684)),
+    ],
+)
+def test_a_large_photo_is_decoded_at_no_less_than_twice_what_the_network_sees(
+    size: tuple[int, int], resize: int, scaled: tuple[int, int]
+) -> None:
+    content = encoded(PHOTO.resize(size), "JPEG")
+    needed = detail(pb.Preprocessing(photo=pb.Photo(resize=resize, crop=224)), is_exact=False)
+    image = decode(content, max_bytes=1 << 24, max_pixels=1 << 24, detail=needed)
+    assert (image.pixels.mode, image.pixels.size) == ("RGBX", scaled)
+    assert (image.width, image.height) == size
 
 
 # ---------------------------------------------------------------- odd metadata
