@@ -183,7 +183,7 @@ class Pipeline:
             detail=detail(preprocessing, is_exact=self._is_exact),
         )
         decoded_s = time.perf_counter()
-        pixels = prepare(image.pixels, preprocessing)
+        pixels = prepare(image.pixels, preprocessing, (image.width, image.height))
         done_s = time.perf_counter()
         return PreparedImage(
             image, pixels, int((decoded_s - started_s) * 1e6), int((done_s - decoded_s) * 1e6)

@@ -12,6 +12,7 @@ from server.core.admission import Admission
 from server.core.service import Service
 from server.observability import logs
 from server.observability.metrics import Quantiles, Summary
+from server.preprocessing.bilinear import describe_resizer
 from server.versions.manager import VersionManager
 from server.versions.pool import Pool
 
@@ -50,6 +51,8 @@ def describe_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s:
         "in_flight": admission.in_flight,
         "in_flight_bytes": admission.in_flight_bytes,
         "log_lines_lost": logs.lost_lines(),
+        "jpeg_decoder": "libjpeg-turbo",
+        "resizer": describe_resizer(),
     }
 
 

@@ -25,13 +25,31 @@ def detail(preprocessing: pb.Preprocessing, *, is_exact: bool) -> Detail | None:
     if kind == "digit":
         return Detail(is_grey=True, shorter=0, longer=GREY_SIDE)
     if kind == "photo" and not is_exact:
-        shorter = max(TIMES * preprocessing.photo.resize, EXACT_BELOW // 2)
-        return Detail(is_grey=False, shorter=shorter, longer=0)
+        return _detail_of_photo(preprocessing.photo)
     return None
 
 
-def prepare(image: Image.Image, preprocessing: pb.Preprocessing) -> npt.NDArray[np.uint8]:
+def _detail_of_photo(photo: pb.Photo) -> Detail | None:
+    if photo.interpolation in (pb.NEAREST, pb.AREA) or not _is_antialiased(photo):
+        return None  # single pixels are picked out, or whole ones averaged
+    side = TIMES * photo.resize
+    is_padded = photo.resize_mode == pb.PAD
+    shorter = max(0 if is_padded else side, EXACT_BELOW // 2)
+    return Detail(is_grey=False, shorter=shorter, longer=side if is_padded else 0)
+
+
+def _is_antialiased(photo: pb.Photo) -> bool:
+    return photo.antialias or not photo.HasField("antialias")
+
+
+def prepare(
+    image: Image.Image,
+    preprocessing: pb.Preprocessing,
+    decoded_from: tuple[int, int] | None = None,
+) -> npt.NDArray[np.uint8]:
     """The network's input, uint8, H×W×C.
+
+    `decoded_from` is the width and height of the file's picture, where `image` has fewer pixels.
 
     Raises:
         ImageUnsuitable: the picture does not show what the model reads.
@@ -39,7 +57,7 @@ def prepare(image: Image.Image, preprocessing: pb.Preprocessing) -> npt.NDArray[
     """
     kind = preprocessing.WhichOneof("kind")
     if kind == "photo":
-        return prepare_photo(image, preprocessing.photo)
+        return prepare_photo(image, preprocessing.photo, decoded_from)
     if kind == "digit":
         return prepare_digit(image, preprocessing.digit)
     raise ModelNotReady(

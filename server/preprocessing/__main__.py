@@ -37,7 +37,7 @@ def main(preprocessing_json: str, folder: str) -> None:
                 max_pixels=MAX_PIXELS,
                 detail=detail(preprocessing, is_exact=False),
             )
-            arrays[path.name] = prepare(image.pixels, preprocessing)
+            arrays[path.name] = prepare(image.pixels, preprocessing, (image.width, image.height))
         except ServingError as error:
             print(f"{path.name}: {error.message}", file=sys.stderr)
     archive = io.BytesIO()

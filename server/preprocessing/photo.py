@@ -12,14 +12,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
+from server.preprocessing.bilinear import Region, resize_bilinear
 from server.preprocessing.sampling import resize_by_area, sample
 
 Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+Extent = tuple[float, float]  # width and height, with fractions of pixels
 
 # Where a photo is antialiased. AREA is ours, since Pillow has none.
 FILTERS = {
-    pb.BILINEAR: Image.Resampling.BILINEAR,
     pb.BICUBIC: Image.Resampling.BICUBIC,
     pb.NEAREST: Image.Resampling.NEAREST,
     pb.BOX: Image.Resampling.BOX,
@@ -35,13 +36,21 @@ ELONGATED = 16
 REDUCING_GAP = 3.0
 
 
-def prepare_photo(image: Image.Image, photo: pb.Photo) -> npt.NDArray[np.uint8]:
-    """Prepare a decoded picture of any size: uint8, crop×crop×3, red, green and blue."""
-    size = resized_size(image.size, photo)
+def prepare_photo(
+    image: Image.Image, photo: pb.Photo, decoded_from: Size | None = None
+) -> npt.NDArray[np.uint8]:
+    """Prepare a decoded picture of any size: uint8, crop×crop×3, red, green and blue.
+
+    `decoded_from` is the size of the file's picture, where it was decoded with fewer pixels.
+    """
+    whole = decoded_from or image.size
+    # Of the last pixels of a smaller picture, only a part may be the file's picture.
+    width, height = (n / round(n / fewer) for n, fewer in zip(whole, image.size, strict=True))
+    size = resized_size(whole, photo)
     left, top = (centre_offset(side, photo.crop) for side in size)
     box = (left, top, left + photo.crop, top + photo.crop)
     shown = (max(left, 0), max(top, 0), min(box[2], size[0]), min(box[3], size[1]))
-    cut = _resize_and_cut(image, size, shown, photo)
+    cut = _resize_and_cut(image, (width, height), size, shown, photo)
     if shown == box:
         return np.asarray(cut)
     canvas = Image.new("RGB", (photo.crop, photo.crop), tuple(photo.fill) or 0)
@@ -88,34 +97,30 @@ def centre_offset(side: int, crop: int) -> int:
 # ---------------------------------------------------------------- the pixels
 
 
-def _resize_and_cut(image: Image.Image, size: Size, box: Box, photo: pb.Photo) -> Image.Image:
+def _resize_and_cut(
+    image: Image.Image, extent: Extent, size: Size, box: Box, photo: pb.Photo
+) -> Image.Image:
     """The pixels inside `box` of the picture resized to `size`, as RGB."""
     if photo.interpolation == pb.AREA:
         return resize_by_area(image, size, box)
     if photo.HasField("antialias") and not photo.antialias:
         return sample(image, size, box, photo.interpolation)
+    region = _region(extent, size, box)
+    cut_size = (box[2] - box[0], box[3] - box[1])
+    if photo.interpolation == pb.BILINEAR:
+        return resize_bilinear(image, region, cut_size).convert("RGB")
     resampling = FILTERS[photo.interpolation]
-    if max(image.size) < ELONGATED * min(image.size):
-        cut = image.resize(size, resampling).crop(box)
-    elif photo.resize_mode == pb.SHORTER:
-        cut = _resize_within(image, size, box, resampling)
-    else:
+    is_elongated = max(image.size) >= ELONGATED * min(image.size)
+    if is_elongated and photo.resize_mode != pb.SHORTER:
         cut = image.resize(size, resampling, reducing_gap=REDUCING_GAP).crop(box)
+    elif is_elongated or extent != image.size:
+        cut = image.resize(cut_size, resampling, box=region)
+    else:
+        cut = image.resize(size, resampling).crop(box)
     return cut.convert("RGB")
 
 
-def _resize_within(
-    image: Image.Image, size: Size, box: Box, resampling: Image.Resampling
-) -> Image.Image:
-    """Only the pixels inside `box` of the picture resized to `size`.
-
-    They differ by at most 2 of 255 from those of the whole picture resized, because Pillow stores
-    the box in single precision.
-    """
-    left, top, right, bottom = box
-    x_scale, y_scale = image.width / size[0], image.height / size[1]
-    return image.resize(
-        (right - left, bottom - top),
-        resampling,
-        box=(left * x_scale, top * y_scale, right * x_scale, bottom * y_scale),
-    )
+def _region(extent: Extent, resized: Size, box: Box) -> Region:
+    """What of the picture becomes the inside of `box` in the resized one, in pixels."""
+    x_scale, y_scale = extent[0] / resized[0], extent[1] / resized[1]
+    return box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale

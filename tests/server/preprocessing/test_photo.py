@@ -5,6 +5,9 @@ against the library that does each.
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
+import itertools
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +22,13 @@ from sklearn.datasets import load_sample_image
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
-from server.preprocessing import prepare
+from server.preprocessing import bilinear, detail, prepare
+from server.preprocessing.decode import decode
 from server.preprocessing.photo import centre_offset, crop_box, prepare_photo, resized_size
 from server.preprocessing.sampling import resize_by_area
 
 CHINA = Image.fromarray(load_sample_image("china.jpg"))  # 640×427
+FLOWER = Image.fromarray(load_sample_image("flower.jpg"))  # as large
 
 
 @pytest.mark.parametrize(
@@ -71,11 +76,9 @@ def reference(pixels: npt.NDArray[np.uint8], resize: int, crop: int) -> npt.NDAr
     height, width, _ = pixels.shape
     shorter = min(height, width)
     rows, columns = (int(resize * side / shorter) for side in (height, width))
-    across = np.floor(
-        0.5 + np.einsum("xw,hwc->hxc", triangle(width, columns), pixels, optimize=True)
-    )
+    down = np.floor(0.5 + np.einsum("yh,hwc->ywc", triangle(height, rows), pixels, optimize=True))
     resized = np.floor(
-        0.5 + np.einsum("yh,hxc->yxc", triangle(height, rows), across, optimize=True)
+        0.5 + np.einsum("xw,ywc->yxc", triangle(width, columns), down, optimize=True)
     )
     top, left = round((rows - crop) / 2), round((columns - crop) / 2)
     cut: npt.NDArray[np.float64] = resized[top : top + crop, left : left + crop]
@@ -92,16 +95,27 @@ def test_pixels_equal_an_independent_reference(
     assert prepared.shape == (crop, crop, 3)
     assert prepared.dtype == np.uint8
     difference = np.abs(prepared - reference(np.asarray(image), resize, crop))
-    # Pillow's weights are integers: now and then a value that lies between two falls to the other.
+    # Weights are integers: now and then a value that lies between two falls to the other. Pillow
+    # takes the two passes in the other order, and rounds between them.
     assert difference.max() <= 1
-    assert difference.mean() < 0.02
+    assert difference.mean() < (0.02 if bilinear.HAS_SIMD else 0.3)
 
 
-def test_pixels_equal_pillows_resize_then_crop_exactly() -> None:
+def largest_difference(a: npt.NDArray[np.uint8], b: Image.Image | npt.NDArray[np.uint8]) -> int:
+    """The largest, in grey levels."""
+    assert a.shape == np.asarray(b).shape
+    return int(np.abs(a.astype(int) - np.asarray(b)).max())
+
+
+@pytest.mark.parametrize("has_simd", [True, False])
+def test_pixels_are_those_of_pillows_resize_then_crop(
+    has_simd: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bilinear, "HAS_SIMD", has_simd)  # False on ARM
     prepared = prepare_photo(CHINA, pb.Photo(resize=256, crop=224))
     whole = CHINA.resize((383, 256), Image.Resampling.BILINEAR)
     left, top = 80, 16  # 79.5 goes to the even pixel
-    assert np.array_equal(prepared, np.asarray(whole)[top : top + 224, left : left + 224])
+    assert largest_difference(prepared, whole.crop((left, top, left + 224, top + 224))) <= 1
 
 
 def test_a_picture_of_the_right_size_is_only_cropped() -> None:
@@ -115,6 +129,71 @@ def test_grey_becomes_three_equal_channels() -> None:
     prepared = prepare_photo(grey, pb.Photo(resize=256, crop=224))
     in_colour = prepare_photo(grey.convert("RGB"), pb.Photo(resize=256, crop=224))
     assert np.array_equal(prepared, in_colour)
+
+
+def test_four_bytes_per_pixel_give_the_pixels_of_three() -> None:
+    photo = pb.Photo(resize=256, crop=224)
+    four = Image.frombytes("RGBX", CHINA.size, CHINA.convert("RGBA").tobytes())
+    assert np.array_equal(prepare_photo(four, photo), prepare_photo(CHINA, photo))
+
+
+@pytest.mark.parametrize("size", [(1600, 1200), (1201, 2049), (4001, 3003)])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"resize_mode": pb.SQUASH},
+        {"resize_mode": pb.PAD},
+        {"interpolation": pb.BICUBIC},
+    ],
+    ids=str,
+)
+def test_a_large_photo_decoded_smaller_gives_nearly_the_pixels_of_the_whole(
+    size: tuple[int, int], how: dict[str, Any]
+) -> None:
+    content = large_photo(size)
+    preprocessing = pb.Preprocessing(photo=pb.Photo(resize=256, crop=224, **how))
+    prepared = [
+        prepare(image.pixels, preprocessing, (image.width, image.height)).astype(float)
+        for is_exact in (True, False)
+        for image in [
+            decode(
+                content,
+                max_bytes=1 << 25,
+                max_pixels=1 << 25,
+                detail=detail(preprocessing, is_exact=is_exact),
+            )
+        ]
+    ]
+    noise = np.mean((prepared[0] - prepared[1]) ** 2)
+    assert noise > 0  # fewer pixels were decoded
+    assert 10 * np.log10(255**2 / noise) >= 49  # dB, the PSNR
+
+
+@functools.cache
+def large_photo(size: tuple[int, int]) -> bytes:
+    """Photographs beside one another, a bit enlarged: cameras' pixels are not as sharp as those of
+    pictures that were made smaller, of which 48 dB remain."""
+    tiles = [each.resize((960, 640), Image.Resampling.BICUBIC) for each in (CHINA, FLOWER)]
+    whole = Image.new("RGB", size)
+    for column, row in itertools.product(range(-(-size[0] // 960)), range(-(-size[1] // 640))):
+        whole.paste(tiles[(column + row) % 2], (960 * column, 640 * row))
+    content = io.BytesIO()
+    whole.save(content, "JPEG", quality=90)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"interpolation": pb.NEAREST},
+        {"interpolation": pb.AREA},
+        {"interpolation": pb.BICUBIC, "antialias": False},
+    ],
+)
+def test_where_each_pixel_counts_a_photo_is_decoded_whole(how: dict[str, Any]) -> None:
+    photo = pb.Preprocessing(photo=pb.Photo(resize=256, crop=224, **how))
+    assert detail(photo, is_exact=False) is None
 
 
 @pytest.mark.parametrize("size", [(20, 400), (400, 20), (40, 1000)])
@@ -164,7 +243,8 @@ def test_each_filter_gives_pillows_pixels(interpolation: pb.Interpolation, resiz
     whole = CHINA.resize(resized_size(CHINA.size, photo), FILTERS[interpolation])
     left, top = (round((side - 40) / 2) for side in whole.size)
     expected = np.asarray(whole)[top : top + 40, left : left + 40]
-    assert np.array_equal(prepare_photo(CHINA, photo), expected)
+    most = 1 if interpolation == pb.BILINEAR else 0
+    assert largest_difference(prepare_photo(CHINA, photo), expected) <= most
 
 
 @pytest.mark.parametrize("size", [(640, 427), (101, 333), (30, 20)])
@@ -182,7 +262,7 @@ def test_pad_gives_pillows_letterbox(size: tuple[int, int]) -> None:
     inner = ImageOps.contain(image, (63, 63), Image.Resampling.BILINEAR)
     expected = Image.new("RGB", (63, 63), (124, 116, 104))
     expected.paste(inner, ((63 - inner.width) // 2, (63 - inner.height) // 2))
-    assert np.array_equal(prepare_photo(image, photo), np.asarray(expected))
+    assert largest_difference(prepare_photo(image, photo), expected) <= 1
 
 
 def test_pad_is_black_unless_told_otherwise_and_crops_what_is_too_long() -> None:
