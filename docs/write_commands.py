@@ -13,8 +13,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("commands.md")
 COMMANDS = (
-    *("", "classify", "models", "serve", "build", "verify", "doctor", "rollback", "restore"),
-    *("train", "describe", "compare"),
+    *("", "classify", "models", "serve", "build", "verify", "evaluate", "doctor"),
+    *("rollback", "restore", "train", "describe", "compare"),
 )
 # The layout of help, the same on every machine.
 LAYOUT = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}

@@ -1,8 +1,8 @@
 """The options of the commands: each one's flag, type, bounds and help text.
 
 `Repository` is shared by every command that works on a model repository, `Json` by those that print
-figures. The others are those of `convoy build`; `options.Options` has a field of the same type for
-each that a build depends on.
+figures, the next three by those that ask a running gateway. The others are those of `convoy build`;
+`options.Options` has a field of the same type for each that a build depends on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,25 @@ Repository = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+ServedModel = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The model's name on the gateway.")
+]
+ServedVersion = Annotated[
+    str,
+    typer.Option(
+        "--version", metavar="N", help="The model's version.", show_default="the default version"
+    ),
+]
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        envvar="CONVOY_SERVER",
+        metavar="HOST:PORT|URL",
+        help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP.",
+    ),
+]
 
 # ------------------------------------------------------------------------------ what is built
 

@@ -60,21 +60,23 @@ class ProgressBars(Reporter):
 
     def progress(self, task: str, completed: int, total: int | None, unit: str = "") -> None:
         """The bar of a task disappears when it is full."""
-        if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task)
+        if task not in self._tasks:  # what was done before does not count for the speed
+            self._tasks[task] = self._progress.add_task(task, completed=completed)
+        speed = self._progress.tasks[self._progress.task_ids.index(self._tasks[task])].speed
         self._progress.update(
             self._tasks[task],
-            description=printable(f"{task}: {_amount(completed, total, unit)}"),
+            description=printable(f"{task}: {_amount(completed, total, unit, speed)}"),
             completed=completed,
             total=total,
             visible=total is None or completed < total,
         )
 
 
-def _amount(completed: int, total: int | None, unit: str) -> str:
+def _amount(completed: int, total: int | None, unit: str, speed: float | None) -> str:
     if unit == "bytes":
         return f"{completed / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else "")
-    return f"{completed}" if total is None else f"{completed} of {total}"
+    rate = f", {speed:.1f}/s" if unit == "pictures" and speed else ""
+    return (f"{completed}" if total is None else f"{completed} of {total}") + rate
 
 
 # ------------------------------------------------------------------------------ for builds
@@ -147,6 +149,8 @@ def render_facts(manifest: pb.Manifest) -> list[str]:
         f"({measured.correct / measured.total:.1%}): {measured.measured}"
         for measured in manifest.accuracy
     ]
+    if manifest.HasField("evaluation"):
+        lines += render_evaluation(manifest.evaluation)
     if manifest.HasField("calibration"):
         lines.append(
             f"  calibrated on {manifest.calibration.images} pictures; "

@@ -8,6 +8,7 @@ ExportError
 ├── CheckpointError       the weights are not available, or do not fit the network
 │   └── DownloadError     a published file cannot be downloaded, or is not the right one
 ├── CalibrationError      there are no usable images to calibrate int8 on
+├── EvaluationError       labelled pictures cannot be used, or too many are classified wrongly
 ├── OnnxError             the exported graph is not the one that serving needs
 ├── EngineError           TensorRT is not installed, or cannot build the engine
 ├── ParityError           two runtimes disagree; nothing is published
@@ -46,6 +47,10 @@ class DownloadError(CheckpointError):
 
 class CalibrationError(ExportError):
     """There are no usable images to calibrate int8 on."""
+
+
+class EvaluationError(ExportError):
+    """Labelled pictures cannot be used, or too many of them are classified wrongly."""
 
 
 class OnnxError(ExportError):

@@ -12,7 +12,8 @@ class Reporter:
     def progress(self, task: str, completed: int, total: int | None, unit: str = "") -> None:
         """A task within the step: `completed` of `total` (None where nobody knows it yet).
 
-        May be called from any thread. `unit` is "bytes", or empty for what is counted.
+        May be called from any thread. `unit` is "bytes", "pictures" if their rate is of interest,
+        or empty for what is counted.
         """
 
 

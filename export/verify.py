@@ -7,14 +7,14 @@ repository is available, what the version's ONNX file answers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from convoy.terminal import print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
-from export.cli_options import Repository
+from export.cli_options import Repository, ServedModel, ServedVersion, Server
 from export.errors import ExportError, ParityError, RepositoryError, ServedError
 
 if TYPE_CHECKING:
@@ -22,19 +22,9 @@ if TYPE_CHECKING:
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name on the gateway.")],
-    version: Annotated[
-        str,
-        typer.Option(metavar="N", help="The model's version.", show_default="the default version"),
-    ] = "",
-    server: Annotated[
-        str,
-        typer.Option(
-            envvar="CONVOY_SERVER",
-            metavar="HOST:PORT|URL",
-            help="The gateway: HOST:PORT for gRPC, http://HOST:PORT for HTTP.",
-        ),
-    ] = "localhost:8081",
+    name: ServedModel,
+    version: ServedVersion = "",
+    server: Server = "localhost:8081",
     repository: Repository = None,
 ) -> None:
     """Compare a running gateway's answers with what the build proved; exit code 1 if they differ.

@@ -45,12 +45,12 @@ EXPORT = [
     ["preparation"],
     ["samples", "repository", "layers"],
     ["checkpoints", "conversion"],
-    ["training"],
+    ["training", "evaluation"],
     ["cli_options"],
     ["options", "console"],
     ["proof", "doctor", "train"],
     ["study"],
-    ["build", "describe", "compare", "verify", "rollback"],
+    ["build", "describe", "compare", "verify", "evaluate", "rollback"],
 ]
 CLIENT = [
     ["v1"],
@@ -64,7 +64,7 @@ LAYERS = {"server": SERVER, "export": EXPORT, "convoy": CLIENT}
 
 MAX_MODULE_LINES = 350
 MAX_FUNCTION_LINES = 60
-MAX_BUILD_LINES = 90  # export/build.py's build(): its options are its signature
+MAX_BUILD_LINES = 100  # export/build.py's build(): its options are its signature
 MAX_NESTING = 4
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.Match)
