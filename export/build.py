@@ -1,8 +1,6 @@
 """`convoy build`: from a checkpoint to a folder of the model repository.
 
     python export/build.py lenet5
-    python export/build.py resnet152 --fp16 --weights random
-    python export/build.py resnet152 --int8 --calibration photos/
     python export/build.py resnet50 --weights flowers.pth --labels flowers.txt --name my-flowers
 
 The steps: build and compare each rung of the ladder, from the weights to the file in its precision
@@ -47,6 +45,7 @@ from export.console import (
     print_version,
 )
 from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
+from export.evaluation.gate import check_gate
 from export.files import cache_path, file_sha256
 from export.options import Format, Options, Precision
 from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
@@ -74,6 +73,8 @@ def build(
     fp16: cli.Fp16 = False,
     int8: cli.Int8 = False,
     calibration: cli.Calibration = None,
+    evaluate: cli.Evaluate = None,
+    max_drop: cli.MaxDrop = None,
     format_: cli.FormatName = None,
     max_batch: cli.MaxBatch = None,
     opt_batch: cli.OptBatch = None,
@@ -112,6 +113,7 @@ def build(
         require_packages()
         precision = select_precision(fp16, int8, calibration)
         format_, runtime = select_runtime(format_, opt_batch, optimization_level)
+        check_gate(evaluate, max_drop, precision, format_)
     except ExportError as error:
         print_error(error)
         raise typer.Exit(2) from error
@@ -129,6 +131,8 @@ def build(
             weights_url=weights_url,
             format=format_,
             calibration=calibration,
+            evaluate=evaluate,
+            max_drop=max_drop,
             max_batch=max_batch,
             opt_batch=opt_batch,
             optimization_level=optimization_level,
@@ -251,7 +255,7 @@ def build_one(options: Options, runtime: str) -> BuildResult:
 def count_steps(options: Options) -> int:
     """Weights, golden images, served, publishing; and for each rung: export and parity."""
     rungs = 1 + (options.precision != "fp32") + (options.format != "onnx")
-    return 4 + 2 * rungs
+    return 4 + 2 * rungs + bool(options.evaluate)
 
 
 def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> PublishedVersion:
@@ -261,10 +265,8 @@ def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> Pub
         ExportError: a stage failed, and nothing was published.
     """
     from export.checkpoints.labels import read_labels
-    from export.conversion.calibration import calibration_sha256
 
-    if options.calibration:
-        calibration_sha256(options.calibration)  # fails at once if there are no pictures
+    options.check_pictures()  # fails at once if there are none
     labels = read_labels(options.labels) if options.labels else options.network.labels()
     may_reuse = options.format != "rtx" and not (options.force or options.replace)
     if may_reuse and (published := find_published(options)):
@@ -305,6 +307,7 @@ def publish(
     """Builds a version in a staging folder, proves what is served of it, and publishes it."""
     with staging(options.repository, options.name, replace=options.replace) as staged:
         last, model = ladder.build()
+        ladder.evaluate(last, model, labels)
         reporter.step("Golden images")
         add_facts(model, options, labels)
         model.golden_images.extend(ladder.golden_images(last, model, labels))

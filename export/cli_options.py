@@ -70,6 +70,27 @@ Calibration = Annotated[
         help="For --int8: a folder with a few hundred pictures like those that will be served.",
     ),
 ]
+Evaluate = Annotated[
+    Path | None,
+    typer.Option(
+        "--evaluate",
+        metavar="DIR|TRUTH.csv",
+        help="Labelled pictures, a folder per label or a CSV file with the columns path and label: "
+        "accuracy and calibration go into the manifest, in fp16 and int8 compared with fp32 "
+        "(docs/evaluating.md).",
+    ),
+]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option(
+        "--max-drop",
+        metavar="POINTS",
+        min=0.01,
+        max=100,
+        help="Publish nothing unless --evaluate shows that less top-1 accuracy than this is lost "
+        "against fp32, in percentage points, with a confidence of 95 %.",
+    ),
+]
 FormatName = Annotated[
     str | None,
     typer.Option(

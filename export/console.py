@@ -161,6 +161,22 @@ def render_facts(manifest: pb.Manifest) -> list[str]:
     return [*lines, f"  weights: {manifest.weights.source} ({manifest.weights.file})"]
 
 
+def render_evaluation(evaluation: pb.Evaluation) -> list[str]:
+    correct, images = evaluation.top1_correct, evaluation.images
+    left_out = f"; {evaluation.excluded} were left out" if evaluation.excluded else ""
+    lines = [
+        f"  {correct} of {images} correct ({correct / images:.2%}), calibration error "
+        f"{evaluation.calibration_error:.2%}: {evaluation.data}{left_out}"
+    ]
+    if evaluation.HasField("fp32"):
+        fp32 = evaluation.fp32
+        lines.append(
+            f"  fp32: {fp32.top1_correct} correct; {fp32.lost} lost and {fp32.gained} gained, less "
+            f"than {100 * fp32.drop_upper_bound:.2f} points (95 %)"
+        )
+    return lines
+
+
 def print_results(results: Sequence[BuildResult]) -> None:
     """The table that several builds end in; one build has been reported already."""
     if len(results) == 1:

@@ -13,6 +13,7 @@ from export.build_cache import code_sha256, digest, package_versions
 from export.catalog import Network
 from export.checkpoints.download import is_published
 from export.conversion.calibration import calibration_sha256
+from export.evaluation.truth import truth_sha256
 from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
 from export.preparation.options import AS_PUBLISHED, PreparationOptions
 
@@ -36,6 +37,8 @@ class Options:
     weights_url: cli.WeightsUrl = None
     format: Format = "onnx"
     calibration: cli.Calibration = None
+    evaluate: cli.Evaluate = None
+    max_drop: cli.MaxDrop = None
     max_batch: cli.MaxBatch = None
     opt_batch: cli.OptBatch = None
     optimization_level: cli.OptimizationLevel = None
@@ -64,6 +67,8 @@ class Options:
         words += [f"--{self.precision}"] if self.precision != "fp32" else []
         values = {
             "--calibration": self.calibration,
+            "--evaluate": self.evaluate,
+            "--max-drop": self.max_drop,
             "--format": None if self.format == "onnx" else self.format,
             "--weights": Path(self.weights),
             "--weights-key": self.weights_key,
@@ -105,11 +110,27 @@ class Options:
         """Hash of all that decides the version; where it is published is left out.
 
         Raises:
-            CalibrationError: there are no pictures to calibrate on.
+            CalibrationError, EvaluationError: there are no pictures.
         """
         calibration = calibration_sha256(self.calibration) if self.calibration else ""
+        pictures = [calibration, self.evaluation_sha256]
         batches = [self.max_batch_size, self.opt_batch]
-        return digest(self.source_sha256, self.command, self.format, calibration, batches)
+        return digest(self.source_sha256, self.command, self.format, pictures, batches)
+
+    def check_pictures(self) -> None:
+        """
+        Raises:
+            CalibrationError, EvaluationError: as sha256.
+        """
+        _ = self.sha256
+
+    @cached_property
+    def evaluation_sha256(self) -> str:
+        """
+        Raises:
+            EvaluationError: there are no pictures to evaluate with.
+        """
+        return truth_sha256(self.evaluate) if self.evaluate else ""
 
     @property
     def _weights(self) -> list[str]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Literal
 from convoy.v1 import classifier_pb2 as pb
 from export.build_cache import Stage, Stages, digest
 from export.conversion.calibration import calibration_images, calibration_sha256
+from export.evaluation.gate import judge_drop, measure
+from export.evaluation.truth import Truth
 from export.files import cache_path, file_sha256
 from export.layers import macs, parameters
 from export.options import Options
@@ -73,7 +75,32 @@ class Ladder:
         facts = pb.Model()
         for stage in stages:
             facts.MergeFrom(stage.facts)
+        self._reference = stages[0]
         return stages[-1], facts
+
+    def evaluate(self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]) -> None:
+        """Adds to the manifest how the last stage classifies labelled pictures, if there are any.
+
+        Raises:
+            EvaluationError: too many are classified wrongly that are right in fp32, or too few
+                were given to know.
+        """
+        options, reference = self._options, self._reference
+        if not options.evaluate:
+            return
+        self._reporter.step("Evaluation")
+        evaluation = measure(
+            Truth(options.evaluate),
+            labels,
+            model.preprocessing,
+            self._runtime(last).answer,
+            None if last is reference else onnx_runtime(reference.path).answer,
+            max_batch_size=options.max_batch_size,
+            reporter=self._reporter,
+        )
+        evaluation.data_sha256 = options.evaluation_sha256
+        judge_drop(evaluation, options.max_drop)
+        model.manifest.evaluation.CopyFrom(evaluation)
 
     def golden_images(
         self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]

@@ -425,7 +425,7 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature", "preparation")
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature", "preparation", "evaluation")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -453,6 +453,7 @@ class Manifest(_message.Message):
     UNFAMILIAR_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     PREPARATION_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     network: str
     paper: str
     weights: Weights
@@ -473,7 +474,8 @@ class Manifest(_message.Message):
     unfamiliar_threshold: float
     temperature: float
     preparation: PreparationOrigin
-    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ..., preparation: _Optional[_Union[PreparationOrigin, _Mapping]] = ...) -> None: ...
+    evaluation: Evaluation
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ..., preparation: _Optional[_Union[PreparationOrigin, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
 
 class PreparationOrigin(_message.Message):
     __slots__ = ("source", "assumed", "file")
@@ -484,6 +486,40 @@ class PreparationOrigin(_message.Message):
     assumed: _containers.RepeatedScalarFieldContainer[str]
     file: str
     def __init__(self, source: _Optional[str] = ..., assumed: _Optional[_Iterable[str]] = ..., file: _Optional[str] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("data", "data_sha256", "images", "excluded", "top1_correct", "top5_correct", "calibration_error", "fp32")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    DATA_SHA256_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_FIELD_NUMBER: _ClassVar[int]
+    TOP1_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    TOP5_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
+    FP32_FIELD_NUMBER: _ClassVar[int]
+    data: str
+    data_sha256: str
+    images: int
+    excluded: int
+    top1_correct: int
+    top5_correct: int
+    calibration_error: float
+    fp32: PairedComparison
+    def __init__(self, data: _Optional[str] = ..., data_sha256: _Optional[str] = ..., images: _Optional[int] = ..., excluded: _Optional[int] = ..., top1_correct: _Optional[int] = ..., top5_correct: _Optional[int] = ..., calibration_error: _Optional[float] = ..., fp32: _Optional[_Union[PairedComparison, _Mapping]] = ...) -> None: ...
+
+class PairedComparison(_message.Message):
+    __slots__ = ("top1_correct", "lost", "gained", "drop_upper_bound", "max_drop")
+    TOP1_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    GAINED_FIELD_NUMBER: _ClassVar[int]
+    DROP_UPPER_BOUND_FIELD_NUMBER: _ClassVar[int]
+    MAX_DROP_FIELD_NUMBER: _ClassVar[int]
+    top1_correct: int
+    lost: int
+    gained: int
+    drop_upper_bound: float
+    max_drop: float
+    def __init__(self, top1_correct: _Optional[int] = ..., lost: _Optional[int] = ..., gained: _Optional[int] = ..., drop_upper_bound: _Optional[float] = ..., max_drop: _Optional[float] = ...) -> None: ...
 
 class Engine(_message.Message):
     __slots__ = ("sha256", "library", "version", "cuda", "gpu", "compute_capability", "min_batch", "opt_batch", "max_batch")
