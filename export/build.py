@@ -20,50 +20,26 @@ if not __package__:  # run by its path, not imported
 
     continue_in_venv()
 
-import hashlib
-import json
-import re
-import shutil
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import typer
 
 from convoy.terminal import lasting_output, print_error
-from convoy.v1 import classifier_pb2 as pb
 from export import cli_options as cli
 from export.bootstrap import require_packages
-from export.build_cache import Stages, package_versions
+from export.build_cache import Stages
 from export.catalog import CATALOG, Network, find
 from export.checkpoints.download import PYTORCH_URL, Downloads
-from export.console import (
-    BuildResult,
-    ProgressBars,
-    PublishedVersion,
-    print_results,
-    print_version,
-)
+from export.console import PublishedVersion, print_results
 from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
 from export.evaluation.gate import check_gate
-from export.files import cache_path, file_sha256
+from export.files import cache_path
 from export.options import Format, Options, Precision
 from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
 from export.progress import SILENT, Reporter
-from export.repository.config import (
-    facts_json,
-    known_weights,
-    labels_text,
-    read_facts,
-    write_config,
-)
-from export.repository.layout import MODEL_FILES, default_repository, highest_published
-from export.repository.publishing import prune, staging
-
-if TYPE_CHECKING:
-    from export.proof.ladder import Ladder
-
-MANIFEST_FILE, ENGINE_FILE = "manifest.json", "model.engine"
+from export.publication import build_one, check_name, find_published, publish, write_aside
+from export.repository.config import known_weights
+from export.repository.layout import default_repository, highest_published
 
 
 @with_preparation
@@ -144,7 +120,7 @@ def build(
         )
         for network in networks
     ]
-    results = [build_one(options, runtime) for options in builds]
+    results = [build_one(run, options, runtime) for options in builds]
     print_results(results)
     raise typer.Exit(int(any(result.error for result in results)))
 
@@ -165,26 +141,10 @@ def select_networks(
         raise UnknownNetwork(f"Name a network, or --all: there are {', '.join(CATALOG)}.")
     networks = [find(name) for name in (CATALOG if build_all else dict.fromkeys(names))]
     for network in networks:
-        check_name(network.name if published_as is None else published_as, network)
+        check_name(network.name if published_as is None else published_as, network.name)
     if published_as is not None and len(networks) > 1:
         raise BadName(f"{len(networks)} networks cannot share the name {published_as}.")
     return networks
-
-
-def check_name(name: str, network: Network) -> None:
-    """
-    Raises:
-        BadName: no model can have this name, or it is the name of another network.
-    """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise BadName(
-            f"{name!r} is not a valid model name: use lower-case letters, digits, '-' and '_', "
-            "starting with a letter or digit."
-        )
-    if name in CATALOG and name != network.name:
-        raise BadName(
-            f"{name} is the name of another network than {network.name}: choose a different name."
-        )
 
 
 def select_precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
@@ -237,27 +197,6 @@ def select_runtime(
 # ------------------------------------------------------------------------------ one build
 
 
-def build_one(options: Options, runtime: str) -> BuildResult:
-    """Builds and prints the outcome; an error ends this network's build alone."""
-    start_s = time.monotonic()
-    published, message = None, ""
-    try:
-        with ProgressBars(options.name, count_steps(options)) as bars:
-            published = run(options, bars, runtime)
-        print_version(published)
-    except (ExportError, OSError) as error:  # OSError: of the disk, where no stage explains it
-        message = str(error)
-        print_error(error)
-    seconds = time.monotonic() - start_s
-    return BuildResult(options.name, options.precision, seconds, published, message)
-
-
-def count_steps(options: Options) -> int:
-    """Weights, golden images, served, publishing; and for each rung: export and parity."""
-    rungs = 1 + (options.precision != "fp32") + (options.format != "onnx")
-    return 4 + 2 * rungs + bool(options.evaluate)
-
-
 def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> PublishedVersion:
     """All stages, in order. `runtime` is what is reported as the reason for the format.
 
@@ -281,73 +220,6 @@ def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> Pub
     if options.format == "rtx":
         return write_aside(options, ladder, labels, runtime)
     return publish(options, ladder, labels, reporter, runtime)
-
-
-def find_published(options: Options) -> PublishedVersion | None:
-    """The highest version, if it came from the same build and its file is unchanged."""
-    folder = highest_published(options.repository, options.name)
-    if folder is None or (model := read_facts(folder)) is None:
-        return None
-    manifest = model.manifest
-    file = folder / MODEL_FILES.get(manifest.format, MODEL_FILES["onnx"])
-    expected = manifest.engine.sha256 or manifest.onnx_sha256
-    is_same = manifest.build_sha256 == options.sha256 and file.is_file()
-    if not is_same or file_sha256(file) != expected:
-        return None
-    return PublishedVersion(folder, model, was_published=True)
-
-
-def publish(
-    options: Options,
-    ladder: Ladder,
-    labels: Sequence[pb.Label],
-    reporter: Reporter,
-    runtime: str,
-) -> PublishedVersion:
-    """Builds a version in a staging folder, proves what is served of it, and publishes it."""
-    with staging(options.repository, options.name, replace=options.replace) as staged:
-        last, model = ladder.build()
-        ladder.evaluate(last, model, labels)
-        reporter.step("Golden images")
-        add_facts(model, options, labels)
-        model.golden_images.extend(ladder.golden_images(last, model, labels))
-        shutil.copyfile(last.path, staged.folder / MODEL_FILES[model.manifest.format])
-        write_config(staged.folder, model, options.max_batch_size)
-        reporter.step("The served answer")
-        model.parity.extend(ladder.served(last, model, staged.folder))
-        reporter.step("Publishing")
-        write_config(staged.folder, model, options.max_batch_size)
-        staged.publish()
-    if options.keep:
-        prune(options.repository, options.name, options.keep)
-    return PublishedVersion(staged.published, model, runtime)
-
-
-def write_aside(
-    options: Options, ladder: Ladder, labels: Sequence[pb.Label], runtime: str
-) -> PublishedVersion:
-    """An RTX engine and its manifest, outside the repository: Triton does not load it."""
-    last, model = ladder.build()
-    add_facts(model, options, labels)
-    folder = options.output / options.name
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(last.path, folder / ENGINE_FILE)
-    manifest = facts_json(model)["manifest"]
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    (folder / MANIFEST_FILE).write_text(f"{text}\n", encoding="utf-8")
-    return PublishedVersion(folder, model, runtime)
-
-
-def add_facts(model: pb.Model, options: Options, labels: Sequence[pb.Label]) -> None:
-    """The facts that no rung of the ladder knows."""
-    model.labels.extend(labels)
-    manifest = model.manifest
-    manifest.format = options.format
-    manifest.labels_sha256 = hashlib.sha256(labels_text(labels).encode()).hexdigest()
-    manifest.versions.update(package_versions())
-    options.preparation.given.record(model, options.network)
-    manifest.build_command = options.command
-    manifest.build_sha256 = options.sha256
 
 
 if __name__ == "__main__":

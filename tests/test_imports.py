@@ -49,7 +49,7 @@ EXPORT = [
     ["cli_options"],
     ["options", "console"],
     ["proof", "doctor", "train"],
-    ["study"],
+    ["study", "publication"],
     ["build", "describe", "compare", "verify", "evaluate", "rollback"],
 ]
 CLIENT = [

@@ -21,13 +21,14 @@ from typer.testing import CliRunner
 
 from convoy.v1 import classifier_pb2 as pb
 from export import build as script
-from export.build import check_name, run
+from export.build import run
 from export.catalog import CATALOG, Checkpoint, find, photo
 from export.checkpoints.state_dicts import architecture
 from export.console import PublishedVersion, render_facts
 from export.conversion.engine_header import read_header
 from export.errors import BadName, ParityError
 from export.options import Options
+from export.publication import check_name
 from export.repository.config import FACTS_KEY, known_weights
 from tests.export.recorder import Recorder
 
@@ -243,13 +244,13 @@ def test_parity_that_fails_publishes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nin_cifar10", "my-flowers", "7", "a_b-c"])
 def test_a_valid_model_name(name: str) -> None:
-    check_name(name, find("nin_cifar10"))
+    check_name(name, "nin_cifar10")
 
 
 @pytest.mark.parametrize("name", ["", "-a", "_a", "A", "a b", "a/b", "a.v1", "blümchen", "a\n"])
 def test_an_invalid_model_name(name: str) -> None:
     with pytest.raises(BadName, match="is not a valid model name: use lower-case letters"):
-        check_name(name, find("nin_cifar10"))
+        check_name(name, "nin_cifar10")
 
 
 def test_users_own_classes_are_published_under_their_name(
