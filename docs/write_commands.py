@@ -13,7 +13,7 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("commands.md")
 COMMANDS = (
-    *("", "classify", "models", "serve", "build", "verify", "evaluate", "doctor"),
+    *("", "classify", "models", "serve", "build", "adopt", "verify", "evaluate", "doctor"),
     *("rollback", "restore", "train", "describe", "compare"),
 )
 # The layout of help, the same on every machine.

@@ -16,12 +16,12 @@ import numpy as np
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import CalibrationError
 from export.progress import SILENT, Reporter
+from export.samples.folders import SUFFIXES, list_pictures, spread
 from export.samples.gateway_preprocessing import prepare
 from export.samples.images import Pixels
 
 MAX_PICTURES = 512  # more of them hardly change the measured ranges
 BATCH = 32  # pictures per process: bounds the memory, and lets the progress bar move
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 REMEDY = "give --calibration DIR with a few hundred pictures like those that will be served."
 
 
@@ -86,16 +86,10 @@ def _choose(folder: Path | None) -> dict[str, Path]:
         raise CalibrationError(f"int8 needs pictures for its calibration: {REMEDY}")
     if not folder.is_dir():
         raise CalibrationError(f"There is no folder {folder} for the calibration: {REMEDY}")
-    pictures = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    }
+    pictures = list_pictures(folder)
     if not pictures:
         raise CalibrationError(f"{folder} has no pictures ({', '.join(SUFFIXES)}): {REMEDY}")
-    names = sorted(pictures)
-    count = min(len(names), MAX_PICTURES)
-    return {name: pictures[name] for name in (names[n * len(names) // count] for n in range(count))}
+    return spread(pictures, MAX_PICTURES)
 
 
 def _read(path: Path) -> bytes:

@@ -1,0 +1,159 @@
+"""`convoy adopt`: from an ONNX file of your own to a folder of the model repository.
+
+    convoy adopt flowers.onnx --labels flowers.txt --outputs logits --examples photos/
+
+The file is wrapped in the contract's graph with its weights untouched (adoption/wrapper.py), proven
+with itself fed by other code, and published as a build is (publication.py). What is no image
+classifier is refused by what it is, and nothing is assumed in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from convoy.terminal import print_error, printable
+from export import cli_options as cli
+from export.bootstrap import require_packages
+from export.build_cache import Stages
+from export.console import PublishedVersion
+from export.errors import BadName, ExportError, PreparationError
+from export.files import cache_path
+from export.options import Options
+from export.preparation.options import PreparationOptions, with_preparation
+from export.progress import Reporter
+from export.publication import build_one, check_name, find_published, publish
+from export.repository.layout import default_repository
+
+
+@with_preparation
+def adopt(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.onnx", help="The classifier, with its external data beside it."
+        ),
+    ],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Its classes, in the order of its outputs: one label per line, CSV, TSV or JSON "
+            "(docs/moving-in.md).",
+        ),
+    ],
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            "--outputs",
+            metavar="logits|probabilities",
+            help="What the file gives: logits, to which softmax is added, or probabilities, which "
+            "are served as they are.",
+            show_default="probabilities if it ends with softmax; else you must say",
+        ),
+    ] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            "--examples",
+            metavar="DIR",
+            help="A few pictures of at least two classes. Golden images are made of them: a "
+            "gateway serves the version if it answers them as the file does.",
+            show_default="two sample photographs",
+        ),
+    ] = None,
+    published_as: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="The model's name: lower-case letters, digits, '-' and '_'.",
+            show_default="the file's name",
+        ),
+    ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--max-batch",
+            min=1,
+            max=1024,
+            help="Maximum batch size.",
+            show_default="8, or the one that the file fixes",
+        ),
+    ] = None,
+    repository: cli.Repository = None,
+    keep: cli.Keep = None,
+    triton: cli.Triton = None,
+    force: cli.Force = False,
+    preparation: PreparationOptions = PreparationOptions(),  # noqa: B008
+) -> None:
+    """Adopt an ONNX file of your own: prove that it is served as it answers itself, and publish it.
+
+    The file takes one picture per image, N×3×H×W or N×H×W×3, float or uint8, and gives one score
+    per class. Its weights are not touched. Say how its pictures were prepared in training; what you
+    do not say is assumed, and reported.
+
+    Examples:
+
+        convoy adopt flowers.onnx --labels flowers.txt --outputs logits --examples photos/
+
+        convoy adopt keras.onnx --labels classes.json --mean 0.5 --std 0.5 --resize-mode squash
+
+        convoy adopt timm.onnx --labels labels.txt --outputs logits --preprocessing config.json
+    """
+    require_packages()
+    from export.adoption.decisions import decide
+    from export.adoption.examples import origin
+
+    name = published_as or name_of(file)
+    try:
+        check_name(name)
+        options = decide(file, labels, outputs, max_batch, preparation)
+    except ExportError as error:
+        print_error(error)
+        is_usage = isinstance(error, BadName | PreparationError)
+        raise typer.Exit(2 if is_usage else 1) from error
+    options = replace(
+        options,
+        repository=(repository or default_repository()).absolute(),
+        published_as=name,
+        examples_path=examples,
+        keep=keep,
+        triton=triton,
+        force=force,
+    )
+    result = build_one(run, options, "ONNX Runtime")
+    if result.error:
+        raise typer.Exit(1)
+    print(printable(f"  {origin(options.examples)}"))
+
+
+def name_of(file: Path) -> str:
+    """The file's name as a model's: what no name can have becomes '-'."""
+    return re.sub(r"[^a-z0-9_-]+", "-", file.stem.lower()).strip("-_")
+
+
+def run(options: Options, reporter: Reporter, runtime: str) -> PublishedVersion:
+    """All stages, in order.
+
+    Raises:
+        ExportError: a stage failed, and nothing was published.
+    """
+    from export.adoption.ladder import AdoptedLadder
+    from export.adoption.options import AdoptOptions
+    from export.checkpoints.labels import read_labels
+
+    assert isinstance(options, AdoptOptions)
+    assert options.labels
+    if not options.force and (published := find_published(options)):
+        return published
+    labels = read_labels(options.labels)
+    stages = Stages(cache_path() / "stages", rebuild=options.force)
+    return publish(
+        options, AdoptedLadder(options, labels, stages, reporter), labels, reporter, runtime
+    )

@@ -1,0 +1,72 @@
+"""What `convoy adopt` was asked for, and the hash of everything that it depends on."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from convoy.v1 import classifier_pb2 as pb
+from export.adoption.classifier import Classifier
+from export.adoption.examples import read_examples
+from export.adoption.wrapper import Scores
+from export.build_cache import code_sha256, digest, package_versions
+from export.files import file_sha256, shown_name
+from export.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdoptOptions(Options):
+    """`network` is a row for this file alone; `weights` is its path."""
+
+    given: Classifier
+    scores: Scores
+    outputs: str | None = None  # as it was typed
+    examples_path: Path | None = None
+
+    @cached_property
+    def examples(self) -> dict[str, bytes]:
+        """
+        Raises:
+            AdoptionError: they cannot be read.
+        """
+        return read_examples(self.examples_path) if self.examples_path else {}
+
+    def preparation_origin(self, source: str) -> pb.PreparationOrigin:
+        """The file says the size of its input, and pixels are not normalised outside of it."""
+        said = replace(self.preparation.given, crop=self.given.size, crop_fraction=None)
+        origin = super().preparation_origin(source)
+        known = {"crop"} | ({"mean", "std"} if self.given.takes_pixels else set())
+        assumed = [aspect for aspect in said.origin(source).assumed if aspect not in known]
+        origin.assumed[:] = assumed
+        return origin
+
+    @property
+    def command(self) -> str:
+        words = ["convoy", "adopt", shown_name(Path(self.weights))]
+        values = {
+            "--labels": self.labels,
+            "--outputs": self.outputs,
+            "--examples": self.examples_path,
+            "--name": self.published_as,
+            "--max-batch": self.max_batch,
+        }
+        for flag, value in values.items():
+            if value is not None:
+                words += [flag, shown_name(value) if isinstance(value, Path) else str(value)]
+        return shlex.join(words + self.preparation.words)
+
+    @cached_property
+    def source_sha256(self) -> str:
+        """Hash of what decides the graph and its golden images."""
+        row = [str(self.network.preprocessing), self.network.mean, self.network.std]
+        file = self.given.file
+        return digest(
+            [file.sha256, file.external_data, self.scores],
+            row,
+            file_sha256(self.labels) if self.labels else "",
+            {name: digest(content.hex()) for name, content in self.examples.items()},
+            package_versions(),
+            code_sha256(),
+        )
