@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from convoy.v1 import classifier_pb2 as pb
 from export import cli_options as cli
 from export.build_cache import code_sha256, digest, package_versions
 from export.catalog import Network
@@ -59,6 +60,9 @@ class Options:
     @property
     def max_batch_size(self) -> int:
         return self.max_batch or self.network.max_batch_size
+
+    def record_preparation(self, model: pb.Model) -> None:
+        self.preparation.given.record(model, self.network)
 
     @property
     def command(self) -> str:

@@ -134,6 +134,6 @@ def add_facts(model: pb.Model, options: Options, labels: Sequence[pb.Label]) -> 
     manifest.format = options.format
     manifest.labels_sha256 = hashlib.sha256(labels_text(labels).encode()).hexdigest()
     manifest.versions.update(package_versions())
-    options.preparation.given.record(model, options.network)
+    options.record_preparation(model)
     manifest.build_command = options.command
     manifest.build_sha256 = options.sha256

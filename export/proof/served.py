@@ -22,7 +22,7 @@ from PIL import Image
 from convoy import Client
 from convoy.errors import ConvoyError
 from convoy.v1 import classifier_pb2 as pb
-from export.catalog import find
+from export.catalog import CATALOG, Network
 from export.errors import ParityError, ServedError
 from export.preparation.reference import reference_pixels
 from export.proof.golden import draw_page
@@ -191,5 +191,5 @@ def served_tolerance(manifest: pb.Manifest, devices: set[str]) -> float:
     as an engine does.
     """
     other_device = "gpu" in devices and manifest.format != "plan" and manifest.precision != "fp32"
-    network = find(manifest.network)
+    network = CATALOG.get(manifest.network, Network)  # an adopted file is no row of the catalog
     return network.engine_tolerance if other_device else network.served_tolerance
