@@ -24,7 +24,7 @@ from export.console import PublishedVersion
 from export.errors import BadName, ExportError, PreparationError
 from export.files import cache_path
 from export.options import Options
-from export.preparation.options import PreparationOptions, with_preparation
+from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
 from export.progress import Reporter
 from export.publication import build_one, check_name, find_published, publish
 from export.repository.layout import default_repository
@@ -90,7 +90,7 @@ def adopt(
     keep: cli.Keep = None,
     triton: cli.Triton = None,
     force: cli.Force = False,
-    preparation: PreparationOptions = PreparationOptions(),  # noqa: B008
+    preparation: PreparationOptions = AS_PUBLISHED,
 ) -> None:
     """Adopt an ONNX file of your own: prove that it is served as it answers itself, and publish it.
 

@@ -9,6 +9,7 @@ ExportError
 │   └── DownloadError     a published file cannot be downloaded, or is not the right one
 ├── CalibrationError      there are no usable images to calibrate int8 on
 ├── EvaluationError       labelled pictures cannot be used, or too many are classified wrongly
+├── AdoptionError         the ONNX file is no image classifier, or its answers cannot be proven
 ├── OnnxError             the exported graph is not the one that serving needs
 ├── EngineError           TensorRT is not installed, or cannot build the engine
 ├── ParityError           two runtimes disagree; nothing is published
@@ -51,6 +52,10 @@ class CalibrationError(ExportError):
 
 class EvaluationError(ExportError):
     """Labelled pictures cannot be used, or too many of them are classified wrongly."""
+
+
+class AdoptionError(ExportError):
+    """A user's ONNX file is no image classifier, or its answers cannot be proven."""
 
 
 class OnnxError(ExportError):

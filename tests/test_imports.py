@@ -50,7 +50,8 @@ EXPORT = [
     ["options", "console"],
     ["proof", "doctor", "train"],
     ["study", "publication"],
-    ["build", "describe", "compare", "verify", "evaluate", "rollback"],
+    ["adoption"],
+    ["build", "adopt", "describe", "compare", "verify", "evaluate", "rollback"],
 ]
 CLIENT = [
     ["v1"],

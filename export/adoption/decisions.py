@@ -1,4 +1,4 @@
-"""What is decided before a file is wrapped: its scores, its batches, how its pictures are prepared."""
+"""What is decided before a file is wrapped: scores, batches, how pictures are prepared."""
 
 from __future__ import annotations
 
@@ -124,6 +124,7 @@ def network_of(given: Classifier, preparation: PreparationOptions) -> Network:
             "--std."
         )
     size = given.size
+    cuts = said.resize_mode in (None, "shorter")  # as the published networks were trained
     row = Network(
         name="",
         paper="",
@@ -131,7 +132,7 @@ def network_of(given: Classifier, preparation: PreparationOptions) -> Network:
         size=size,
         mean=PIXEL_MEAN if given.takes_pixels else IMAGENET_MEAN,
         std=PIXEL_STD if given.takes_pixels else IMAGENET_STD,
-        preprocessing=photo(resize=round(size * 256 / 224), crop=size),
+        preprocessing=photo(resize=round(size * 256 / 224) if cuts else size, crop=size),
         labels=list,
         weights="",
     )

@@ -53,8 +53,8 @@ class AdoptedLadder(Ladder):
             ExportError: the file cannot be wrapped, or its answers differ then.
         """
         key = self._key(self._options.source_sha256, "adopted")
-        stage = self._stages.get_or_make(key, self._wrap)
-        return stage, stage.facts
+        self._reference = self._stages.get_or_make(key, self._wrap)
+        return self._reference, self._reference.facts
 
     def golden_images(
         self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]

@@ -96,9 +96,7 @@ def _external_files(path: Path, model: onnx.ModelProto, size: int) -> list[str]:
             place = ExternalDataInfo(tensor)
             offset, length = int(place.offset or 0), int(place.length or 0)
         except ValueError as error:
-            raise AdoptionError(
-                f"{path} does not say where {tensor.name} is: {error}."
-            ) from error
+            raise AdoptionError(f"{path} does not say where {tensor.name} is: {error}.") from error
         file = folder / place.location
         if not file.resolve().is_relative_to(folder) or Path(place.location).is_absolute():
             raise AdoptionError(

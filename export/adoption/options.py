@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -33,14 +33,12 @@ class AdoptOptions(Options):
         """
         return read_examples(self.examples_path) if self.examples_path else {}
 
-    def preparation_origin(self, source: str) -> pb.PreparationOrigin:
-        """The file says the size of its input, and pixels are not normalised outside of it."""
-        said = replace(self.preparation.given, crop=self.given.size, crop_fraction=None)
-        origin = super().preparation_origin(source)
-        known = {"crop"} | ({"mean", "std"} if self.given.takes_pixels else set())
-        assumed = [aspect for aspect in said.origin(source).assumed if aspect not in known]
-        origin.assumed[:] = assumed
-        return origin
+    def record_preparation(self, model: pb.Model) -> None:
+        """What the file says is not assumed: its size, and that pixels go in as they are."""
+        super().record_preparation(model)
+        known = {"crop", "mean", "std"} if self.given.takes_pixels else {"crop"}
+        origin = model.manifest.preparation
+        origin.assumed[:] = [aspect for aspect in origin.assumed if aspect not in known]
 
     @property
     def command(self) -> str:

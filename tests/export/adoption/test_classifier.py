@@ -14,7 +14,12 @@ from export.adoption.onnx_file import read_onnx_file
 from export.errors import AdoptionError
 
 Shape = list[int | str]
-FLOAT, UINT8, INT8, INT64 = TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT64
+FLOAT, UINT8, INT8, INT64 = (
+    TensorProto.FLOAT,
+    TensorProto.UINT8,
+    TensorProto.INT8,
+    TensorProto.INT64,
+)
 IMAGE: Shape = ["n", 3, 8, 8]
 MEANS = helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
 CLASSES = [MEANS, helper.make_node("Flatten", ["pooled"], ["y"])]  # three
@@ -90,7 +95,7 @@ def test_a_detector_is_named_and_the_command_that_cuts_scores_off_works(tmp_path
     }
     boxes = node("Expand", "x shape", "boxes")
     graph = ([*CLASSES, boxes], one(FLOAT, IMAGE), outputs)
-    with pytest.raises(AdoptionError, match="2 outputs .boxes float32 n×100×4, y.*as detectors") as e:
+    with pytest.raises(AdoptionError, match=r"2 outputs \(boxes float32 .*as detectors") as e:
         read(tmp_path, *graph, shape=[1, 3, 8, 8])
     program = str(e.value).split('python -c "')[1].rstrip('"')
     # As a shell would run it, beside the file.
@@ -116,18 +121,18 @@ def test_what_gives_no_score_per_class(
 
 def test_operators_of_a_library_are_named(tmp_path: Path) -> None:
     custom = [node("Classify", "x", "y", domain="acme")]
-    with pytest.raises(AdoptionError, match="operators that .* lacks .*: Classify of acme"):
+    with pytest.raises(AdoptionError, match=r"operators that .* lacks .*: Classify of acme"):
         read(tmp_path, custom, one(FLOAT, IMAGE), SCORES)
 
 
 def test_what_onnx_runtime_does_not_open_is_said_in_its_words(tmp_path: Path) -> None:
-    with pytest.raises(AdoptionError, match="does not open given.onnx: .*Nonsense"):
+    with pytest.raises(AdoptionError, match=r"does not open given.onnx: .*Nonsense"):
         read(tmp_path, [node("Nonsense", "x", "y")], one(FLOAT, IMAGE), SCORES)
 
 
 def test_a_file_that_fails_for_a_picture_is_said_to(tmp_path: Path) -> None:
     nodes = [node("Reshape", "x rows", "y")]
-    with pytest.raises(AdoptionError, match="given.onnx fails for a picture"):
+    with pytest.raises(AdoptionError, match="onnx fails for a picture"):
         read(tmp_path, nodes, one(FLOAT, IMAGE), SCORES, rows=[7, 3])
 
 

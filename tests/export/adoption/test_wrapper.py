@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -67,9 +68,9 @@ class Wrapped:
         self.graph: Runtime = onnx_runtime(self.path)
 
 
-def expected(network: nn.Module, order: slice) -> np.ndarray:
+def expected(network: nn.Module, order: slice) -> npt.NDArray[np.float32]:
     """By torch alone."""
-    values = (PIXELS.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    values = ((PIXELS / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
     with torch.no_grad():
         logits = network(torch.from_numpy(values[..., order].transpose(0, 3, 1, 2).copy()))
     return np.asarray(logits.softmax(1))

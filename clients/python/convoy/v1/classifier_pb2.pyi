@@ -425,7 +425,7 @@ class Label(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature", "preparation", "evaluation")
+    __slots__ = ("network", "paper", "weights", "precision", "onnx_sha256", "onnx_opset", "parameters", "macs", "labels_sha256", "versions", "build_command", "accuracy", "precision_recipe", "format", "engine", "calibration", "build_sha256", "unfamiliar_threshold", "temperature", "preparation", "evaluation", "adopted")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -454,6 +454,7 @@ class Manifest(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     PREPARATION_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    ADOPTED_FIELD_NUMBER: _ClassVar[int]
     network: str
     paper: str
     weights: Weights
@@ -475,7 +476,41 @@ class Manifest(_message.Message):
     temperature: float
     preparation: PreparationOrigin
     evaluation: Evaluation
-    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ..., preparation: _Optional[_Union[PreparationOrigin, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
+    adopted: Adopted
+    def __init__(self, network: _Optional[str] = ..., paper: _Optional[str] = ..., weights: _Optional[_Union[Weights, _Mapping]] = ..., precision: _Optional[str] = ..., onnx_sha256: _Optional[str] = ..., onnx_opset: _Optional[int] = ..., parameters: _Optional[float] = ..., macs: _Optional[float] = ..., labels_sha256: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., build_command: _Optional[str] = ..., accuracy: _Optional[_Iterable[_Union[Accuracy, _Mapping]]] = ..., precision_recipe: _Optional[str] = ..., format: _Optional[str] = ..., engine: _Optional[_Union[Engine, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., build_sha256: _Optional[str] = ..., unfamiliar_threshold: _Optional[float] = ..., temperature: _Optional[float] = ..., preparation: _Optional[_Union[PreparationOrigin, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., adopted: _Optional[_Union[Adopted, _Mapping]] = ...) -> None: ...
+
+class Adopted(_message.Message):
+    __slots__ = ("file", "sha256", "external_data", "input", "layout", "type", "batch", "output", "scores", "opset", "producer")
+    class ExternalDataEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_DATA_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    OPSET_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    sha256: str
+    external_data: _containers.ScalarMap[str, str]
+    input: str
+    layout: str
+    type: str
+    batch: int
+    output: str
+    scores: str
+    opset: int
+    producer: str
+    def __init__(self, file: _Optional[str] = ..., sha256: _Optional[str] = ..., external_data: _Optional[_Mapping[str, str]] = ..., input: _Optional[str] = ..., layout: _Optional[str] = ..., type: _Optional[str] = ..., batch: _Optional[int] = ..., output: _Optional[str] = ..., scores: _Optional[str] = ..., opset: _Optional[int] = ..., producer: _Optional[str] = ...) -> None: ...
 
 class PreparationOrigin(_message.Message):
     __slots__ = ("source", "assumed", "file")
