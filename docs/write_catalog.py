@@ -49,6 +49,7 @@ def describe(network: Network) -> Json:
         "year": row.year,
         "summary": REPORTED[network.name].summary,
         "input": [network.channels, network.size, network.size],
+        "preparation": network.preparation,
         "depth": row.depth,
         "parameters": row.parameters,
         "macs": row.macs,

@@ -111,7 +111,7 @@ def section(network: Network, row: Row) -> str:
     reported = REPORTED[network.name]
     facts = [
         f"Paper: {network.paper}",
-        f"Input: {network.channels}×{network.size}×{network.size}, {render_preprocessing(network)}",
+        f"Input: {network.channels}×{network.size}×{network.size}. {network.preparation}",
         f"Depth {row.depth}, {row.parameters:,} parameters "
         f"({render_megabytes(row.weights_bytes)} MB), {row.macs:,} MACs",
         *(f"Accuracy: {render_accuracies(accuracy)}" for accuracy in row.accuracy),
@@ -123,14 +123,6 @@ def section(network: Network, row: Row) -> str:
     if network.name == "googlenet_2014":
         parts += [TABLE_1_HEAD, table_1(description)]
     return "\n".join(parts)
-
-
-def render_preprocessing(network: Network) -> str:
-    if network.preprocessing.WhichOneof("kind") == "digit":
-        digit = network.preprocessing.digit
-        return f"a digit, extracted from the picture, {digit.box} pixels high or wide"
-    photo = network.preprocessing.photo
-    return f"a photo, its shorter side resized to {photo.resize} pixels, cropped to {photo.crop}"
 
 
 def render_accuracies(accuracy: ReportedAccuracy) -> str:

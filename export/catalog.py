@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convoy.preparation import describe_preparation
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import UnknownNetwork
 
@@ -118,6 +119,11 @@ class Network:
         return pb.Input(
             height=self.size, width=self.size, channels=self.channels, mean=self.mean, std=self.std
         )
+
+    @property
+    def preparation(self) -> str:
+        """How its pictures are prepared, unless the weights have their own: for people."""
+        return describe_preparation(pb.Model(preprocessing=self.preprocessing, input=self.input))
 
     def build(self) -> nn.Module:
         """Returns the architecture: normalised float N×C×H×W to logits N×K."""

@@ -10,7 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from convoy.terminal import PlainTable, plain_console, printable
+from convoy.preparation import describe_preparation
+from convoy.terminal import PlainTable, plain_console, print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.progress import Reporter
 
@@ -106,6 +107,9 @@ def print_version(published: PublishedVersion) -> None:
     _print_lines(render_heading(published))
     print_rungs(published.model.parity)
     _print_lines(render_facts(published.model.manifest))
+    _print_lines([f"  pictures: {describe_preparation(published.model)}"])
+    if warning := render_assumed(published.model.manifest):
+        print_error(warning)
 
 
 def _print_lines(lines: Sequence[str]) -> None:
@@ -175,6 +179,18 @@ def render_evaluation(evaluation: pb.Evaluation) -> list[str]:
             f"than {100 * fp32.drop_upper_bound:.2f} points (95 %)"
         )
     return lines
+
+
+def render_assumed(manifest: pb.Manifest) -> str:
+    """A warning, for weights of one's own; of random ones no answer means anything anyway."""
+    assumed = manifest.preparation.assumed
+    if not assumed or manifest.weights.source != "file":
+        return ""
+    return (
+        f"WARNING: {manifest.weights.file} does not say how its pictures were prepared. Assumed: "
+        f"{', '.join(assumed)}. If it was trained otherwise, its answers are worse than they could "
+        "be: give --preprocessing FILE, or --resize, --crop and so on (--help)."
+    )
 
 
 def print_results(results: Sequence[BuildResult]) -> None:

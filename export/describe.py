@@ -72,6 +72,7 @@ def as_dict(network: Network, description: Description) -> dict[str, Any]:
         "name": network.name,
         "paper": network.paper,
         "input": [network.channels, network.size, network.size],
+        "preparation": network.preparation,
         "totals": asdict(description.totals),
         "blocks": [asdict(block) for block in description.blocks],
         "layers": [
@@ -92,6 +93,7 @@ def _print(network: Network, description: Description) -> None:
         f"Parameters {totals.parameters:,}, MACs {totals.macs:,}, neurons {totals.neurons:,}, "
         f"connections {totals.connections:,}.",
     )
+    console.print(network.preparation)
 
 
 def _layer_table(layers: Iterable[Layer]) -> Table:

@@ -9,6 +9,7 @@ import contextlib
 from importlib.metadata import version as version_of
 from typing import Any
 
+from convoy.preparation import describe_preparation
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
 from server.open_inference.model_statistics import Statistics
@@ -76,6 +77,9 @@ def model_config(pool: Pool, model: str, version: str, max_batch_size: int) -> J
         "max_batch_size": max_batch_size,
         "input": [{"name": INPUT, "data_type": "TYPE_STRING", "dims": [1]}],
         "output": outputs,
+        "parameters": {
+            "preparation": {"string_value": describe_preparation(servable.loaded.facts)}
+        },
     }
 
 

@@ -18,6 +18,7 @@ import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from convoy.preparation import describe_preparation
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import (
     ModelNotFound,
@@ -288,6 +289,7 @@ class Pool:
         message.name, message.version = name, str(number)
         message.state, message.state_reason = version.state, version.reason
         message.is_default = version.is_ready() and number == self.default(name)
+        message.preparation = describe_preparation(message)
         return message
 
     def _check_fault(self, name: str) -> None:

@@ -212,6 +212,8 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: PublishedVersion) -> No
         (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
         (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
         (["lenet5", "--opt-batch", "4"], 2, "--opt-batch and --optimization-level are for engines"),
+        (["lenet5", "--resize", "40"], 2, "lenet5 reads digits, which are prepared in one way"),
+        (["nin", "--preprocessing", "no.json"], 2, "no.json cannot be read (No such file or dir"),
     ],
 )
 def test_failure_is_one_sentence(
@@ -265,7 +267,10 @@ def test_users_own_classes_are_published_under_their_name(
         *("nin_cifar10", "--weights", "flowers.pth", "--labels", "flowers.txt"),
         *("--name", "my-flowers"),
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr.startswith("WARNING: flowers.pth does not say how its pictures were prep")
+    assert "Assumed: resize, crop, interpolation, antialiasing, resize mode, " in done.stderr
+    assert "assumed, since the weights do not say it." in done.stdout
     folder = tmp_path / "models" / "my-flowers.v1"
     assert (folder / "labels.txt").read_text().splitlines() == flowers
     config = text_format.Parse((folder / "config.pbtxt").read_text(), ModelConfig())

@@ -9,6 +9,7 @@ from export import options as module
 from export.build import build
 from export.catalog import find
 from export.options import Options
+from export.preparation.options import PreparationOptions
 
 
 @pytest.fixture
@@ -37,15 +38,17 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         max_batch=64,
         opt_batch=32,
         optimization_level=0,
+        preparation=PreparationOptions(resize=256, antialias=False),
     )
     assert options.command == (
         "python export/build.py resnet50 --int8 --calibration pictures --format plan "
         "--weights f.pth --weights-key state_dict_ema --labels flowers.txt --name my-flowers "
-        "--max-batch 64 --opt-batch 32 --optimization-level 0"
+        "--max-batch 64 --opt-batch 32 --optimization-level 0 --resize 256 --no-antialias"
     )
     app = typer.Typer()
     app.command()(build)
-    flags = {flag for option in typer.main.get_command(app).params for flag in option.opts}
+    options_of_it = typer.main.get_command(app).params
+    flags = {flag for it in options_of_it for flag in (*it.opts, *it.secondary_opts)}
     assert {word for word in options.command.split() if word.startswith("--")} <= flags
 
 
@@ -62,6 +65,7 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         {"weights_key": "state_dict_ema"},
         {"network": find("plain20_digits")},
         {"network": dataclasses.replace(find("lenet5"), fp32_tolerance=1.0)},
+        {"preparation": PreparationOptions(antialias=True)},
     ],
     ids=" and ".join,
 )

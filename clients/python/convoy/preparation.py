@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from convoy.v1 import classifier_pb2 as pb
 
 CHANNELS = {pb.RGB: "red, green and blue", pb.BGR: "blue, green and red"}
 DEFAULT_FILL = (0, 0, 0)
 
 
-def describe_preparation(preprocessing: pb.Preprocessing, taken: pb.Input) -> str:
-    """`taken` is the network's input: Model.input. Empty if there is no preprocessing."""
-    kind = preprocessing.WhichOneof("kind")
-    if kind == "digit":
-        digit = preprocessing.digit
-        return (
-            f"A digit is extracted from the picture, scaled to {digit.box} pixels, centred in "
-            f"{digit.size}×{digit.size}, and normalised with mean {_numbers(taken.mean)} and "
-            f"std {_numbers(taken.std)}."
-        )
-    if kind == "photo":
-        photo = preprocessing.photo
-        steps = [_resized(photo), _cropped(photo), _normalised(photo, taken)]
-        return f"{', '.join(step for step in steps if step)}."
-    return ""
+def describe_preparation(model: pb.Model) -> str:
+    """From the facts `preprocessing`, `input` and `manifest`; empty if there is no preprocessing.
+
+    Such as "The shorter side is resized to 256 pixels (bilinear, antialiased), cropped to the
+    centre 224×224, and red, green and blue normalised with mean 0.485, 0.456, 0.406 and std 0.229,
+    0.224, 0.225; assumed, since the weights do not say it."
+    """
+    photo, digit = model.preprocessing.photo, model.preprocessing.digit
+    match model.preprocessing.WhichOneof("kind"):
+        case "photo":
+            steps = [_resized(photo), _cropped(photo), _normalised(photo, model.input)]
+        case "digit":
+            steps = [
+                "A digit is found in the picture",
+                f"scaled to {digit.box} pixels, centred in {digit.size}×{digit.size}",
+                f"and normalised with {_numbers(model.input)}",
+            ]
+        case _:
+            return ""
+    return f"{', '.join(filter(None, steps))}{_origin(model.manifest.preparation)}."
 
 
 def _resized(photo: pb.Photo) -> str:
@@ -55,10 +58,22 @@ def _cropped(photo: pb.Photo) -> str:
 
 
 def _normalised(photo: pb.Photo, taken: pb.Input) -> str:
-    mean, std = photo.mean or taken.mean, photo.std or taken.std
     channels = CHANNELS.get(photo.channel_order, "its channels")
-    return f"and {channels} normalised with mean {_numbers(mean)} and std {_numbers(std)}"
+    return f"and {channels} normalised with {_numbers(photo if photo.mean else taken)}"
 
 
-def _numbers(numbers: Iterable[float]) -> str:
-    return ", ".join(f"{number:.4g}" for number in numbers)
+def _numbers(said: pb.Photo | pb.Input) -> str:
+    mean, std = (", ".join(f"{it:.4g}" for it in numbers) for numbers in (said.mean, said.std))
+    return f"mean {mean} and std {std}"
+
+
+def _origin(origin: pb.PreparationOrigin) -> str:
+    if origin.source == "published":
+        return "; as published with the weights"
+    if origin.source == "assumed":
+        return "; assumed, since the weights do not say it"
+    if origin.source != "given":
+        return ""
+    by = f" by {origin.file}" if origin.file else ""
+    assumed = f", but for what is assumed: {', '.join(origin.assumed)}" if origin.assumed else ""
+    return f"; as given{by}{assumed}"

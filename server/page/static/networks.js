@@ -41,6 +41,7 @@ function describe(network) {
     h("p", { class: "idea" }, t(`idea.${network.family}`)),
     h("p", { class: "muted", lang: "en" }, network.summary),
     h("p", { class: "muted", lang: "en" }, network.paper),
+    h("p", { class: "muted", lang: "en" }, network.preparation),
     h("dl", { class: "facts" }, facts.map(([key, value, note]) =>
       h("div", {}, h("dt", {}, t(key)), h("dd", {}, String(value),
         note ? h("small", { class: "muted", lang: "en" }, ` ${note}`) : null)))),

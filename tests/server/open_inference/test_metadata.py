@@ -36,6 +36,7 @@ def test_the_model_describes_itself(client: Any) -> None:
     config = client.get_model_config("lenet5", **as_json(client))
     config = whole(config.get("config", config))
     assert (config["max_batch_size"], config["input"][0]["dims"]) in (("64", ["1"]), (64, ["1"]))
+    assert config["parameters"]["preparation"]["string_value"].startswith("A digit is found in")
 
 
 def test_the_repository_can_be_read_and_not_changed(client: Any) -> None:

@@ -101,6 +101,7 @@ async def test_who_rejects_a_version_is_not_asked_for_it(
     assert picked(pool) == {(FIRST, "2"): 10}
     (described,) = [each for each in pool.list() if each.is_default]
     assert (described.version, described.state) == ("2", pb.STATE_READY)
+    assert described.preparation.startswith("A digit is found in the picture")
     assert pool.resolve("lenet5", "1").runner.name == SECOND
 
 
