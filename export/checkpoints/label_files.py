@@ -2,7 +2,8 @@
 
 Read: a label per line; CSV and TSV, with or without a header; JSON objects from name to index
 (class_to_idx of torchvision's ImageFolder, class_indices of Keras) or from index to name
-(TorchServe's index_to_name.json, Keras' imagenet_class_index.json), and JSON lists of names.
+(TorchServe's index_to_name.json, Keras' imagenet_class_index.json), and JSON lists of names or of
+objects with a name and, optionally, an id and a threshold.
 Anything else is refused by its kind, since its lines would pass for labels.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ COLUMNS = {
     "index": ("", "index", "idx", "class_index", "class_idx", "class_id"),
     "name": ("name", "label", "labels", "class", "class_name", "classes"),
     "id": ("id", "synset", "wnid", "wordnet_id"),
+    "threshold": ("threshold",),
 }
 COLUMN_OF = {word: column for column, words in COLUMNS.items() for word in words}
 
@@ -55,6 +58,7 @@ class Entry:
     name: str
     id: str = ""
     index: int | None = None  # of the network's output; None: the order says it
+    threshold: float | None = None  # from which score on the class is answered
 
 
 def read_entries(path: Path) -> Iterator[Entry]:
@@ -132,7 +136,9 @@ def _table_entries(path: Path, rows: Rows) -> Iterator[Entry]:
             )
         entry = dict(zip(columns, cells, strict=False))
         index = _parse_index(path, entry["index"], place) if "index" in entry else None
-        yield Entry(place, entry.get("name", ""), entry.get("id", ""), index)
+        threshold = entry.get("threshold") or None  # an empty cell is none
+        least = None if threshold is None else _parse_threshold(path, threshold, place)
+        yield Entry(place, entry.get("name", ""), entry.get("id", ""), index, least)
 
 
 def _named_columns(path: Path, header: list[str]) -> list[str]:
@@ -143,7 +149,7 @@ def _named_columns(path: Path, header: list[str]) -> list[str]:
             fault = "an unknown column" if column is None else "a second column for the same,"
             raise LabelsError(
                 f"{path} has {fault} {word!r}: a table of labels has the columns name and, "
-                "optionally, index and id."
+                "optionally, index, id and threshold."
             )
         columns.append(column)
     return columns
@@ -170,6 +176,18 @@ def _parse_index(path: Path, text: str, place: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise LabelsError(f"{path} has the index {text!r} {place}: it must be a number from 0.")
     return int(text)
+
+
+def _parse_threshold(path: Path, value: Any, place: str) -> float:
+    try:
+        threshold = float(value)
+    except (TypeError, ValueError):
+        threshold = math.nan
+    if isinstance(value, bool) or not 0 <= threshold <= 1:
+        raise LabelsError(
+            f"{path} has the threshold {value!r} {place}: it must be a score from 0 to 1."
+        )
+    return threshold
 
 
 # ------------------------------------------------------------------------------------------ JSON
@@ -206,7 +224,14 @@ def _json_entry(path: Path, key: str, value: Any) -> Entry:
             return Entry(place, name.strip(), index=_parse_index(path, key, place))
         case [str(id_), str(name)] if key.isdecimal():  # Keras, and TorchServe for ImageNet
             return Entry(place, name.strip(), id_.strip(), _parse_index(path, key, place))
+        case {"name": str(name), **rest} if key.isdecimal() and rest.keys() <= {"id", "threshold"}:
+            threshold = rest.get("threshold")
+            if threshold is not None:
+                threshold = _parse_threshold(path, threshold, place)
+            index = _parse_index(path, key, place)
+            return Entry(place, name.strip(), str(rest.get("id", "")).strip(), index, threshold)
     raise LabelsError(
         f"{path} is JSON, but no labels: its key {key!r} has {json.dumps(value)[:40]}; expected "
-        'are {"name": index}, {"index": "name"}, {"index": ["id", "name"]} or a list of names.'
+        'are {"name": index}, {"index": "name"}, {"index": ["id", "name"]}, a list of names, or a '
+        'list of {"name": "...", "id": "...", "threshold": 0.5}.'
     )

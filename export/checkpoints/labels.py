@@ -5,7 +5,9 @@
     dandelion<TAB>n11939491     0,n11939491,daisy       {"0": "daisy", "1": ["n11939491", "daisy"]}
 
 Lines and lists are in the order of the network's outputs; an index says so itself. An id is what
-identifies the class elsewhere, such as an ImageNet synset. label_files.py reads the formats.
+identifies the class elsewhere, such as an ImageNet synset. Tables with a header and JSON lists of
+objects may give a label a threshold, from which score on it is answered. label_files.py reads the
+formats.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def read_labels(path: Path) -> list[pb.Label]:
     _check_names(path, entries)
     if any(entry.index is not None for entry in entries):
         entries = _in_order(path, entries)
-    return [pb.Label(name=entry.name, id=entry.id) for entry in entries]
+    return [pb.Label(name=entry.name, id=entry.id, threshold=entry.threshold) for entry in entries]
 
 
 def _check_names(path: Path, entries: Iterable[Entry]) -> None:

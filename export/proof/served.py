@@ -123,7 +123,7 @@ class ServedAnswer:
     def _classify(self, content: bytes) -> Probabilities:  # K
         model, labels = self._model, self._model.labels
         answer = self._client.classify(
-            content, model=model.name, version=model.version, top_k=len(labels)
+            content, model=model.name, version=model.version, top_k=len(labels), min_score=0
         )
         if answer.manifest_digest != model.manifest_digest:
             raise ParityError(

@@ -66,7 +66,9 @@ def _served(
     Raises:
         ParityError: the network saw other pixels than it had to.
     """
-    answer = client.classify(content, model=model.name, version=model.version, include=include)
+    answer = client.classify(
+        content, model=model.name, version=model.version, min_score=0, include=include
+    )
     if answer.input and not np.array_equal(answer.input.pixels, picture):
         raise ParityError("The gateway shows another input than the network must have seen.")
     maps = answer.heatmap.maps if answer.heatmap else {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+import numpy as np
+
 from convoy.v1 import classifier_pb2 as pb
 from server.core.call import Call, RequestedImage
 from server.errors import InferenceFailed, cut
@@ -34,6 +36,9 @@ def to_response(image: RequestedImage, outcome: Outcome) -> pb.ClassifyResponse:
         raise InferenceFailed(f"{servable.folder} returned scores that are not numbers")
     top_k = request.top_k if request.HasField("top_k") else DEFAULT_TOP_K
     labels, min_score = servable.loaded.labels, request.min_score
+    thresholds = servable.loaded.thresholds
+    if thresholds is not None and not request.HasField("min_score"):
+        scores = np.where(scores >= thresholds, scores, np.float32(-1))  # below any min_score
     for index, score in best_scores(scores, top_k):
         if score >= min_score:
             label = labels[index]

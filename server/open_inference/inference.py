@@ -92,6 +92,7 @@ def build_requests(
             version=version,
             image=pb.Image(content=image),
             top_k=top_k,
+            min_score=0,  # a tensor has as many classes for each image, whatever their thresholds
             request_id=request_id,
         )
         for image in images

@@ -129,6 +129,16 @@ class LoadedModel:
         return list(self.facts.labels)
 
     @cached_property
+    def thresholds(self) -> npt.NDArray[np.float32] | None:
+        """K scores from which on a class is answered; None if no label has a threshold.
+
+        In float32, as scores are: 0.7 in float64 is above 0.7 in float32.
+        """
+        if not any(label.HasField("threshold") for label in self.labels):
+            return None
+        return np.array([label.threshold for label in self.labels], np.float32)
+
+    @cached_property
     def served(self) -> pb.Served:
         """What all answers of the version say of their origin."""
         return pb.Served(

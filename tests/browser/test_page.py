@@ -13,6 +13,7 @@ import axe_playwright_python
 import pytest
 from playwright.sync_api import Page, expect
 
+from convoy.v1 import classifier_pb2 as pb
 from server.page.routes import STATIC
 from tests.browser.conftest import Visits
 
@@ -314,6 +315,26 @@ def test_latency_is_measured_by_ordinary_requests(visit: Visits, gateway: Any) -
     expect(page.locator(".mark")).to_have_count(6)
     expect(page.locator(".worked")).to_contain_text("120 M")
     expect(page.locator(".worked")).to_contain_text("12.4 M")
+    visitor.check()
+
+
+def test_classes_below_their_thresholds_are_said_and_not_shown(
+    visit: Visits, serve: Callable[..., Any], repository: Path, edit_facts: Any, tmp_path: Path
+) -> None:
+    def raise_thresholds(facts: pb.Model) -> None:
+        for label in facts.labels:
+            label.threshold = 1
+
+    edit_facts(repository / "lenet5.v1", raise_thresholds)
+    gateway = serve(f"--repository={repository}")
+    gateway.wait_until_ready()
+    (tmp_path / "photos").mkdir()
+    shutil.copy(STATIC / "samples" / "seven.jpg", tmp_path / "photos")
+    visitor = visit(gateway.http)
+    expect(visitor.show("classify").locator(".result")).to_contain_text("No class reaches its thr")
+    page = visitor.show("folder")
+    page.set_input_files("#folder", tmp_path / "photos")
+    expect(page.locator("figcaption")).to_have_text("No class reaches its threshold")
     visitor.check()
 
 

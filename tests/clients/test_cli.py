@@ -13,6 +13,9 @@ from typing import ClassVar, Protocol
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from convoy.cli import show
+from convoy.client import Classification
+
 DIGIT = Path(__file__).resolve().parents[1] / "data" / "digit-7.png"
 
 
@@ -145,3 +148,11 @@ def test_one_command_grows_with_what_is_installed() -> None:
     shown = convoy("--help").stdout
     for command in ("classify", "models", "serve", "build", "train"):
         assert command in shown
+
+
+def test_answer_without_classes_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Classification(
+        *((), "defects", "1", "onnxruntime", "fp32", "cpu", "file", "0" * 64, 1, 2.0, "id")
+    )
+    show(Path("a.jpg"), answer, as_json=False)
+    assert capsys.readouterr().out.splitlines()[1:] == ["  no class reaches its threshold"]

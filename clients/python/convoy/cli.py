@@ -130,6 +130,8 @@ def show(path: Path, answer: Classification, as_json: bool) -> None:
     print(printable(f"{path}: {build}"))
     for class_ in answer.classes:
         print(f"  {class_.score:7.2%}  {printable(class_.label)}")
+    if not answer.classes:
+        print("  no class reaches its threshold")
     if answer.unfamiliar is not None:
         print(f"  {render_unfamiliar(answer.unfamiliar)}")
     if answer.weights == "random":

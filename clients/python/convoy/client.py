@@ -74,7 +74,7 @@ class Classification:
     def best(self) -> Class:
         """
         Raises:
-            IndexError: every class scored below the requested min_score.
+            IndexError: every class scored below the requested min_score, or below its threshold.
         """
         return self.classes[0]
 

@@ -62,8 +62,8 @@ class Reader {
     const [best] = answer.classes;
     const isStrange = isUnfamiliar(answer);
     this.card.classList.toggle("unfamiliar", isStrange);
-    this.best.textContent = best.label;
-    this.score.textContent = isStrange ? t("draw.unfamiliar") : percent(best.score);
+    this.best.textContent = best?.label ?? "–";
+    this.score.textContent = isStrange ? t("draw.unfamiliar") : percent(best?.score ?? 0);
     this.showColumns(answer.classes);
   }
 

@@ -115,7 +115,8 @@ class Tile {
     try {
       const answer = await withKey((client) => client.classify(this.file, { model, topK: 1, signal }));
       [this.best] = answer.classes;
-      this.text.replaceChildren(h("b", {}, this.best.label), ` ${percent(this.best.score)}`);
+      this.text.replaceChildren(...this.best
+        ? [h("b", {}, this.best.label), ` ${percent(this.best.score)}`] : [t("result.none")]);
     } catch (error) {
       this.text.replaceChildren(h("span", { class: "error" }, error.reason || error.message));
     }

@@ -11,7 +11,8 @@ export function resultCard(answer, picture) {
   return h("article", { class: "card result", "aria-label": answer.model },
     h("header", {}, h("h3", {}, answer.model), h("span", { class: "muted" }, `v${answer.version}`)),
     answer.served.weights === "random" ? h("p", { class: "shout" }, t("result.random")) : null,
-    best ? h("p", { class: "best" }, h("b", {}, best.label), h("span", {}, percent(best.score))) : null,
+    best ? h("p", { class: "best" }, h("b", {}, best.label), h("span", {}, percent(best.score)))
+      : h("p", { class: "muted" }, t("result.none")),
     unfamiliar(answer),
     evidence(answer, picture),
     stages(answer.timing),

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,30 @@ def test_json_is_read_under_any_name(
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("l.csv", "name,threshold\nant,0.25\nbee,\ncat,1\n"),
+        ("l.tsv", "Threshold\tindex\tname\n1\t2\tcat\n0.25\t0\tant\n\t1\tbee\n"),
+        (
+            "l.json",
+            '[{"name": "ant", "threshold": 0.25}, {"name": "bee"}, '
+            '{"name": "cat", "threshold": 1}]',
+        ),
+    ],
+)
+def test_labels_may_have_thresholds(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    labels = read_labels(tmp_path / name)
+    assert [label.name for label in labels] == ["ant", "bee", "cat"]
+    assert [label.threshold for label in labels if label.HasField("threshold")] == [0.25, 1]
+
+
+def test_json_of_objects_may_have_ids(tmp_path: Path) -> None:
+    content = json.dumps([{"name": name, "id": id_} for name, id_ in WITH_IDS])
+    assert read(tmp_path / "l.json", content.encode()) == WITH_IDS
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("l.json", '{"ant": 0, "bee": 2}', "has no index 1: its 2 labels must have .* 0 to 1"),
@@ -109,6 +134,11 @@ def test_json_is_read_under_any_name(
         ("l.json", '{"ant": true}', "its key 'ant' has true"),
         ("l.csv", "index,name\nx,ant\n", "has the index 'x' on line 2"),
         ("l.csv", "index,name\n0\n", "has no label on line 2"),
+        ("l.csv", "name,threshold\nant,1.5\n", "has the threshold '1.5' on line 2: .* from 0 to 1"),
+        ("l.csv", "name,threshold\nant,nan\n", "has the threshold 'nan' on line 2"),
+        ("l.csv", "name,threshold\nant,high\n", "has the threshold 'high' on line 2"),
+        ("l.json", '[{"name": "ant", "threshold": true}]', "has the threshold True at index 0"),
+        ("l.json", '[{"name": "ant", "minimum": 1}]', "its key '0' has .*expected are"),
         ("l.csv", "image,label\na.jpg,ant\n", "has an unknown column 'image'"),
         ("l.csv", "name,label\nant,bee\n", "has a second column for the same, 'label'"),
         ("l.csv", "name\ntench, Tinca\n", "has 2 cells on line 2, and there are 1 columns"),
