@@ -23,69 +23,75 @@ from export.build_cache import Stages
 from export.console import PublishedVersion
 from export.errors import BadName, ExportError, PreparationError
 from export.files import cache_path
+from export.option_groups import with_groups
 from export.options import Options
-from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
+from export.preparation.options import AS_PUBLISHED, PreparationOptions
 from export.progress import Reporter
 from export.publication import build_one, check_name, find_published, publish
 from export.repository.layout import default_repository
 
+OnnxFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE.onnx", help="The classifier, with its external data beside it."),
+]
+Labels = Annotated[
+    Path,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Its classes, in the order of its outputs: one label per line, CSV, TSV or JSON "
+        "(docs/moving-in.md).",
+    ),
+]
+Outputs = Annotated[
+    str | None,
+    typer.Option(
+        "--outputs",
+        metavar="logits|probabilities",
+        help="What the file gives: logits, to which softmax is added, or probabilities, which "
+        "are served as they are.",
+        show_default="probabilities if it ends with softmax; else you must say",
+    ),
+]
+Examples = Annotated[
+    Path | None,
+    typer.Option(
+        "--examples",
+        metavar="DIR",
+        help="A few pictures of at least two classes. Golden images are made of them: a "
+        "gateway serves the version if it answers them as the file does.",
+        show_default="two sample photographs",
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="The model's name: lower-case letters, digits, '-' and '_'.",
+        show_default="the file's name",
+    ),
+]
+MaxBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--max-batch",
+        min=1,
+        max=1024,
+        help="Maximum batch size.",
+        show_default="8, or the one that the file fixes",
+    ),
+]
 
-@with_preparation
+
+@with_groups
 def adopt(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE.onnx", help="The classifier, with its external data beside it."
-        ),
-    ],
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels",
-            metavar="FILE",
-            help="Its classes, in the order of its outputs: one label per line, CSV, TSV or JSON "
-            "(docs/moving-in.md).",
-        ),
-    ],
-    outputs: Annotated[
-        str | None,
-        typer.Option(
-            "--outputs",
-            metavar="logits|probabilities",
-            help="What the file gives: logits, to which softmax is added, or probabilities, which "
-            "are served as they are.",
-            show_default="probabilities if it ends with softmax; else you must say",
-        ),
-    ] = None,
-    examples: Annotated[
-        Path | None,
-        typer.Option(
-            "--examples",
-            metavar="DIR",
-            help="A few pictures of at least two classes. Golden images are made of them: a "
-            "gateway serves the version if it answers them as the file does.",
-            show_default="two sample photographs",
-        ),
-    ] = None,
-    published_as: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            help="The model's name: lower-case letters, digits, '-' and '_'.",
-            show_default="the file's name",
-        ),
-    ] = None,
-    max_batch: Annotated[
-        int | None,
-        typer.Option(
-            "--max-batch",
-            min=1,
-            max=1024,
-            help="Maximum batch size.",
-            show_default="8, or the one that the file fixes",
-        ),
-    ] = None,
+    file: OnnxFile,
+    labels: Labels,
+    outputs: Outputs = None,
+    examples: Examples = None,
+    published_as: ModelName = None,
+    max_batch: MaxBatch = None,
     repository: cli.Repository = None,
     keep: cli.Keep = None,
     triton: cli.Triton = None,

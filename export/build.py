@@ -34,39 +34,26 @@ from export.console import PublishedVersion, print_results
 from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
 from export.evaluation.gate import check_gate
 from export.files import cache_path
-from export.options import Format, Options, Precision
-from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
+from export.option_groups import with_groups
+from export.options import NOTHING_TYPED, Format, Options, Precision, TypedOptions
+from export.preparation.options import AS_PUBLISHED, PreparationOptions
 from export.progress import SILENT, Reporter
 from export.publication import build_one, check_name, find_published, publish, write_aside
 from export.repository.config import known_weights
 from export.repository.layout import default_repository, highest_published
 
 
-@with_preparation
+@with_groups
 def build(
     names: cli.Networks = None,
     build_all: cli.All = False,
     fp16: cli.Fp16 = False,
     int8: cli.Int8 = False,
-    calibration: cli.Calibration = None,
-    evaluate: cli.Evaluate = None,
-    max_drop: cli.MaxDrop = None,
     format_: cli.FormatName = None,
-    max_batch: cli.MaxBatch = None,
-    opt_batch: cli.OptBatch = None,
-    optimization_level: cli.OptimizationLevel = None,
     weights: cli.WeightsSource = None,
-    weights_key: cli.WeightsKey = None,
-    labels: cli.Labels = None,
-    published_as: cli.ModelName = None,
-    weights_url: cli.WeightsUrl = None,
-    seed: cli.Seed = 0,
     repository: cli.Repository = None,
-    keep: cli.Keep = None,
-    triton: cli.Triton = None,
-    output: cli.Output = Options.output,
-    force: cli.Force = False,
-    replace: cli.Replace = False,
+    seed: cli.Seed = 0,
+    typed: TypedOptions = NOTHING_TYPED,
     preparation: PreparationOptions = AS_PUBLISHED,
 ) -> None:
     """Build networks: from weights to a proven version in the model repository.
@@ -84,12 +71,12 @@ def build(
         python export/build.py resnet50 --weights flowers.pth --labels flowers.txt --name my-flowers
     """
     try:
-        networks = select_networks(names or [], build_all, published_as)
+        networks = select_networks(names or [], build_all, typed.published_as)
         networks = [preparation.given.prepare(network) for network in networks]
         require_packages()
-        precision = select_precision(fp16, int8, calibration)
-        format_, runtime = select_runtime(format_, opt_batch, optimization_level)
-        check_gate(evaluate, max_drop, precision, format_)
+        precision = select_precision(fp16, int8, typed.calibration)
+        format_, runtime = select_runtime(format_, typed.opt_batch, typed.optimization_level)
+        check_gate(typed.evaluate, typed.max_drop, precision, format_)
     except ExportError as error:
         print_error(error)
         raise typer.Exit(2) from error
@@ -100,23 +87,9 @@ def build(
             weights=weights or network.weights,
             seed=seed,
             repository=(repository or default_repository()).absolute(),
-            replace=replace,
-            labels=labels,
-            published_as=published_as,
-            weights_key=weights_key,
-            weights_url=weights_url,
             format=format_,
-            calibration=calibration,
-            evaluate=evaluate,
-            max_drop=max_drop,
-            max_batch=max_batch,
-            opt_batch=opt_batch,
-            optimization_level=optimization_level,
-            keep=keep,
-            force=force,
-            triton=triton,
-            output=output,
             preparation=preparation,
+            **vars(typed),
         )
         for network in networks
     ]

@@ -22,21 +22,14 @@ Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "plan", "rtx"]
 
 
-@dataclass(frozen=True)
-class Options:
-    """The fields that have a type of cli_options are explained there."""
+@dataclass(frozen=True, kw_only=True)
+class TypedOptions:
+    """Options that a build takes as they were typed; cli_options explains them."""
 
-    network: Network
-    precision: Precision
-    weights: str  # "imagenet", "imagenet1k_v1", "digits", "random" or the path of a file
-    seed: cli.Seed
-    repository: Path
-    replace: cli.Replace = False
-    labels: cli.Labels = None
-    published_as: cli.ModelName = None
     weights_key: cli.WeightsKey = None
     weights_url: cli.WeightsUrl = None
-    format: Format = "onnx"
+    labels: cli.Labels = None
+    published_as: cli.ModelName = None
     calibration: cli.Calibration = None
     evaluate: cli.Evaluate = None
     max_drop: cli.MaxDrop = None
@@ -44,9 +37,23 @@ class Options:
     opt_batch: cli.OptBatch = None
     optimization_level: cli.OptimizationLevel = None
     keep: cli.Keep = None
-    force: cli.Force = False
     triton: cli.Triton = None
     output: cli.Output = Path("build", "rtx")
+    force: cli.Force = False
+    replace: cli.Replace = False
+
+
+NOTHING_TYPED = TypedOptions()
+
+
+@dataclass(frozen=True)
+class Options(TypedOptions):
+    network: Network
+    precision: Precision
+    weights: str  # "imagenet", "imagenet1k_v1", "digits", "random" or the path of a file
+    seed: cli.Seed
+    repository: Path
+    format: Format = "onnx"
     preparation: PreparationOptions = AS_PUBLISHED  # which `network` has already
 
     @property

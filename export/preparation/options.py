@@ -1,20 +1,11 @@
-"""The options that say how pictures are prepared, the same for every command that has them.
-
-    @with_preparation
-    def build(..., preparation: PreparationOptions) -> None:
-
-gives the command these options, and the command one object.
-"""
+"""The options that say how pictures are prepared, the same for every command that has them."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -158,29 +149,6 @@ class PreparationOptions:
 
 
 AS_PUBLISHED = PreparationOptions()  # nothing is said
-
-
-def with_preparation(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds these options to a command, which gets them as `preparation`."""
-    names = [field.name for field in fields(PreparationOptions)]
-
-    @functools.wraps(command)
-    def wrapper(**arguments: Any) -> None:
-        typed = {name: arguments.pop(name, None) for name in names}
-        command(**arguments, preparation=PreparationOptions(**typed))
-
-    hints = get_type_hints(PreparationOptions, include_extras=True)
-    options = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hints[name]
-        )
-        for name in names
-    ]
-    signature = inspect.signature(command, eval_str=True)  # typer evaluates no text in ours
-    own = [it for it in signature.parameters.values() if it.name != "preparation"]
-    wrapper.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {it.name: it.annotation for it in (*own, *options)}
-    return wrapper
 
 
 def _parse_crop(text: str | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import typer
 from typer.testing import CliRunner
 
 from export.errors import PreparationError
+from export.option_groups import with_groups
 from export.preparation.given import Given
-from export.preparation.options import AS_PUBLISHED, PreparationOptions, with_preparation
+from export.preparation.options import AS_PUBLISHED, PreparationOptions
 
 TYPED = (
     "--resize 300 --crop 0.875 --interpolation bicubic --no-antialias --resize-mode pad "
@@ -23,7 +24,7 @@ TYPED = (
 def parse(words: str) -> PreparationOptions:
     parsed: list[PreparationOptions] = []
 
-    @with_preparation
+    @with_groups
     def command(
         name: Annotated[str, typer.Argument()] = "x",
         other: Annotated[int, typer.Option("--another-name")] = 0,
