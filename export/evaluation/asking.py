@@ -192,7 +192,7 @@ class Asker:
         model = self._model
         try:
             answer = self._client.classify(
-                content, model=model.name, version=model.version, top_k=TOP
+                content, model=model.name, version=model.version, top_k=TOP, min_score=0
             )
         except NotFound as error:
             if self._is_loading():  # by a gateway that was restarted

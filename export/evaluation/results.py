@@ -10,6 +10,7 @@ disk or a lost machine, is written again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -28,12 +29,13 @@ class ResultsFile:
     """Opens the file, or makes it; `resume` must be read to its end before `append`.
 
     Raises:
-        EvaluationError: it is a file of something else, or of another version.
+        EvaluationError: it is a file of something else, of another version, or in use.
         OSError: it cannot be opened or written.
     """
 
     def __init__(self, path: Path, model: pb.Model) -> None:
         self._path = path
+        self._classes = len(model.labels)
         self._header = {
             "evaluation": FORMAT,
             "model": model.name,
@@ -49,6 +51,7 @@ class ResultsFile:
             raise
 
     def _begin(self) -> None:
+        self._lock()
         expected, line = to_line(self._header), self._file.readline()
         if line != expected and expected.startswith(line):  # empty, or cut off
             self._file.seek(0)
@@ -56,6 +59,15 @@ class ResultsFile:
             self._write(expected)
         elif line != expected:
             self._refuse(parse(line))
+
+    def _lock(self) -> None:
+        """For this evaluation alone, on a file system that has locks."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise EvaluationError(f"Another evaluation is writing to {self._path}.") from error
+        except OSError:
+            pass
 
     def _refuse(self, header: Any) -> None:
         if not isinstance(header, dict) or header.get("evaluation") != FORMAT:
@@ -76,7 +88,7 @@ class ResultsFile:
                 self._file.seek(-len(line), 1)
                 self._file.truncate()
                 return
-            if (result := to_result(parse(line))) is None:
+            if (result := to_result(parse(line), self._classes)) is None:
                 raise EvaluationError(
                     f"Line {number} of {self._path} is not a result: delete it and what follows."
                 )
@@ -118,17 +130,17 @@ def parse(line: bytes) -> Any:
         return None
 
 
-def to_result(facts: Any) -> Result | None:
-    """None if the line does not say what a result says."""
+def to_result(facts: Any, classes: int) -> Result | None:
+    """None if the line does not say what a result says, of a network with so many classes."""
     try:
         lists = {name: tuple(facts.get(name, ())) for name in ("best", "scores")}
         result = Result(**{**facts, **lists})
     except (TypeError, AttributeError):
         return None
     is_answer = (
-        isinstance(result.truth, int)
-        and 1 <= len(result.best) == len(result.scores) <= TOP
-        and all(isinstance(index, int) for index in result.best)
+        1 <= len(result.best) == len(result.scores) <= TOP
+        and all(isinstance(index, int) for index in (result.truth, *result.best))
+        and all(0 <= index < classes for index in (result.truth or 0, *result.best))
         and all(isinstance(score, float) for score in result.scores)
     )
     return result if is_answer or result.excluded else None

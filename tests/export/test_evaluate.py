@@ -23,6 +23,14 @@ from tests.export.labelled import write_digits
 ROOT = Path(__file__).parents[2]
 COUNT = 12
 
+# A shell has background processes ignore SIGINT, and their children inherit that.
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from convoy.cli import main
+main()
+"""
+
 app = typer.Typer()
 app.command()(evaluate)
 
@@ -43,8 +51,9 @@ def run(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["lenet5", *map(str, arguments)])
 
 
-def test_the_figures_are_printed(folder: Path) -> None:
-    done = run(folder)
+@pytest.mark.parametrize("api", ["grpc", "http"])
+def test_the_figures_are_printed(folder: Path, lenet_gateway: RunningGateway, api: str) -> None:
+    done = run(folder, "--server", getattr(lenet_gateway, api))
     assert (done.exit_code, done.stderr) == (0, "")
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert lines[0].startswith("lenet5 version 1, manifest ")
@@ -116,7 +125,8 @@ def test_ctrl_c_leaves_a_file_that_the_same_command_continues(folder: Path, tmp_
     truth, out = tmp_path / "truth.csv", tmp_path / "results.jsonl"
     seven = next((folder / "7").iterdir())
     truth.write_text("path,label\n" + f"{seven},7\n" * 100_000)
-    command = [sys.executable, "-m", "convoy.cli", "evaluate", "lenet5", str(truth), f"--out={out}"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "evaluate", "lenet5", str(truth)]
+    command.append(f"--out={out}")
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while not out.exists() or out.read_bytes().count(b"\n") < 4:
             assert process.poll() is None

@@ -19,7 +19,7 @@ from export.evaluation.results import ResultsFile
 from export.evaluation.tally import as_dict
 from export.evaluation.truth import MAX_FILE_BYTES, Classes, Truth
 from export.progress import SILENT, Reporter
-from tests.conftest import EditFacts, Serve
+from tests.conftest import EditFacts, RunningGateway, Serve
 from tests.export.labelled import write_digits
 from tests.export.recorder import Recorder
 
@@ -217,31 +217,38 @@ def test_a_gateway_that_answers_with_another_manifest_ends_the_evaluation(
     assert len(out.read_text().splitlines()) == 1
 
 
-def test_an_overloaded_a_restarted_and_a_lost_gateway(
-    serve: Serve, shipped_lenet5: Path, folder: Path, tmp_path: Path
-) -> None:
-    """The first two are asked again until they answer; the third ends the evaluation."""
-    address = f"unix:{tmp_path}/grpc"
-    options = [f"--repository={shipped_lenet5.parent}", "--models=lenet5", "--max-in-flight=4"]
-    options += [f"--grpc-address={address}"]
-    running = [serve(*options)]
-    running[0].wait_until_ready()
+class Restartable:
+    """A gateway on one address, with room for four images; it is started where it is needed."""
 
-    def restart() -> None:
-        running[-1].stop()
-        running.append(serve(*options))
+    def __init__(self, serve: Serve, repository: Path, address: str) -> None:
+        self.repository, self.address = repository, address
+        self._serve = serve
+        self._running: RunningGateway | None = None
 
-    def stop() -> None:
-        running[-1].stop()
+    def start(self) -> RunningGateway:
+        if self._running is None:
+            options = [f"--repository={self.repository}", f"--grpc-address={self.address}"]
+            self._running = self._serve(*options, "--max-in-flight=4")
+            self._running.wait_until_ready()
+        return self._running
 
-    source = Truth(repeated(folder, tmp_path, 60))
-    with Client(address) as client:
-        model = client.model("lenet5")
-        evaluation = evaluate(client, model, source, reporter=Meanwhile(20, restart))
-        assert evaluation.tally.total == 60 and not evaluation.tally.excluded
-        assert evaluation.retries["Overloaded"] > 0 and evaluation.retries["Unavailable"] > 0
-        with pytest.raises(EvaluationError, match="No answer for 0 s"):
-            evaluate(client, model, source, patience_s=0.2, reporter=Meanwhile(20, stop))
+    def stop(self) -> None:
+        if self._running:
+            self._running.stop()
+        self._running = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+
+@pytest.fixture(scope="module")
+def restartable(
+    serve_together: Serve, shipped_lenet5: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Restartable:
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copytree(shipped_lenet5, folder / shipped_lenet5.name)
+    return Restartable(serve_together, folder, f"unix:{folder}/grpc")
 
 
 def is_gone(client: Client) -> bool:
@@ -253,12 +260,11 @@ def is_gone(client: Client) -> bool:
 
 
 def test_a_version_that_arrives_or_leaves_meanwhile_is_reported(
-    serve: Serve, repository: Path, folder: Path, out: Path, tmp_path: Path, edit_facts: EditFacts
+    restartable: Restartable, folder: Path, out: Path, tmp_path: Path, edit_facts: EditFacts
 ) -> None:
-    gateway = serve(f"--repository={repository}")
-    gateway.wait_until_ready()
+    gateway, repository = restartable.start(), restartable.repository
     source = repeated(folder, tmp_path, 100)
-    with Client(gateway.grpc) as client:
+    with Client(restartable.address) as client:
 
         def publish() -> None:
             staged = tmp_path / "lenet5.v2"
@@ -279,3 +285,27 @@ def test_a_version_that_arrives_or_leaves_meanwhile_is_reported(
         assert 10 < len((tmp_path / "2.jsonl").read_text().splitlines()) < 100
         with pytest.raises(EvaluationError, match="has the results of lenet5 version 2"):
             run(client, source, tmp_path / "2.jsonl")
+
+
+def test_an_overloaded_or_restarted_gateway_is_asked_until_it_answers(
+    restartable: Restartable, folder: Path, tmp_path: Path
+) -> None:
+    restartable.start()
+    source = Truth(repeated(folder, tmp_path, 60))
+    with Client(restartable.address) as client:
+        model = client.model("lenet5")
+        reporter = Meanwhile(20, restartable.restart)
+        evaluation = evaluate(client, model, source, reporter=reporter)
+        assert evaluation.tally.total == 60 and not evaluation.tally.excluded
+        assert evaluation.retries["Overloaded"] > 0 and evaluation.retries["Unavailable"] > 0
+
+
+def test_a_gateway_that_does_not_come_back_ends_the_evaluation(
+    restartable: Restartable, folder: Path
+) -> None:
+    restartable.start()
+    with Client(restartable.address) as client:
+        model = client.model("lenet5")
+        reporter = Meanwhile(1, restartable.stop)
+        with pytest.raises(EvaluationError, match="No answer for 0 s"):
+            evaluate(client, model, Truth(folder), concurrency=1, patience_s=0.2, reporter=reporter)

@@ -8,7 +8,8 @@ from export.errors import EvaluationError
 from export.evaluation.results import ResultsFile
 from export.evaluation.tally import Result
 
-MODEL = pb.Model(name="lenet5", version="2", manifest_digest="abc123")
+LABELS = [pb.Label(name=str(digit)) for digit in range(10)]
+MODEL = pb.Model(name="lenet5", version="2", manifest_digest="abc123", labels=LABELS)
 RESULTS = [
     Result("7/a.png", "7", 7, (7, 1, 9, 4, 3), (0.5, 0.25, 0.125, 0.0625, 0.0)),
     Result("7/\udcff.png", "7", 7, excluded="IMAGE_EMPTY", message="The image is empty."),
@@ -66,6 +67,16 @@ def test_a_file_that_is_cut_off_anywhere_goes_on(path: Path) -> None:
         assert there == RESULTS[: len(there)] and path.read_bytes() == whole
 
 
+def test_nothing_is_left_of_half_a_line_that_is_long(path: Path) -> None:
+    write(path, RESULTS[0])
+    with path.open("ab") as file:
+        file.write(b'{"path": "' + 10_000 * b"x")
+    with ResultsFile(path, MODEL) as results:
+        assert list(results.resume()) == RESULTS[:1]
+        results.append(RESULTS[1])
+    assert path.read_bytes().endswith(b"}\n") and read(path) == RESULTS[:2]
+
+
 @pytest.mark.parametrize("field", ["name", "version", "manifest_digest"])
 def test_results_of_another_version_are_refused_and_kept(path: Path, field: str) -> None:
     write(path, *RESULTS)
@@ -98,6 +109,8 @@ def test_a_file_of_something_else_is_refused_and_kept(path: Path, content: bytes
         '{"path": "a", "label": "7", "truth": 7, "best": [7, 1], "scores": [0.5]}',
         '{"path": "a", "label": "7", "truth": "7", "best": [7], "scores": [0.5]}',
         '{"path": "a", "label": "7", "truth": 7, "best": 7, "scores": [0.5]}',
+        '{"path": "a", "label": "7", "truth": 10, "best": [7], "scores": [0.5]}',
+        '{"path": "a", "label": "7", "truth": 7, "best": [-1], "scores": [0.5]}',
         '{"path": "a", "label": "7", "truth": 7, "best": [7], "scores": ["x"]}',
         '{"path": "a", "label": "7", "truth": 7, "best": [7], "scores": [0.5], "more": 1}',
     ],
@@ -108,3 +121,12 @@ def test_a_line_that_is_no_result_is_named(path: Path, line: str) -> None:
         file.write(f"{line}\n")
     with pytest.raises(EvaluationError, match=r"Line 3 of .* is not a result"):
         read(path)
+
+
+def test_two_evaluations_do_not_write_to_one_file(path: Path) -> None:
+    with (
+        ResultsFile(path, MODEL),
+        pytest.raises(EvaluationError, match=r"Another evaluation is writing to .*results\.jsonl"),
+    ):
+        ResultsFile(path, MODEL)
+    write(path, *RESULTS)
