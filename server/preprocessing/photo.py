@@ -32,7 +32,8 @@ FILTERS = {
 # most 16 times 342×342 pixels.
 ELONGATED = 16
 # How many times as long as in the end a side of an elongated picture is, at the least, once whole
-# pixels have been averaged. Pillow's documentation takes it to be as good as the filter alone.
+# pixels have been averaged: the weights of a filter take many times the memory of a picture that is
+# one pixel wide. Pillow's documentation takes 3 to be as good as the filter alone.
 REDUCING_GAP = 3.0
 
 
@@ -101,8 +102,10 @@ def _resize_and_cut(
     image: Image.Image, extent: Extent, size: Size, box: Box, photo: pb.Photo
 ) -> Image.Image:
     """The pixels inside `box` of the picture resized to `size`, as RGB."""
+    is_elongated = max(image.size) >= ELONGATED * min(image.size)
     if photo.interpolation == pb.AREA:
-        return resize_by_area(image, size, box)
+        is_reduced = is_elongated and photo.resize_mode != pb.SHORTER
+        return resize_by_area(_reduced(image, size) if is_reduced else image, size, box)
     if photo.HasField("antialias") and not photo.antialias:
         return sample(image, size, box, photo.interpolation)
     region = _region(extent, size, box)
@@ -110,7 +113,6 @@ def _resize_and_cut(
     if photo.interpolation == pb.BILINEAR:
         return resize_bilinear(image, region, cut_size).convert("RGB")
     resampling = FILTERS[photo.interpolation]
-    is_elongated = max(image.size) >= ELONGATED * min(image.size)
     if is_elongated and photo.resize_mode != pb.SHORTER:
         cut = image.resize(size, resampling, reducing_gap=REDUCING_GAP).crop(box)
     elif is_elongated or extent != image.size:
@@ -118,6 +120,15 @@ def _resize_and_cut(
     else:
         cut = image.resize(size, resampling).crop(box)
     return cut.convert("RGB")
+
+
+def _reduced(image: Image.Image, size: Size) -> Image.Image:
+    """With whole pixels averaged, so that at least REDUCING_GAP of them are left for each."""
+    x, y = (
+        max(1, int(whole / small / REDUCING_GAP))
+        for whole, small in zip(image.size, size, strict=True)
+    )
+    return image.reduce((x, y))
 
 
 def _region(extent: Extent, resized: Size, box: Box) -> Region:
