@@ -1,11 +1,14 @@
-"""What the tests of export/ share: a shallow network beside the catalog's, and one real build."""
+"""What the tests of export/ share: a shallow network beside the catalog's, and exported graphs."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded, load
+from export.conversion.to_onnx import Precision, ServedNetwork, to_onnx
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,30 @@ def random_resnet18(resnet18: Network) -> Loaded:
 @pytest.fixture(scope="session")
 def random_lenet5() -> Loaded:
     return load(find("lenet5"), "random")
+
+
+@pytest.fixture(scope="session")
+def resnet18_graphs(
+    resnet18: Network, random_resnet18: Loaded, session_path: Path
+) -> dict[Precision, Path]:
+    return {
+        precision: exported_once(resnet18, random_resnet18, precision, session_path)
+        for precision in ("fp32", "fp16")
+    }
+
+
+@pytest.fixture(scope="session")
+def lenet5_graph(random_lenet5: Loaded, session_path: Path) -> Path:
+    return exported_once(find("lenet5"), random_lenet5, "fp32", session_path)
+
+
+def exported_once(
+    network: Network, loaded: Loaded, precision: Precision, session_path: Path
+) -> Path:
+    """Exports in the first worker; the others find the file."""
+    path = session_path / f"{network.name}-{precision}.onnx"
+    servable = ServedNetwork(loaded.network, network.mean, network.std, precision)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            to_onnx(servable, network.size, len(network.labels()), path)
+    return path

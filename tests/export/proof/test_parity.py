@@ -5,7 +5,7 @@ import pytest
 
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded
-from export.conversion.to_onnx import ServedNetwork, to_onnx
+from export.conversion.to_onnx import Precision
 from export.errors import ParityError
 from export.proof.parity import compare, onnx_answer, torch_answer
 from export.samples.images import (
@@ -33,16 +33,14 @@ def reference(lenet5: Network, random_lenet5: Loaded) -> Answer:
     return torch_answer(random_lenet5.network, lenet5.mean, lenet5.std)
 
 
-@pytest.fixture(scope="module")
-def graph(lenet5: Network, random_lenet5: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("graph") / "model.onnx"
-    to_onnx(ServedNetwork(random_lenet5.network, lenet5.mean, lenet5.std, "fp32"), 32, 10, path)
-    return path
-
-
-def test_two_runtimes_agree(reference: Answer, graph: Path, images: Samples) -> None:
+def test_two_runtimes_agree(reference: Answer, lenet5_graph: Path, images: Samples) -> None:
     rung = compare(
-        "one → other", reference, onnx_answer(graph), images, max_batch_size=8, tolerance=1e-4
+        "one → other",
+        reference,
+        onnx_answer(lenet5_graph),
+        images,
+        max_batch_size=8,
+        tolerance=1e-4,
     )
     assert (rung.images, list(rung.batch_sizes)) == (20, [1, 2, 3, 8])
     assert (rung.top1_agreement, rung.top5_agreement) == (1, 1)
@@ -51,14 +49,12 @@ def test_two_runtimes_agree(reference: Answer, graph: Path, images: Samples) -> 
 
 
 def test_fp16_stays_within_the_catalogs_tolerance(
-    resnet18: Network, random_resnet18: Loaded, tmp_path: Path
+    resnet18: Network, random_resnet18: Loaded, resnet18_graphs: dict[Precision, Path]
 ) -> None:
-    servable = ServedNetwork(random_resnet18.network, resnet18.mean, resnet18.std, "fp16")
-    to_onnx(servable, resnet18.size, 1000, tmp_path / "half.onnx")
     rung = compare(
         "PyTorch fp32 → ONNX fp16",
         torch_answer(random_resnet18.network, resnet18.mean, resnet18.std),
-        onnx_answer(tmp_path / "half.onnx"),
+        onnx_answer(resnet18_graphs["fp16"]),
         samples(resnet18, 8, PROOF_SEED),
         max_batch_size=8,
         tolerance=resnet18.random_fp16_tolerance,
@@ -67,11 +63,11 @@ def test_fp16_stays_within_the_catalogs_tolerance(
 
 
 def test_wrong_mean_is_found_and_the_image_named(
-    lenet5: Network, random_lenet5: Loaded, graph: Path, images: Samples
+    lenet5: Network, random_lenet5: Loaded, lenet5_graph: Path, images: Samples
 ) -> None:
     wrong = torch_answer(random_lenet5.network, (0.5,), lenet5.std)
     with pytest.raises(ParityError, match=r"probability of held-out digit .* 0\.0001 is allowed"):
-        compare("a → b", wrong, onnx_answer(graph), images, max_batch_size=8, tolerance=1e-4)
+        compare("a → b", wrong, onnx_answer(lenet5_graph), images, max_batch_size=8, tolerance=1e-4)
 
 
 def test_image_that_is_worst_in_one_batch_is_named(reference: Answer, images: Samples) -> None:
