@@ -12,7 +12,6 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from server.settings import Settings
 from tests.deploy.files import (
@@ -38,6 +37,8 @@ COMPOSES_OWN = {"COMPOSE_FILE", "COMPOSE_PROFILES"}
 
 
 def test_the_files_are_what_the_specification_allows() -> None:
+    from jsonschema import Draft202012Validator  # takes 3 s to import, in each worker if on top
+
     vendored = files("check_jsonschema") / "builtin_schemas" / "vendor" / "compose-spec.json"
     specification = Draft202012Validator(json.loads(vendored.read_text()))
     for path in ALL:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -111,6 +110,8 @@ def selects(selector: Manifest, pod: Manifest) -> bool:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_releases_take_each_manifest(release: str) -> None:
+    import kubernetes_validate  # takes 3 s, in each worker if on top
+
     everything = [job(), *(one for name in DEPLOYMENTS for one in rendered(name))]
     for manifest in {yaml.safe_dump(one): one for one in everything}.values():
         if manifest["kind"] not in OF_THE_OPERATOR:
