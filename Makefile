@@ -31,8 +31,9 @@ serve: .venv/serve.done ## serve the models of model_repository/ on this machine
 
 setup-export: .venv/export.done ## install what building and training need, torch included
 
+# Some hundred processes import the same files: none may compile them again.
 test: .venv/dev.done ## run all tests but the slow ones, WORKERS=2 files at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/dev.done ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
