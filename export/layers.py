@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from export.catalog import Network
+from export.errors import PreparationError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -137,6 +138,20 @@ def describe_module(network: nn.Module, channels: int, size: int) -> Description
         for hook in hooks:
             hook.remove()
     return Description(layers, outputs)
+
+
+def check_size(module: nn.Module, network: Network) -> None:
+    """
+    Raises:
+        PreparationError: it does not read images of the size that the network's row has.
+    """
+    try:
+        describe_module(module, network.channels, network.size)
+    except RuntimeError as error:
+        raise PreparationError(
+            f"{network.name} does not read {network.size}×{network.size} pixels: leave --crop out, "
+            "or give the size that it was trained with."
+        ) from error
 
 
 def describe_network(network: Network) -> Description:

@@ -19,7 +19,7 @@ from export.conversion.calibration import calibration_images, calibration_sha256
 from export.evaluation.gate import judge_drop, measure
 from export.evaluation.truth import Truth
 from export.files import cache_path, file_sha256
-from export.layers import macs, parameters
+from export.layers import check_size, macs, parameters
 from export.options import Options
 from export.progress import Reporter
 from export.proof.evidence import compare_evidence
@@ -149,7 +149,7 @@ class Ladder:
 
         options = self._options
         self._reporter.step(f"Weights: {options.weights}")
-        return load(
+        loaded = load(
             self._network,
             options.weights,
             options.seed,
@@ -157,6 +157,8 @@ class Ladder:
             weights_key=options.weights_key,
             downloads=self._downloads,
         )
+        check_size(loaded.network, self._network)
+        return loaded
 
     @cached_property
     def _images(self) -> Samples:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import find
 from export.errors import PreparationError
+from export.layers import check_size
 from export.preparation.given import Given
 
 
@@ -110,6 +112,15 @@ def test_a_crop_that_is_larger_than_the_resize_names_both() -> None:
 def test_networks_of_digits_have_no_other_preparation() -> None:
     with pytest.raises(PreparationError, match="lenet5 reads digits"):
         Given(resize=32).prepare(find("lenet5"))
+
+
+def test_a_size_that_the_network_does_not_read_is_named() -> None:
+    network = Given(resize=300, crop=259).prepare(find("alexnet_2012"))
+    with torch.device("meta"):
+        module = network.build()
+    with pytest.raises(PreparationError, match="alexnet_2012 does not read 259×259 pixels: leave"):
+        check_size(module, network)
+    check_size(module, find("alexnet_2012"))
 
 
 # ------------------------------------------------------------------------------ where it is from
