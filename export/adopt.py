@@ -92,6 +92,7 @@ def adopt(
     examples: Examples = None,
     published_as: ModelName = None,
     max_batch: MaxBatch = None,
+    evaluate: cli.Evaluate = None,
     repository: cli.Repository = None,
     keep: cli.Keep = None,
     triton: cli.Triton = None,
@@ -100,9 +101,9 @@ def adopt(
 ) -> None:
     """Adopt an ONNX file of your own: prove that it is served as it answers itself, and publish it.
 
-    The file takes one picture per image, N×3×H×W or N×H×W×3, float or uint8, and gives one score
-    per class. Its weights are not touched. Say how its pictures were prepared in training; what you
-    do not say is assumed, and reported.
+    The file takes pictures, N×3×H×W or N×H×W×3, float or uint8, and gives one score per class. Its
+    weights are not touched. Say how its pictures were prepared in training; what you do not say is
+    assumed, and reported.
 
     Examples:
 
@@ -129,6 +130,7 @@ def adopt(
         repository=(repository or default_repository()).absolute(),
         published_as=name,
         examples_path=examples,
+        evaluate=evaluate,
         keep=keep,
         triton=triton,
         force=force,
@@ -156,6 +158,7 @@ def run(options: Options, reporter: Reporter, runtime: str) -> PublishedVersion:
 
     assert isinstance(options, AdoptOptions)
     assert options.labels
+    options.check_pictures()  # fails at once if there are none
     if not options.force and (published := find_published(options)):
         return published
     labels = read_labels(options.labels)

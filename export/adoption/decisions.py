@@ -36,6 +36,7 @@ def decide(
     said = preparation.given
     given = read_classifier(read_onnx_file(file), said.crop or 0)
     scores = decide_scores(given, outputs)
+    check_max_batch(given, max_batch or 1)
     check_classes(given, read_labels(labels), labels)
     return AdoptOptions(
         network=network_of(given, preparation),
@@ -44,7 +45,7 @@ def decide(
         seed=0,
         repository=Path(),
         labels=labels,
-        max_batch=decide_max_batch(given, max_batch),
+        max_batch=max_batch,
         preparation=preparation,
         given=given,
         scores=scores,
@@ -98,17 +99,16 @@ def check_classes(given: Classifier, labels: Sequence[pb.Label], path: Path) -> 
         )
 
 
-def decide_max_batch(given: Classifier, max_batch: int | None) -> int:
+def check_max_batch(given: Classifier, max_batch: int) -> None:
     """
     Raises:
         AdoptionError: the file does not take that many.
     """
-    if given.batch and (max_batch or 0) > given.batch:
+    if given.batch and max_batch > given.batch:
         raise AdoptionError(
             f"{given.file.name} takes {given.batch} images at once: give --max-batch "
             f"{given.batch} or less, or export it with a dynamic batch axis."
         )
-    return max_batch or given.batch or DEFAULT_MAX_BATCH
 
 
 def network_of(given: Classifier, preparation: PreparationOptions) -> Network:
@@ -135,6 +135,7 @@ def network_of(given: Classifier, preparation: PreparationOptions) -> Network:
         preprocessing=photo(resize=round(size * 256 / 224) if cuts else size, crop=size),
         labels=list,
         weights="",
+        max_batch_size=given.batch or DEFAULT_MAX_BATCH,
     )
     network = said.prepare(row)
     if network.size != size:

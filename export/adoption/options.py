@@ -47,6 +47,7 @@ class AdoptOptions(Options):
             "--labels": self.labels,
             "--outputs": self.outputs,
             "--examples": self.examples_path,
+            "--evaluate": self.evaluate,
             "--name": self.published_as,
             "--max-batch": self.max_batch,
         }

@@ -101,12 +101,13 @@ def answer_in_batches(
 ) -> dict[int, Probabilities]:
     """Returns all answers, N×K, by batch size: 1, 2, 3 and the largest."""
     sizes = sorted({size for size in (1, 2, 3, max_batch_size) if size <= max_batch_size})
-    return {
-        size: np.concatenate(
-            [answer(inputs[start : start + size]) for start in range(0, len(inputs), size)]
-        )
-        for size in sizes
-    }
+    return {size: answer_batches(answer, inputs, size) for size in sizes}
+
+
+def answer_batches(answer: Callable[[Any], Probabilities], inputs: Any, size: int) -> Probabilities:
+    """N×K, of batches of that size; the last one may be smaller."""
+    batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+    return np.concatenate([answer(batch) for batch in batches])
 
 
 def judge(

@@ -26,7 +26,7 @@ from export.catalog import CATALOG, Network
 from export.errors import ParityError, ServedError
 from export.preparation.reference import reference_pixels
 from export.proof.golden import draw_page
-from export.proof.parity import answer_in_batches, judge
+from export.proof.parity import answer_batches, answer_in_batches, judge
 from export.proof.runtimes import Runtime
 from export.proof.served_evidence import compare_served_evidence
 from export.samples.gateway_preprocessing import prepare
@@ -163,7 +163,7 @@ def served_rung(
         answers = answer_in_batches(answer, sent.contents, max_batch_size)
         rung = judge(
             f"{reference_name} → served",
-            reference.answer(sent.pixels),
+            answer_batches(reference.answer, sent.pixels, max_batch_size),
             answers,
             sent.names,
             served_tolerance(model.manifest, answer.devices),
