@@ -1,8 +1,9 @@
 """What an exported graph shows of its network beside probabilities."""
 
-import dataclasses
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,15 +44,40 @@ def outputs(path: Path, network: Network) -> dict[str, Array]:
     return dict(zip(names, session.run(names, {"image": images}), strict=True))
 
 
+class Exported(NamedTuple):
+    """A network, and its graph."""
+
+    row: Network
+    module: nn.Module
+    path: Path
+
+
+Exports = Callable[[str, Precision], Exported]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """Exports a network once: trained, but for the ResNet, which has 8 layers."""
+    folder = tmp_path_factory.mktemp("graphs")
+
+    @cache
+    def exported(name: str, precision: Precision) -> Exported:
+        row, path = find(name), folder / f"{name}-{precision}.onnx"
+        module = CifarResNet(8) if name == "resnet20_digits" else load(row, "digits").network
+        export(row, module, path, precision)
+        return Exported(row, module.eval(), path)
+
+    return exported
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", ["resnet20_digits", "nin_digits", "inception_digits"])
 def test_the_mean_of_a_heat_map_is_the_logit_of_its_class(
-    name: str, precision: Precision, tmp_path: Path
+    name: str, precision: Precision, exported: Exports
 ) -> None:
     """But for the bias; only differences of logits can be read off probabilities."""
-    network = find(name)
-    module = load(network, "digits").network
-    got = export(network, module, tmp_path / "model.onnx", precision)
+    network, module, path = exported(name, precision)
+    got = outputs(path, network)
     classes, probabilities = got["heatmap_classes"], got["probabilities"]
     np.testing.assert_array_equal(classes, np.argsort(-probabilities, axis=1)[:, :5])
     last = module.get_submodule("scores" if name == "nin_digits" else "fc")
@@ -65,18 +91,17 @@ def test_the_mean_of_a_heat_map_is_the_logit_of_its_class(
     )
 
 
-def test_features_are_what_the_last_layer_takes(tmp_path: Path) -> None:
-    network = find("resnet20_digits")
-    module = load(network, "digits").network
-    got = export(network, module, tmp_path / "model.onnx")
+def test_features_are_what_the_last_layer_takes(exported: Exports) -> None:
+    network, module, path = exported("resnet20_digits", "fp32")
+    got = outputs(path, network)
     with torch.inference_mode():
         logits = module.get_submodule("fc")(torch.from_numpy(got["features"]))
     np.testing.assert_allclose(logits.softmax(1).numpy(), got["probabilities"], atol=1e-5)
 
 
-def test_layers_of_lenet5_are_those_of_the_paper(tmp_path: Path) -> None:
-    network = find("lenet5")
-    got = export(network, load(network, "digits").network, tmp_path / "model.onnx")
+def test_layers_of_lenet5_are_those_of_the_paper(exported: Exports) -> None:
+    network, _, path = exported("lenet5", "fp32")
+    got = outputs(path, network)
     assert {name: output.shape[1:] for name, output in got.items() if "layer" in name} == {
         "layer_C1": (6, 28, 28),
         "layer_S2": (6, 14, 14),
@@ -89,15 +114,12 @@ def test_layers_of_lenet5_are_those_of_the_paper(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["layer_F6"][:, :, 0, 0], got["features"])
 
 
-def test_facts_say_what_the_graph_has(tmp_path: Path) -> None:
-    lenet5, nin = find("lenet5"), find("nin_digits")
-    export(lenet5, lenet5.build(), tmp_path / "lenet5.onnx")
-    export(nin, nin.build(), tmp_path / "nin.onnx")
-    facts = evidence_facts(tmp_path / "lenet5.onnx")
+def test_facts_say_what_the_graph_has(exported: Exports) -> None:
+    facts = evidence_facts(exported("lenet5", "fp32").path)
     assert list(facts.include) == [pb.INPUT, pb.HEATMAP, pb.FEATURES, pb.LAYERS]
     assert (facts.heatmap_method, facts.heatmap_passes) == (pb.OCCLUSION, 50)
     assert (facts.features, facts.unfamiliar) == (84, True)
-    facts = evidence_facts(tmp_path / "nin.onnx")
+    facts = evidence_facts(exported("nin_digits", "fp32").path)
     assert (facts.heatmap_method, facts.heatmap_passes) == (pb.CLASS_ACTIVATION_MAP, 1)
     assert (facts.heatmap_height, facts.heatmap_width) == (8, 8)
     assert [layer.name for layer in facts.layers] == ["mlpconv1", "mlpconv2", "mlpconv3", "scores"]
@@ -125,17 +147,17 @@ def test_a_network_without_taps_gives_probabilities_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("target", ["cpu", "tensorrt"])
-def test_int8_gathers_the_weights_of_five_classes_alone(target: Target, tmp_path: Path) -> None:
+def test_int8_gathers_the_weights_of_five_classes_alone(
+    target: Target, exported: Exports, tmp_path: Path
+) -> None:
     """Quantised, all of them would be turned back into floats for each batch."""
-    network = dataclasses.replace(find("resnet20_digits"), name="resnet8_digits")
-    got = export(network, CifarResNet(8), tmp_path / "fp32.onnx")
-    images = samples(network, 8, seed=1).pixels
-    to_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", images, target)
+    network, _, path = exported("resnet20_digits", "fp32")
+    to_int8(path, tmp_path / "int8.onnx", samples(network, 8, seed=1).pixels, target)
     graph = onnx.load(tmp_path / "int8.onnx").graph
     (gather,) = (node for node in graph.node if node.op_type == "GatherND")
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     assert weights[gather.input[0]].dtype == np.float16
-    in_int8 = outputs(tmp_path / "int8.onnx", network)
+    got, in_int8 = outputs(path, network), outputs(tmp_path / "int8.onnx", network)
     assert {name: output.shape for name, output in in_int8.items()} == {
         name: output.shape for name, output in got.items()
     }
