@@ -126,14 +126,15 @@ def edit_facts() -> EditFacts:
 
 
 @pytest.fixture(scope="session")
-def large_repository(session_path: Path, shipped_lenet5: Path) -> Path:
-    """LeNet-5, and ResNet-50 with random weights in fp32, which the build command built."""
+def large_repository(
+    session_path: Path, shipped_lenet5: Path, built_resnet18: PublishedVersion
+) -> Path:
+    """LeNet-5, and ResNet-18 with random weights in fp32."""
     path = session_path / "large" / "model_repository"
-    command = [sys.executable, "export/build.py", "resnet50", "--weights", "random"]
-    with FileLock(session_path / "large.lock"):  # the first worker builds
-        if not path.exists():
-            shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
-        subprocess.run([*command, "--repository", str(path)], cwd=ROOT, check=True)
+    with FileLock(session_path / "large.lock"):  # the first worker copies
+        for folder in (shipped_lenet5, built_resnet18.folder):
+            if not (path / folder.name).exists():
+                shutil.copytree(folder, path / folder.name)
     return path
 
 
@@ -346,7 +347,7 @@ def serve_together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
 def gateway(
     request: pytest.FixtureRequest, large_repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningGateway]:
-    """A gateway with LeNet-5 and ResNet-50 on each runner, started once and shared."""
+    """A gateway with LeNet-5 and ResNet-18 on each runner, started once and shared."""
     need_runner(request, request.param)
     log_path = tmp_path_factory.mktemp(request.param) / "gateway.log"
     options = [f"--repository={large_repository}", f"--runner={request.param}"]

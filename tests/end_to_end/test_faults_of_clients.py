@@ -21,7 +21,7 @@ Note = Callable[..., None]
 pytestmark = pytest.mark.xdist_group("large-gateway")
 
 LARGE_BYTES = 4 << 20
-CLIENTS, WAITING = 24, 12
+CLIENTS, WAITING = 48, 12
 
 
 @pytest.mark.parametrize("wire", ["grpc", "http"])
@@ -64,7 +64,7 @@ def test_answers_that_nobody_awaits_any_more_are_given_up(
         relay_to(getattr(gateway, wire).removeprefix("http://")) as relay,
     ):
         photo = photos["flower.jpg"]
-        threads, outcomes = ask_through(relay, wire, photo, "resnet50", CLIENTS)
+        threads, outcomes = ask_through(relay, wire, photo, "resnet18", CLIENTS)
         # Counted in bytes, of which the digits of the load have hardly any.
         wait_for(lambda: in_flight(gateway)[1] >= WAITING * len(photo))
         gone_s = time.monotonic()

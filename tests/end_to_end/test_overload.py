@@ -35,10 +35,10 @@ def assert_overload_is_refused(load: Load, most_late: float) -> None:
 @pytest.mark.parametrize("gateway", ["in-process"], indirect=True)
 async def test_at_four_times_its_capacity_a_gateway_answers_as_many_in_time(gateway: Any) -> None:
     """Deadline and duration are given in images, so that they suit machines of any speed."""
-    async with connect_clients(gateway.grpc, gateway.http, "resnet50", photo()) as clients:
-        capacity = await measure_capacity(clients, 32)
+    async with connect_clients(gateway.grpc, gateway.http, "resnet18", photo()) as clients:
+        capacity = await measure_capacity(clients, 64)
         load = await open_loop(
-            clients, 4.0, capacity=capacity, seconds=40 / capacity, deadline_s=16 / capacity
+            clients, 4.0, capacity=capacity, seconds=80 / capacity, deadline_s=32 / capacity
         )
     assert_overload_is_refused(load, MAX_LATE)
     assert load.goodput > MIN_SHARE * capacity

@@ -22,7 +22,7 @@ from convoy import Client
 
 Serve = Callable[..., Any]
 
-# Concurrent requests to ResNet-50: work for seconds, so that a test can observe the drain.
+# Concurrent requests to ResNet-18: work for seconds, so that a test can observe the drain.
 REQUESTS = 48
 
 
@@ -110,14 +110,14 @@ def test_a_second_sigterm_does_not_cut_the_drain_short(
 ) -> None:
     """All requests in flight to a slow model are answered after two signals."""
     photo = photos["flower.jpg"]
-    gateway = serve(f"--repository={large_repository}", "--models=resnet50")
+    gateway = serve(f"--repository={large_repository}", "--models=resnet18")
     gateway.wait_until_ready(120)
     outcomes: list[object] = []
 
     def ask(server: str) -> None:
         try:
             with Client(server) as client:
-                outcomes.append(client.classify(photo, model="resnet50").version)
+                outcomes.append(client.classify(photo, model="resnet18").version)
         except Exception as error:
             outcomes.append(error)
 
@@ -139,9 +139,9 @@ def test_while_it_drains_it_is_not_ready_and_takes_nothing_new(
     serve: Serve, large_repository: Path, photos: dict[str, bytes]
 ) -> None:
     photo = photos["flower.jpg"]
-    gateway = serve(f"--repository={large_repository}", "--models=resnet50")
+    gateway = serve(f"--repository={large_repository}", "--models=resnet18")
     gateway.wait_until_ready(120)
-    url = f"{gateway.http}/v1/models/resnet50:classify"
+    url = f"{gateway.http}/v1/models/resnet18:classify"
     asked = [
         threading.Thread(target=httpx.post, args=(url,), kwargs={"content": photo, "timeout": 60})
         for _ in range(REQUESTS)

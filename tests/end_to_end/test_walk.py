@@ -30,7 +30,7 @@ from export.samples.drawn_digits import drawn_digits
 
 PHOTOS = ("china.jpg", "flower.jpg")
 # What the build allows between two runtimes of the same fp32 network.
-TOLERANCE = find("resnet50").fp32_tolerance
+TOLERANCE = find("resnet18").fp32_tolerance
 
 pytestmark = pytest.mark.xdist_group("large-gateway")
 
@@ -49,21 +49,21 @@ def test_a_digit_is_read(client: Client, digit: bytes) -> None:
 def test_a_photo_is_classified_and_random_weights_are_declared(
     client: Client, photos: dict[str, bytes]
 ) -> None:
-    answers = [client.classify(photos[name], model="resnet50") for name in PHOTOS]
+    answers = [client.classify(photos[name], model="resnet18") for name in PHOTOS]
     assert answers[0].best.index != answers[1].best.index, "two photos, two answers"
     assert [answer.weights for answer in answers] == ["random", "random"]
     assert all(answer.best.id.startswith("n") for answer in answers), "synsets of ImageNet"
-    assert client.model("resnet50").manifest.weights.source == "random"
+    assert client.model("resnet18").manifest.weights.source == "random"
 
 
 @pytest.fixture(scope="module")
-def resnet50() -> torch.nn.Module:
-    return load(find("resnet50"), "random").network
+def resnet18() -> torch.nn.Module:
+    return load(find("resnet18"), "random").network
 
 
 def by_pytorch(network: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Returns the probabilities of one image, H×W×3, without the code of the gateway."""
-    row = find("resnet50")
+    row = find("resnet18")
     normalised = (torch.from_numpy(pixels) / 255 - torch.tensor(row.mean)) / torch.tensor(row.std)
     with torch.inference_mode():
         logits = network(normalised.permute(2, 0, 1)[None])
@@ -72,11 +72,11 @@ def by_pytorch(network: torch.nn.Module, pixels: npt.NDArray[np.uint8]) -> npt.N
 
 
 def as_published(path: Path) -> npt.NDArray[np.uint8]:
-    """Applies torchvision's transform for the V2 weights: shorter side to 232, centre 224×224."""
+    """Applies torchvision's transform for the V1 weights: shorter side to 256, centre 224×224."""
     with Image.open(path) as image:
         assert image.size == (640, 427)
-        resized = image.resize((int(232 * 640 / 427), 232), Image.Resampling.BILINEAR)
-    left, top = round((resized.width - 224) / 2), round((232 - 224) / 2)
+        resized = image.resize((int(256 * 640 / 427), 256), Image.Resampling.BILINEAR)
+    left, top = round((resized.width - 224) / 2), round((256 - 224) / 2)
     return np.array(resized.crop((left, top, left + 224, top + 224)))
 
 
@@ -88,26 +88,26 @@ def largest_difference(answer: Classification, expected: npt.NDArray[np.float32]
 
 
 def test_the_served_probabilities_are_pytorchs(
-    client: Client, photos: dict[str, bytes], resnet50: torch.nn.Module, tmp_path: Path
+    client: Client, photos: dict[str, bytes], resnet18: torch.nn.Module, tmp_path: Path
 ) -> None:
     for name in PHOTOS:
         path = tmp_path / name
         path.write_bytes(photos[name])
         pixels = as_published(path)
-        answer = client.classify(path, model="resnet50", top_k=1000)
-        assert largest_difference(answer, by_pytorch(resnet50, pixels)) <= TOLERANCE
+        answer = client.classify(path, model="resnet18", top_k=1000)
+        assert largest_difference(answer, by_pytorch(resnet18, pixels)) <= TOLERANCE
         swapped = np.ascontiguousarray(pixels[:, :, ::-1])
-        assert largest_difference(answer, by_pytorch(resnet50, swapped)) > 10 * TOLERANCE
+        assert largest_difference(answer, by_pytorch(resnet18, swapped)) > 10 * TOLERANCE
 
 
 def statistics(gateway: Any) -> tuple[int, ...]:
-    """Returns Triton's count of ResNet-50's inferences and executions; empty without a Triton."""
+    """Returns Triton's count of ResNet-18's inferences and executions; empty without a Triton."""
     for path in Path("/proc", str(gateway.process.pid), "task").glob("*/children"):
         for child in path.read_text().split():
             arguments = Path("/proc", child, "cmdline").read_text()
             if port := re.search(r"--grpc-port=(\d+)", arguments):
                 with InferenceServerClient(f"127.0.0.1:{port[1]}") as triton:
-                    (model,) = triton.get_inference_statistics("resnet50.v1").model_stats
+                    (model,) = triton.get_inference_statistics("resnet18.v1").model_stats
                 return model.inference_count, model.execution_count
     return ()
 
@@ -124,7 +124,7 @@ def settled_statistics(gateway: Any) -> tuple[int, ...]:
 def test_requests_of_different_clients_are_batched(gateway: Any, photos: dict[str, bytes]) -> None:
     """Sixteen concurrent clients cause at most half as many executions as inferences."""
     with Client(gateway.grpc, timeout_s=60) as client:
-        alone = {name: client.classify(photos[name], model="resnet50") for name in PHOTOS}
+        alone = {name: client.classify(photos[name], model="resnet18") for name in PHOTOS}
     batched: list[tuple[str, Classification]] = []
     start = threading.Barrier(16)
     before = settled_statistics(gateway)
@@ -132,7 +132,7 @@ def test_requests_of_different_clients_are_batched(gateway: Any, photos: dict[st
     def ask(name: str) -> None:
         with Client(gateway.grpc, timeout_s=60) as client:
             start.wait()
-            batched.append((name, client.classify(photos[name], model="resnet50")))
+            batched.append((name, client.classify(photos[name], model="resnet18")))
 
     threads = [threading.Thread(target=ask, args=(PHOTOS[number % 2],)) for number in range(16)]
     for thread in threads:
@@ -159,11 +159,11 @@ def test_a_corrupt_file_is_a_clear_error_on_both_wires_and_in_the_command(
 ) -> None:
     truncated = photos["china.jpg"][:50_000]
     with pytest.raises(errors.BadImage) as failure:
-        client.classify(truncated, model="resnet50")
+        client.classify(truncated, model="resnet18")
     assert failure.value.reason == "IMAGE_DECODE_FAILED"
     path = tmp_path / "truncated.jpg"
     path.write_bytes(truncated)
-    command = [sys.executable, "-m", "convoy.cli", "classify", str(path), "--model", "resnet50"]
+    command = [sys.executable, "-m", "convoy.cli", "classify", str(path), "--model", "resnet18"]
     done = subprocess.run(
         [*command, "--server", gateway.grpc], capture_output=True, text=True, check=False
     )

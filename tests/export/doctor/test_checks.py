@@ -341,7 +341,7 @@ def test_a_healthy_plan_is_passed_over(repository: Path) -> None:
 def test_a_photo_network_is_healthy(large_repository: Path) -> None:
     document = examine(large_repository)
     assert document["findings"] == []
-    assert "resnet50.v1" in document["versions"]
+    assert "resnet18.v1" in document["versions"]
 
 
 def test_platform_says_the_same_as_backend(repository: Path) -> None:

@@ -120,7 +120,7 @@ def test_time_in_the_queue_is_told_where_the_runner_tells_it(
 
 def test_the_facts_of_a_version_stand_beside_its_readiness(gateway: Gateway) -> None:
     scrape = Scrape(gateway)
-    for name in ("lenet5", "resnet50"):
+    for name in ("lenet5", "resnet18"):
         model = httpx.get(f"{gateway.http}/v1/models/{name}").json()
         (info,) = (
             labels for labels in scrape.labels("convoy_model_info") if labels["model"] == name
