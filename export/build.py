@@ -28,10 +28,17 @@ from convoy.terminal import lasting_output, print_error
 from export import cli_options as cli
 from export.bootstrap import require_packages
 from export.build_cache import Stages
-from export.catalog import CATALOG, Network, find
+from export.catalog import CATALOG, Activation, Network, find
 from export.checkpoints.download import PYTORCH_URL, Downloads
 from export.console import PublishedVersion, print_results
-from export.errors import BadName, CalibrationError, EngineError, ExportError, UnknownNetwork
+from export.errors import (
+    BadName,
+    CalibrationError,
+    CheckpointError,
+    EngineError,
+    ExportError,
+    UnknownNetwork,
+)
 from export.evaluation.gate import check_gate
 from export.files import cache_path
 from export.option_groups import with_groups
@@ -51,6 +58,7 @@ def build(
     int8: cli.Int8 = False,
     format_: cli.FormatName = None,
     weights: cli.WeightsSource = None,
+    activation_name: cli.ActivationName = Options.activation,
     repository: cli.Repository = None,
     seed: cli.Seed = 0,
     typed: TypedOptions = NOTHING_TYPED,
@@ -75,6 +83,7 @@ def build(
         networks = [preparation.given.prepare(network) for network in networks]
         require_packages()
         precision = select_precision(fp16, int8, typed.calibration)
+        activation = select_activation(activation_name)
         format_, runtime = select_runtime(format_, typed.opt_batch, typed.optimization_level)
         check_gate(typed.evaluate, typed.max_drop, precision, format_)
     except ExportError as error:
@@ -87,6 +96,7 @@ def build(
             weights=weights or network.weights,
             seed=seed,
             repository=(repository or default_repository()).absolute(),
+            activation=activation,
             format=format_,
             preparation=preparation,
             **vars(typed),
@@ -135,6 +145,18 @@ def select_precision(fp16: bool, int8: bool, calibration: Path | None) -> Precis
     if calibration and not int8:
         raise CalibrationError("--calibration is only for --int8: give both, or neither.")
     return "int8" if int8 else "fp16" if fp16 else "fp32"
+
+
+def select_activation(name: str) -> Activation:
+    """
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    if name == "softmax":
+        return "softmax"
+    if name == "sigmoid":
+        return "sigmoid"
+    raise CheckpointError(f"--activation is {name!r}, must be softmax or sigmoid.")
 
 
 def select_runtime(

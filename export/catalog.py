@@ -15,7 +15,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from convoy.preparation import describe_preparation
 from convoy.v1 import classifier_pb2 as pb
@@ -33,6 +33,9 @@ IMAGENET_CLASSES = Path(__file__).with_name("imagenet1k_classes.tsv")
 # The input of every graph, uint8 N×H×W×C, and its outputs: float32 N×K; int32 N×1, the number of
 # images in the batch.
 INPUT, PROBABILITIES, BATCH_SIZE = "image", "probabilities", "batch_size"
+# What makes scores of a network's outputs: softmax, of one class per picture; or sigmoid, of each
+# class for itself.
+Activation = Literal["softmax", "sigmoid"]
 # What a graph may give besides; export/conversion/evidence.py says what it is.
 HEATMAPS, HEATMAP_CLASSES, FEATURES = "heatmaps", "heatmap_classes", "features"
 UNFAMILIAR, LAYER_PREFIX = "unfamiliar", "layer_"

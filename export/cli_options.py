@@ -155,6 +155,25 @@ WeightsKey = Annotated[
         show_default="the only set",
     ),
 ]
+TransformInput = Annotated[
+    bool | None,
+    typer.Option(
+        "--transform-input/--no-transform-input",
+        help="For googlenet and inception_v3 from a FILE: whether it was trained with pixels that "
+        "are normalised again. Weights that were fine-tuned from torchvision's published ones "
+        "were; of others, the training's code says it.",
+        show_default="an error that explains it",
+    ),
+]
+ActivationName = Annotated[
+    str,
+    typer.Option(
+        "--activation",
+        metavar="softmax|sigmoid",
+        help="What makes scores of a FILE's outputs: softmax, of one class per picture; or "
+        "sigmoid, of each class for itself, for one output or several labels per picture.",
+    ),
+]
 WeightsUrl = Annotated[
     str | None,
     typer.Option(

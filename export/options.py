@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,8 @@ from typing import Literal
 from convoy.v1 import classifier_pb2 as pb
 from export import cli_options as cli
 from export.build_cache import code_sha256, digest, package_versions
-from export.catalog import Network
+from export.catalog import Activation, Network
+from export.checkpoints.choices import Choices
 from export.checkpoints.download import is_published
 from export.conversion.calibration import calibration_sha256
 from export.evaluation.truth import truth_sha256
@@ -27,6 +28,7 @@ class TypedOptions:
     """Options that a build takes as they were typed; cli_options explains them."""
 
     weights_key: cli.WeightsKey = None
+    transform_input: cli.TransformInput = None
     weights_url: cli.WeightsUrl = None
     labels: cli.Labels = None
     published_as: cli.ModelName = None
@@ -54,6 +56,7 @@ class Options(TypedOptions):
     seed: cli.Seed
     repository: Path
     format: Format = "onnx"
+    activation: Activation = "softmax"
     preparation: PreparationOptions = AS_PUBLISHED  # which `network` has already
 
     @property
@@ -63,6 +66,15 @@ class Options(TypedOptions):
     @property
     def is_random(self) -> bool:
         return self.weights == "random"
+
+    @property
+    def manifest_activation(self) -> str:
+        """Empty for softmax, so that manifests stay as they were."""
+        return "" if self.activation == "softmax" else self.activation
+
+    @property
+    def choices(self) -> Choices:
+        return Choices(self.weights_key, self.transform_input, self.activation)
 
     @property
     def max_batch_size(self) -> int:
@@ -84,6 +96,7 @@ class Options(TypedOptions):
             "--weights": Path(self.weights),
             "--weights-key": self.weights_key,
             "--seed": self.seed if self.is_random else None,
+            "--activation": None if self.activation == "softmax" else self.activation,
             "--labels": self.labels,
             "--name": self.published_as,
             "--max-batch": self.max_batch,
@@ -93,6 +106,8 @@ class Options(TypedOptions):
         for flag, value in values.items():
             if value is not None:
                 words += [flag, shown_name(value) if isinstance(value, Path) else str(value)]
+        if self.transform_input is not None:
+            words.append("--transform-input" if self.transform_input else "--no-transform-input")
         return shlex.join(words + self.preparation.words)
 
     # ------------------------------------------------------------------------ what it depends on
@@ -109,7 +124,7 @@ class Options(TypedOptions):
         return digest(
             row,
             self._weights,
-            self.weights_key,
+            astuple(self.choices),
             labels,
             self.preparation.file_sha256,
             package_versions(),

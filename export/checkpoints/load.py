@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import Checkpoint, Network
 from export.checkpoints.checkpoint_files import read_checkpoint
+from export.checkpoints.choices import NO_CHOICES, Choices, check_choices, check_transform_input
 from export.checkpoints.download import Downloads, fetch, is_published
 from export.checkpoints.random_weights import random_network, state_sha256
-from export.checkpoints.state_dicts import fit
+from export.checkpoints.state_dicts import fit, has_transform_input
 from export.errors import CheckpointError
 from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
 
@@ -41,13 +42,13 @@ def load(
     seed: int = 0,
     *,
     classes: int | None = None,
-    weights_key: str | None = None,
+    choices: Choices = NO_CHOICES,
     downloads: Downloads | None = None,
 ) -> Loaded:
     """The network with the weights that `--weights` names.
 
-    `classes` is the number of a user's own labels, if they are not the network's; `weights_key`
-    chooses one of several sets in a file; `downloads` says where published weights come from.
+    `classes` is the number of a user's own labels, if they are not the network's; `choices`
+    are what a file does not tell; `downloads` says where published weights come from.
 
     Raises:
         CheckpointError: they are not available, or do not fit.
@@ -59,10 +60,7 @@ def load(
             f"The {weights} weights of {network.name} have {own} classes, and there are "
             f"{classes} labels: give the --weights FILE that was trained for them."
         )
-    if weights_key is not None and (is_published(weights) or weights in ("digits", "random")):
-        raise CheckpointError(
-            f"--weights-key is for a FILE of your own, and --weights is {weights}: leave it out."
-        )
+    check_choices(weights, choices)
     if is_published(weights):
         path = fetch(_find_checkpoint(network, weights), downloads or Downloads())
         return _load_file(network, path, classes)
@@ -72,7 +70,7 @@ def load(
         case "digits":
             return _load_digits(network, classes)
         case _:
-            return _load_file(network, Path(weights), classes, weights_key)
+            return _load_file(network, Path(weights), classes, choices)
 
 
 # -------------------------------------------------------------------------------------- published
@@ -136,17 +134,22 @@ def _load_digits(network: Network, classes: int) -> Loaded:
     )
 
 
-def _load_file(
-    network: Network, path: Path, classes: int, weights_key: str | None = None
-) -> Loaded:
+def _load_file(network: Network, path: Path, classes: int, choices: Choices = NO_CHOICES) -> Loaded:
     if not path.is_file():
         raise CheckpointError(
             f"There is no file {path}: --weights takes imagenet, imagenet1k_v1, digits, random, "
             "or the path of a .pth or .safetensors."
         )
-    module = fit(network, read_checkpoint(path), path, classes, weights_key)
     sha256 = file_sha256(path)
     published = _identify(network, sha256)
+    check_transform_input(
+        network.name,
+        path,
+        choices,
+        has_it=has_transform_input(network),
+        is_published=published is not None,
+    )
+    module = fit(network, read_checkpoint(path), path, classes, choices)
     source = published.source if published else "file"
     return Loaded(
         module.eval(),

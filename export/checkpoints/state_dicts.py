@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from export.catalog import NETWORKS, Network
+from export.checkpoints.choices import NO_CHOICES, Choices
 from export.checkpoints.weight_sets import (
     BATCHES,
     StateDict,
@@ -33,27 +34,28 @@ MANY_CLASSES = 7919
 
 
 def fit(
-    network: Network, content: Any, path: Path, classes: int, weights_key: str | None = None
+    network: Network, content: Any, path: Path, classes: int, choices: Choices = NO_CHOICES
 ) -> nn.Module:
     """The network with the weights in a checkpoint's content, all of them.
 
     Raises:
         CheckpointError: there is not one set of weights; names or shapes differ (the message names
             the first ones, and the networks that they fit); the number of classes differs from the
-            labels, or there is only one.
+            labels, or there is only one and softmax.
     """
     wide = shapes(network, MANY_CLASSES)
-    weights = choose_weights(content, wide.keys(), path, weights_key)
+    weights = choose_weights(content, wide.keys(), path, choices.weights_key)
     state = weights.state
     file_classes = _count_classes(network, _head(wide), state)
-    module = architecture(network, file_classes)
+    module = architecture(network, file_classes, choices.transform_input)
     if differences := _differences(module.state_dict(), weights, content):
         head = _describe_head(network, _head(wide), state)
         raise CheckpointError(f"{path} does not fit {network.name}: {differences}{head}.")
-    if file_classes == 1:
+    if file_classes == 1 and choices.activation == "softmax":
         raise CheckpointError(
             f"{path} has one output: softmax over one score is 1 for every picture, so that the "
-            "answers would say nothing; train two outputs, such as good and defect."
+            "answers would say nothing; give --activation sigmoid if it was trained with a "
+            "sigmoid, as by BCEWithLogitsLoss."
         )
     if file_classes != classes:
         raise CheckpointError(
@@ -65,14 +67,25 @@ def fit(
     return module
 
 
-def architecture(network: Network, classes: int) -> nn.Module:
-    """The network with a head for so many classes, if its builder has a choice."""
-    module, _, name = network.architecture.partition(":")
-    builder = getattr(import_module(f"export.architectures.{module}"), name)
-    if "classes" not in inspect.signature(builder).parameters:
+def architecture(network: Network, classes: int, transform_input: bool | None = None) -> nn.Module:
+    """The network with a head for so many classes, if its builder has a choice, and with pixels
+    normalised again or not; None: as for the published weights.
+    """
+    parameters = inspect.signature(_builder(network)).parameters
+    if "classes" not in parameters:
         return network.build()  # LeNet-5's ten classes are pictures of the digits
-    built: nn.Module = builder(classes=classes)
+    chosen = {} if transform_input is None else {"transform_input": transform_input}
+    built: nn.Module = _builder(network)(classes=classes, **chosen)
     return built
+
+
+def has_transform_input(network: Network) -> bool:
+    return "transform_input" in inspect.signature(_builder(network)).parameters
+
+
+def _builder(network: Network) -> Any:
+    module, _, name = network.architecture.partition(":")
+    return getattr(import_module(f"export.architectures.{module}"), name)
 
 
 def shapes(network: Network, classes: int) -> dict[str, torch.Size]:

@@ -1,7 +1,7 @@
 """PyTorch to ONNX, with everything between uint8 pixels and probabilities in the graph.
 
     image uint8 N×H×W×C → float32 → normalise → N×C×H×W → network → softmax → probabilities N×K
-                                                                    and batch_size N×1
+                                                      or sigmoid    and batch_size N×1
                                                                     and evidence.py's outputs
 
 So nobody who serves the graph can normalise wrongly, and requests have a quarter of the bytes. The
@@ -28,7 +28,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
+from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES, Activation
 from export.conversion.evidence import EvidenceOutputs, is_evidence
 from export.errors import OnnxError
 
@@ -52,12 +52,14 @@ class ServedNetwork(nn.Module):
         *,
         is_bgr: bool = False,
         with_layers: bool = False,
+        activation: Activation = "softmax",
     ) -> None:
         """Mean and std are those of red, green and blue, or of grey; `is_bgr` reverses them."""
         super().__init__()
         self.is_bgr = is_bgr
         self.dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
         self.network = copy.deepcopy(network).eval().to(self.dtype)
+        self.activation = activation
         self.evidence = EvidenceOutputs(self.network, with_layers=with_layers)
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
@@ -73,7 +75,8 @@ class ServedNetwork(nn.Module):
         logits = self.network(x).float()  # N×K
         count = image.shape[0]
         batch_size = torch.full((count, 1), count, dtype=torch.int32)
-        return logits.softmax(dim=1), batch_size, *self.evidence.tensors(logits)
+        scores = logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)
+        return scores, batch_size, *self.evidence.tensors(logits)
 
 
 def to_onnx(servable: ServedNetwork, size: int, classes: int, path: Path) -> None:

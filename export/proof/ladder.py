@@ -154,7 +154,7 @@ class Ladder:
             options.weights,
             options.seed,
             classes=self._classes,
-            weights_key=options.weights_key,
+            choices=options.choices,
             downloads=self._downloads,
         )
         check_size(loaded.network, self._network)
@@ -207,7 +207,11 @@ class Ladder:
             network, loaded = self._network, self._loaded
             self._export("fp32", path)
             reference = torch_runtime(
-                loaded.network, network.mean, network.std, is_bgr=network.is_bgr
+                loaded.network,
+                network.mean,
+                network.std,
+                self._options.activation,
+                is_bgr=network.is_bgr,
             )
             rung = self._compare("PyTorch fp32 → ONNX fp32", reference, onnx_runtime(path), "fp32")
             return pb.Model(
@@ -224,6 +228,7 @@ class Ladder:
                     onnx_opset=OPSET,
                     precision="fp32",
                     precision_recipe=FP32,
+                    activation=self._options.manifest_activation,
                     parameters=parameters(loaded.network),
                     macs=macs(loaded.network, network.channels, network.size),
                 ),
@@ -309,6 +314,7 @@ class Ladder:
             precision,
             is_bgr=network.is_bgr,
             with_layers=network.reads_digits,
+            activation=self._options.activation,
         )
         to_onnx(servable, network.size, self._classes, path)
 

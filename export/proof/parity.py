@@ -19,13 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from convoy.v1 import classifier_pb2 as pb
-from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES
+from export.catalog import BATCH_SIZE, INPUT, PROBABILITIES, Activation
 from export.errors import ParityError
 from export.samples.images import Answer, Pixels, Probabilities, Samples
 
 
 def torch_answer(
-    module: Any, mean: Sequence[float], std: Sequence[float], *, is_bgr: bool = False
+    module: Any,
+    mean: Sequence[float],
+    std: Sequence[float],
+    activation: Activation = "softmax",
+    *,
+    is_bgr: bool = False,
 ) -> Answer:
     """Returns the answers of the network itself, in fp32."""
     import torch
@@ -35,7 +40,8 @@ def torch_answer(
     def answer(images: Pixels) -> Probabilities:
         with torch.inference_mode():
             logits = module(torch.from_numpy(normalised(images, mean, std, is_bgr=is_bgr)))
-            probabilities: Probabilities = logits.softmax(dim=1).numpy()
+            scores = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=1)
+            probabilities: Probabilities = scores.numpy()
             return probabilities
 
     return answer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.catalog import PROBABILITIES
+from export.catalog import PROBABILITIES, Activation
 from export.proof.evidence import EvidenceAnswer, from_outputs, onnx_evidence, torch_evidence
 from export.proof.parity import onnx_answer, torch_answer
 from export.samples.images import Answer
@@ -22,10 +22,15 @@ class Runtime:
 
 
 def torch_runtime(
-    module: Any, mean: Sequence[float], std: Sequence[float], *, is_bgr: bool = False
+    module: Any,
+    mean: Sequence[float],
+    std: Sequence[float],
+    activation: Activation = "softmax",
+    *,
+    is_bgr: bool = False,
 ) -> Runtime:
     return Runtime(
-        torch_answer(module, mean, std, is_bgr=is_bgr),
+        torch_answer(module, mean, std, activation, is_bgr=is_bgr),
         torch_evidence(module, mean, std, is_bgr=is_bgr),
     )
 

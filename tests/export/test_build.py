@@ -210,6 +210,7 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: PublishedVersion) -> No
         (["lenet5", "--calibration", "x"], 2, "--calibration is only for --int8"),
         (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x for the calibration"),
         (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
+        (["lenet5", "--activation", "relu"], 2, "--activation is 'relu', must be softmax or sigm"),
         (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
         (["lenet5", "--opt-batch", "4"], 2, "--opt-batch and --optimization-level are for engines"),
         (["lenet5", "--resize", "40"], 2, "lenet5 reads digits, which are prepared in one way"),

@@ -32,6 +32,8 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         tmp_path,
         labels=Path("/home/me/flowers.txt"),
         weights_key="state_dict_ema",
+        transform_input=False,
+        activation="sigmoid",
         published_as="my-flowers",
         format="plan",
         calibration=Path("/home/me/pictures"),
@@ -42,8 +44,9 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
     )
     assert options.command == (
         "python export/build.py resnet50 --int8 --calibration pictures --format plan "
-        "--weights f.pth --weights-key state_dict_ema --labels flowers.txt --name my-flowers "
-        "--max-batch 64 --opt-batch 32 --optimization-level 0 --resize 256 --no-antialias"
+        "--weights f.pth --weights-key state_dict_ema --activation sigmoid --labels flowers.txt "
+        "--name my-flowers --max-batch 64 --opt-batch 32 --optimization-level 0 "
+        "--no-transform-input --resize 256 --no-antialias"
     )
     app = typer.Typer()
     app.command()(build)
@@ -63,6 +66,9 @@ def test_command_has_all_that_decides_the_version(tmp_path: Path) -> None:
         {"format": "plan", "opt_batch": 4},
         {"published_as": "other"},
         {"weights_key": "state_dict_ema"},
+        {"transform_input": True},
+        {"transform_input": False},
+        {"activation": "sigmoid"},
         {"network": find("plain20_digits")},
         {"network": dataclasses.replace(find("lenet5"), fp32_tolerance=1.0)},
         {"preparation": PreparationOptions(antialias=True)},
@@ -112,7 +118,11 @@ def test_other_code_or_packages_are_another_build(
     assert dataclasses.replace(options).sha256 != before
 
 
-@pytest.mark.parametrize("change", [{"weights_key": "state_dict_ema"}], ids=" and ".join)
+@pytest.mark.parametrize(
+    "change",
+    [{"weights_key": "state_dict_ema"}, {"transform_input": False}, {"activation": "sigmoid"}],
+    ids=" and ".join,
+)
 def test_what_changes_the_graph_is_another_source(
     options: Options, change: dict[str, object]
 ) -> None:

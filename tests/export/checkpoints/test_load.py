@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from export.catalog import CATALOG, Checkpoint, Network, find, photo
+from export.checkpoints.choices import Choices
 from export.checkpoints.download import Downloads
 from export.checkpoints.load import Loaded, load
 from export.checkpoints.state_dicts import architecture, find_fitting, shapes
@@ -186,16 +187,84 @@ def test_classes_that_have_no_label_are_refused_with_both_numbers(
         load(find("nin_cifar10"), path, classes=labels)
 
 
-def test_softmax_over_one_output_is_refused(tmp_path: Path) -> None:
+def test_softmax_over_one_output_is_refused_and_sigmoid_is_not(tmp_path: Path) -> None:
     path = fine_tuned(tmp_path / "defect.pth", 1)
-    with pytest.raises(CheckpointError, match=r"defect\.pth has one output: softmax over one"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"defect\.pth has one output: softmax .* give --activation sigmoid if",
+    ):
         load(find("nin_cifar10"), path, classes=1)
+    loaded = load(find("nin_cifar10"), path, classes=1, choices=Choices(activation="sigmoid"))
+    assert loaded.network(torch.zeros(1, 3, 32, 32)).shape == (1, 1)
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "imagenet1k_v1", "digits", "random"])
 def test_only_a_file_has_other_classes(weights: str) -> None:
     with pytest.raises(CheckpointError, match=f"The {weights} weights of alexnet have"):
         load(find("alexnet"), weights, classes=5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "choices", "option"),
+    [
+        ("digits", Choices(weights_key="ema"), "--weights-key"),
+        ("random", Choices(transform_input=True), "--transform-input"),
+        ("random", Choices(transform_input=False), "--no-transform-input"),
+        ("imagenet", Choices(activation="sigmoid"), "--activation sigmoid"),
+    ],
+)
+def test_what_a_file_does_not_tell_is_asked_for_a_file_alone(
+    weights: str, choices: Choices, option: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"^{option} is for a FILE of your own"):
+        load(find("lenet5"), weights, choices=choices)
+
+
+# -------------------------------------------------------------------------------- transform_input
+
+
+@pytest.fixture(scope="module")
+def googlenet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("googlenet") / "mine.pth"
+    return saved(path, architecture(find("googlenet"), 5).state_dict())
+
+
+def test_transform_input_of_a_file_is_asked(googlenet: str) -> None:
+    with pytest.raises(
+        CheckpointError,
+        match=r"not tell whether googlenet .* 0\.5: give --transform-input for .* published ones, "
+        r"which have it on, or --no-transform-input for .* without weights",
+    ):
+        load(find("googlenet"), googlenet, classes=5)
+
+
+def test_transform_input_changes_the_network_as_it_was_said(googlenet: str) -> None:
+    pixels = torch.full((1, 3, 64, 64), 0.7)
+    answers = {}
+    for said in (True, False):
+        loaded = load(
+            find("googlenet"), googlenet, classes=5, choices=Choices(transform_input=said)
+        )
+        with torch.inference_mode():
+            answers[said] = loaded.network(pixels)
+            known = architecture(find("googlenet"), 5, said).eval()
+            known.load_state_dict(loaded.network.state_dict())
+            assert torch.equal(answers[said], known(pixels))
+    assert not torch.allclose(answers[True], answers[False])
+
+
+def test_published_weights_tell_it_by_their_content(googlenet: str) -> None:
+    network = dataclasses.replace(find("googlenet"), checkpoints=(published_as(googlenet),))
+    loaded = load(network, googlenet, classes=5)
+    assert type(loaded.network.get_submodule("transform_input")).__name__ == "TransformInput"
+    with pytest.raises(CheckpointError, match=r"published weights of googlenet, .* leave --no-tr"):
+        load(network, googlenet, classes=5, choices=Choices(transform_input=False))
+
+
+def test_network_without_transform_input_says_so(tmp_path: Path) -> None:
+    path = fine_tuned(tmp_path / "flowers.pth", 5)
+    with pytest.raises(CheckpointError, match="is for googlenet and inception_v3, and nin_cifar10"):
+        load(find("nin_cifar10"), path, classes=5, choices=Choices(transform_input=True))
 
 
 # ------------------------------------------------------------------------------------ kept weights

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from export.catalog import find
+from export.checkpoints.choices import Choices
 from export.checkpoints.load import load
 from export.checkpoints.state_dicts import architecture, fit
 from export.errors import CheckpointError
@@ -24,7 +25,7 @@ def prefixed(prefix: str, state: dict[str, Tensor] = RAW) -> dict[str, Tensor]:
 
 
 def fitted(content: Any, key: str | None = None) -> dict[str, Tensor]:
-    module = fit(NETWORK, content, Path("mine.pth"), 5, key)
+    module = fit(NETWORK, content, Path("mine.pth"), 5, Choices(key))
     return dict(module.state_dict())
 
 
@@ -138,7 +139,7 @@ def test_mapping_that_contains_itself_ends() -> None:
 @pytest.mark.parametrize("weights", ["imagenet", "digits", "random"])
 def test_key_is_for_a_file(weights: str) -> None:
     with pytest.raises(CheckpointError, match="--weights-key is for a FILE of your own"):
-        load(find("lenet5"), weights, weights_key="ema")
+        load(find("lenet5"), weights, choices=Choices(weights_key="ema"))
 
 
 # ------------------------------------------------------------------------------------------ heads

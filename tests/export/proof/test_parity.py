@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded
@@ -60,6 +62,37 @@ def test_fp16_stays_within_the_catalogs_tolerance(
         tolerance=resnet18.random_fp16_tolerance,
     )
     assert rung.largest_difference > resnet18.fp32_tolerance  # else nothing was halved
+
+
+def test_sigmoid_is_compared_with_sigmoid(
+    lenet5: Network, random_lenet5: Loaded, graph: Path, images: Samples, tmp_path: Path
+) -> None:
+    module, mean, std = random_lenet5.network, lenet5.mean, lenet5.std
+    to_onnx(
+        ServedNetwork(module, mean, std, "fp32", activation="sigmoid"), 32, 10, tmp_path / "s.onnx"
+    )
+    reference = torch_answer(module, mean, std, "sigmoid")
+    assert reference(images.pixels) == pytest.approx(
+        1 / (1 + np.exp(-logits_of(random_lenet5, lenet5, images.pixels))), abs=1e-6
+    )
+    rung = compare(
+        "a → b",
+        reference,
+        onnx_answer(tmp_path / "s.onnx"),
+        images,
+        max_batch_size=8,
+        tolerance=1e-4,
+    )
+    assert 0 < rung.largest_difference < 1e-5
+    with pytest.raises(ParityError):
+        compare("a → b", reference, onnx_answer(graph), images, max_batch_size=8, tolerance=1e-4)
+
+
+def logits_of(loaded: Loaded, network: Network, pixels: Pixels) -> Any:
+    normalised = (pixels / 255 - np.array(network.mean)) / np.array(network.std)
+    with torch.inference_mode():
+        inputs = torch.from_numpy(normalised.transpose(0, 3, 1, 2).astype(np.float32))
+        return loaded.network(inputs).numpy()
 
 
 def test_wrong_mean_is_found_and_the_image_named(
