@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from export.conversion.engine_header import Library
     from export.conversion.to_int8 import Target
 
-FP32, FP16 = "float32", "float16; normalisation and softmax in float32"
+FP32, FP16 = "float32", "float16; normalisation and {activation} in float32"
 
 
 class Ladder:
@@ -240,7 +240,8 @@ class Ladder:
     def _fp16(self, fp32: Stage) -> Stage:
         def make(path: Path) -> pb.Model:
             self._export("fp16", path)
-            return self._in_precision("fp16", FP16, fp32, path)
+            recipe = FP16.format(activation=self._options.activation)
+            return self._in_precision("fp16", recipe, fp32, path)
 
         return self._stages.get_or_make(self._key(fp32.key, "fp16"), make)
 
