@@ -218,9 +218,9 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: PublishedVersion) -> No
     ],
 )
 def test_failure_is_one_sentence(
-    arguments: list[str], code: int, message: str, tmp_path: Path
+    arguments: list[str], code: int, message: str, build_here: Built
 ) -> None:
-    done = build(tmp_path, *arguments)
+    done = build_here(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
 
