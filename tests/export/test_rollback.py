@@ -195,7 +195,7 @@ def test_two_builds_of_one_name_at_once_get_two_numbers_and_do_not_mix(tmp_path:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for seed in (1, 2)
+        for seed in (0, 1)  # whose stages other tests share
     ]
     said = [build.communicate(timeout=300)[0] for build in builds]
     assert [build.returncode for build in builds] == [0, 0], said
@@ -208,4 +208,4 @@ def test_two_builds_of_one_name_at_once_get_two_numbers_and_do_not_mix(tmp_path:
         assert hashlib.sha256(content).hexdigest() == model.manifest.onnx_sha256
         assert (folder / "labels.txt").read_text() == labels_text(model.labels)
         seeds |= set(re.findall(r"--seed (\d)", model.manifest.build_command))
-    assert seeds == {"1", "2"}
+    assert seeds == {"0", "1"}
