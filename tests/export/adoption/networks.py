@@ -49,6 +49,22 @@ class FromPixels(nn.Module):
         return logits.softmax(1)
 
 
+class ChannelsLast(nn.Module):
+    """The same as Keras has it: maps N×h×w×F, weights F×K, a bias that is added."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        *layers, _, _, last = network.children()
+        self.features = nn.Sequential(*layers)
+        self.weights = nn.Parameter(last.get_parameter("weight").detach().T.contiguous())
+        self.bias = nn.Parameter(last.get_parameter("bias").detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.features(x).permute(0, 2, 3, 1)
+        logits: Tensor = maps.mean((1, 2)) @ self.weights + self.bias
+        return logits
+
+
 def export(network: nn.Module, path: Path, example: Tensor, **options: Any) -> Path:
     """As torch's older exporter writes it, of a fixed batch size unless the options say another."""
     path.parent.mkdir(parents=True, exist_ok=True)

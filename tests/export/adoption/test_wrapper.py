@@ -27,6 +27,7 @@ from tests.export.adoption.networks import (
     ANY_BATCH,
     CLASSES,
     SIDE,
+    ChannelsLast,
     FromPixels,
     classifier,
     export,
@@ -86,6 +87,8 @@ FILES: dict[str, Export] = {
     "data beside it": lambda net, path: export(
         net, path, planes(2), dynamo=True, dynamic_shapes=({0: "n"},), external_data=True
     ),
+    "Keras": lambda net, path: export(ChannelsLast(net), path, planes(2), **ANY_BATCH),
+    "Keras, four": lambda net, path: export(ChannelsLast(net), path, planes(4)),
     "float16": lambda net, path: export(net.half(), path, planes(2).half(), **ANY_BATCH),
 }
 TOLERANCE = {"float16": 5e-3}  # where others agree to 1e-5
@@ -164,27 +167,19 @@ def test_a_file_that_uses_the_names_of_the_contract(network: nn.Module, tmp_path
     assert np.abs(wrapped.graph.answer(PIXELS) - expected(network, slice(None))).max() < 1e-5
 
 
-class Flattening(nn.Module):
-    """As VGG: its last layer sees places, and no means of maps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maps = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.AvgPool2d(2), nn.Flatten())
-        self.last = nn.Linear(64, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.last(self.maps(x))
-        return logits
+# As VGG, whose last layer sees places; and a pooling that leaves out the border.
+LOCAL = {
+    "places": (nn.Conv2d(3, 4, 3, stride=4), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64, CLASSES)),
+    "corner": (nn.Conv2d(3, 4, 8, stride=12), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, CLASSES)),
+}
 
 
-def test_an_end_without_global_pooling_has_no_heatmaps(tmp_path: Path) -> None:
-    wrapped = Wrapped(
-        export(Flattening(), tmp_path / "given.onnx", planes(2), **ANY_BATCH), "logits", row()
-    )
-    assert [output.name for output in wrapped.model.graph.output] == [
-        "probabilities",
-        "batch_size",
-    ]
+@pytest.mark.parametrize("kind", LOCAL)
+def test_an_end_without_global_average_pooling_has_no_heatmaps(kind: str, tmp_path: Path) -> None:
+    path = export(nn.Sequential(*LOCAL[kind]), tmp_path / "given.onnx", planes(2), **ANY_BATCH)
+    wrapped = Wrapped(path, "logits", row())
+    outputs = [output.name for output in wrapped.model.graph.output]
+    assert outputs == ["probabilities", "batch_size"]
     assert np.abs(wrapped.graph.answer(PIXELS) - wrapped.file.answer(PIXELS)).max() < 1e-5
 
 
