@@ -86,7 +86,7 @@ MaxDrop = Annotated[
         "--max-drop",
         metavar="POINTS",
         min=0.01,
-        max=100,
+        max=50,
         help="Publish nothing unless --evaluate shows that less top-1 accuracy than this is lost "
         "against fp32, in percentage points, with a confidence of 95 %.",
     ),
