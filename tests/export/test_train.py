@@ -25,14 +25,12 @@ from export.samples.digit_accuracy import (
 )
 from export.samples.digits import clean, data_set, random_fifth
 from export.samples.images import Pixels
-from export.samples.nondigits import measuring_nondigits
 from export.train import train
 from export.training.data import drawn
 from export.training.measure import (
     DRAWING_SEED,
     PREPROCESSING,
-    Accepted,
-    accept,
+    nondigits,
 )
 from export.training.recipes import RECIPES
 
@@ -229,17 +227,8 @@ def test_shipped_weights_were_trained_by_their_recipe(name: str) -> None:
     assert curve[-1]["error"] < 0.1 < curve[0]["error"]
 
 
-@pytest.fixture(scope="module")
-def no_digits() -> dict[str, Accepted]:
-    """Some pictures of each kind that is no digit, as the gateway prepares them."""
-    return {
-        kind: accept(pictures[:80], np.full(80, -1))
-        for kind, pictures in measuring_nondigits().items()
-    }
-
-
 @pytest.mark.parametrize("name", RECIPES)
-def test_shipped_weights_doubt_what_is_no_digit(name: str, no_digits: dict[str, Accepted]) -> None:
+def test_shipped_weights_doubt_what_is_no_digit(name: str) -> None:
     network = load(name, TRAINED_WEIGHTS)
     threshold = facts_of(TRAINED_WEIGHTS, name)["unfamiliar"]["threshold"]
 
@@ -248,7 +237,7 @@ def test_shipped_weights_doubt_what_is_no_digit(name: str, no_digits: dict[str, 
 
     shares = {
         kind: 1 - (len(pictures.pixels) - doubted(pictures.pixels)) / pictures.total
-        for kind, pictures in no_digits.items()
+        for kind, pictures in nondigits().items()
     }
     assert shares["letters"] >= 0.6
     assert shares["scribbles"] >= 0.6
