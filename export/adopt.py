@@ -48,9 +48,9 @@ Outputs = Annotated[
     typer.Option(
         "--outputs",
         metavar="logits|probabilities",
-        help="What the file gives: logits, to which softmax is added, or probabilities, which "
-        "are served as they are.",
-        show_default="probabilities if it ends with softmax; else you must say",
+        help="What the file gives: logits, to which the activation is added, or probabilities, "
+        "which are served as they are.",
+        show_default="probabilities if it ends with softmax or sigmoid; else you must say",
     ),
 ]
 Examples = Annotated[
@@ -89,6 +89,7 @@ def adopt(
     file: OnnxFile,
     labels: Labels,
     outputs: Outputs = None,
+    activation: cli.ActivationName = Options.activation,
     examples: Examples = None,
     published_as: ModelName = None,
     max_batch: MaxBatch = None,
@@ -120,7 +121,7 @@ def adopt(
     name = published_as or name_of(file)
     try:
         check_name(name)
-        options = decide(file, labels, outputs, max_batch, preparation)
+        options = decide(file, labels, outputs, activation, max_batch, preparation)
     except ExportError as error:
         print_error(error)
         is_usage = isinstance(error, BadName | PreparationError)

@@ -13,7 +13,7 @@ from export.adoption.ladder import precision_of
 from export.adoption.onnx_file import read_onnx_file
 from export.adoption.options import AdoptOptions
 from export.adoption.wrapper import Scores
-from export.catalog import IMAGENET_MEAN, IMAGENET_STD, Network, photo
+from export.catalog import IMAGENET_MEAN, IMAGENET_STD, Activation, Network, photo
 from export.checkpoints.labels import read_labels
 from export.errors import AdoptionError, PreparationError
 from export.preparation.options import PreparationOptions
@@ -26,6 +26,7 @@ def decide(
     file: Path,
     labels: Path,
     outputs: str | None,
+    activation_name: str,
     max_batch: int | None,
     preparation: PreparationOptions,
 ) -> AdoptOptions:
@@ -36,8 +37,9 @@ def decide(
     said = preparation.given
     given = read_classifier(read_onnx_file(file), said.crop or 0)
     scores = decide_scores(given, outputs)
+    activation = decide_activation(given, activation_name)
     check_max_batch(given, max_batch or 1)
-    check_classes(given, read_labels(labels), labels)
+    check_classes(given, read_labels(labels), labels, activation)
     return AdoptOptions(
         network=network_of(given, preparation),
         precision=precision_of(given.file.model),
@@ -45,6 +47,7 @@ def decide(
         seed=0,
         repository=Path(),
         labels=labels,
+        activation=activation,
         max_batch=max_batch,
         preparation=preparation,
         given=given,
@@ -61,11 +64,6 @@ def decide_scores(given: Classifier, outputs: str | None) -> Scores:
     name, ending = given.file.name, given.ending
     if outputs not in (None, *get_args(Scores)):
         raise AdoptionError(f"--outputs is {outputs!r}, must be logits or probabilities.")
-    if ending.activation == "sigmoid":
-        raise AdoptionError(
-            f"{name} ends with Sigmoid, which scores each class for itself: only networks whose "
-            "scores sum to 1 are served."
-        )
     if ending.activation and outputs == "logits":
         raise AdoptionError(
             f"{name} ends with {ending.last_operator}, so its outputs are probabilities: leave out "
@@ -77,12 +75,28 @@ def decide_scores(given: Classifier, outputs: str | None) -> Scores:
         return "logits"
     raise AdoptionError(
         f"{name} ends with {ending.last_operator or 'its input'}, which says not what its outputs "
-        "are: give --outputs logits, to which softmax is added, or --outputs probabilities, which "
-        "are served as they are."
+        "are: give --outputs logits, to which softmax (or --activation) is added, or --outputs "
+        "probabilities, which are served as they are."
     )
 
 
-def check_classes(given: Classifier, labels: Sequence[pb.Label], path: Path) -> None:
+def decide_activation(given: Classifier, name: str) -> Activation:
+    """
+    Raises:
+        AdoptionError: there is no such activation, or the file has the other one.
+    """
+    if given.ending.activation == "softmax" and name == "sigmoid":
+        raise AdoptionError(f"{given.file.name} ends with Softmax: leave out --activation sigmoid.")
+    if given.ending.activation == "sigmoid" or name == "sigmoid":
+        return "sigmoid"
+    if name == "softmax":
+        return "softmax"
+    raise AdoptionError(f"--activation is {name!r}, must be softmax or sigmoid.")
+
+
+def check_classes(
+    given: Classifier, labels: Sequence[pb.Label], path: Path, activation: Activation
+) -> None:
     """
     Raises:
         AdoptionError: there is not one label per class, or there is but one class.
@@ -92,10 +106,10 @@ def check_classes(given: Classifier, labels: Sequence[pb.Label], path: Path) -> 
             f"{given.file.name} scores {given.classes} classes, and {path} has {len(labels)} "
             "labels: give --labels FILE with one per class, in the order of the outputs."
         )
-    if given.classes == 1:
+    if given.classes == 1 and activation == "softmax":
         raise AdoptionError(
-            f"{given.file.name} has one output, which softmax scores 1 for every picture: train it "
-            "with two, such as `good` and `defect`."
+            f"{given.file.name} has one output, which softmax scores 1 for every picture: give "
+            "--activation sigmoid if that is the score of its label."
         )
 
 

@@ -17,14 +17,16 @@ from export.adoption.classifier import Classifier
 from export.adoption.endings import class_maps, constants
 from export.adoption.sessions import open_session, run_in_batches, with_outputs
 from export.adoption.wrapper import Scores
-from export.catalog import Network
+from export.catalog import Activation, Network
 from export.proof.evidence import Evidence
 from export.proof.parity import normalised
 from export.proof.runtimes import Runtime
 from export.samples.images import Pixels, Probabilities
 
 
-def given_runtime(given: Classifier, network: Network, scores: Scores) -> Runtime:
+def given_runtime(
+    given: Classifier, network: Network, scores: Scores, activation: Activation = "softmax"
+) -> Runtime:
     @cache  # opened when it is needed
     def opened(*tensors: str) -> Any:
         source = with_outputs(given.file.model, tensors) if tensors else str(given.file.path)
@@ -38,7 +40,9 @@ def given_runtime(given: Classifier, network: Network, scores: Scores) -> Runtim
     def answer(pixels: Pixels) -> Probabilities:
         outputs = run(pixels)[given.output].reshape(len(pixels), given.classes)
         probabilities: Probabilities = outputs.astype(np.float32)
-        return softmax(probabilities) if scores == "logits" else probabilities
+        if scores == "probabilities":
+            return probabilities
+        return sigmoid(probabilities) if activation == "sigmoid" else softmax(probabilities)
 
     return Runtime(answer, partial(_evidence, given, run))
 
@@ -65,6 +69,10 @@ def softmax(logits: Probabilities) -> Probabilities:  # N×K
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: Probabilities = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
+
+
+def sigmoid(logits: Probabilities) -> Probabilities:  # N×K
+    return (1 / (1 + np.exp(-np.clip(logits, -80, None)))).astype(np.float32)
 
 
 def feed(pixels: Pixels, network: Network, given: Classifier) -> npt.NDArray[Any]:

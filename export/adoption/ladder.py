@@ -19,6 +19,7 @@ from export.adoption.options import AdoptOptions
 from export.adoption.sessions import first_line
 from export.adoption.wrapper import Scores, opset, wrap
 from export.build_cache import Stage, Stages
+from export.catalog import Activation
 from export.checkpoints.download import Downloads
 from export.conversion.evidence import evidence_facts
 from export.errors import AdoptionError, ExportError
@@ -86,10 +87,11 @@ class AdoptedLadder(Ladder):
     def _wrap(self, path: Path) -> pb.Model:
         given, network, scores = self._adopted.given, self._network, self._adopted.scores
         self._reporter.step("Graph around the file")
-        wrapped = wrap(given, network, scores)
+        activation = self._options.activation
+        wrapped = wrap(given, network, scores, activation)
         path.write_bytes(wrapped.SerializeToString(deterministic=True))
-        reference = given_runtime(given, network, scores)
-        _check_probabilities(given, reference, self._images)
+        reference = given_runtime(given, network, scores, activation)
+        _check_probabilities(given, reference, self._images, activation)
         rung = self._compare_in_batches(reference, onnx_runtime(path))
         precision = self._options.precision
         return pb.Model(
@@ -100,6 +102,7 @@ class AdoptedLadder(Ladder):
                 onnx_sha256=file_sha256(path),
                 onnx_opset=opset(wrapped),
                 precision=precision,
+                activation=self._options.manifest_activation,
                 precision_recipe=f"{precision}, as in the file",
                 parameters=_count_parameters(given.file.model),
                 adopted=adopted_facts(given, scores),
@@ -125,18 +128,22 @@ class AdoptedLadder(Ladder):
             ) from error
 
 
-def _check_probabilities(given: Classifier, reference: Runtime, images: Samples) -> None:
+def _check_probabilities(
+    given: Classifier, reference: Runtime, images: Samples, activation: Activation
+) -> None:
     """
     Raises:
         AdoptionError: an answer is no distribution over the classes.
     """
     answers = reference.answer(images.pixels)
     for name, answer in zip(images.names, answers, strict=True):
-        if not _is_distribution(answer):
+        each_for_itself = activation == "sigmoid" and answer.min() >= 0 and answer.max() <= 1
+        if not (each_for_itself or _is_distribution(answer)):
             raise AdoptionError(
                 f"{given.file.name} gives {answer.min():.3g} to {answer.max():.3g} for {name}, "
                 f"which sum to {answer.sum():.3g}: probabilities are 0 to 1 and sum to 1. Give "
-                "--outputs logits if softmax is to follow."
+                "--outputs logits if softmax is to follow, or --activation sigmoid if each is for "
+                "itself."
             )
 
 

@@ -46,6 +46,7 @@ class AdoptOptions(Options):
         values = {
             "--labels": self.labels,
             "--outputs": self.outputs,
+            "--activation": self.manifest_activation or None,
             "--examples": self.examples_path,
             "--evaluate": self.evaluate,
             "--name": self.published_as,
@@ -62,7 +63,7 @@ class AdoptOptions(Options):
         row = [str(self.network.preprocessing), self.network.mean, self.network.std]
         file = self.given.file
         return digest(
-            [file.sha256, file.external_data, self.scores],
+            [file.sha256, file.external_data, self.scores, self.activation],
             row,
             file_sha256(self.labels) if self.labels else "",
             {name: digest(content.hex()) for name, content in self.examples.items()},

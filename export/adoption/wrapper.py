@@ -2,7 +2,7 @@
 
     image uint8 N×H×W×3 → float32 → normalise → channels, layout, type, batch of the file
         → the file's own graph, each name with a prefix
-        → N×K → softmax, where it gives logits → probabilities N×K, and batch_size N×1
+        → N×K → softmax or sigmoid, where it gives logits → probabilities N×K, and batch_size N×1
                                                  and heat-maps and features, where its end allows
 
 A file that takes B images at once gets N of them and B - N of zeros, whose answers are cut off.
@@ -26,6 +26,7 @@ from export.catalog import (
     INPUT,
     MAX_HEATMAPS,
     PROBABILITIES,
+    Activation,
     Network,
 )
 from export.conversion.to_onnx import check, strip_origin
@@ -62,7 +63,9 @@ class Builder:
         return self("Cast", [tensor], output, to=to)
 
 
-def wrap(given: Classifier, network: Network, scores: Scores) -> onnx.ModelProto:
+def wrap(
+    given: Classifier, network: Network, scores: Scores, activation: Activation = "softmax"
+) -> onnx.ModelProto:
     """
     Raises:
         AdoptionError: its operators are too old, and cannot be replaced by newer ones.
@@ -74,7 +77,7 @@ def wrap(given: Classifier, network: Network, scores: Scores) -> onnx.ModelProto
     fed = _feed(build, given, network, count)
     before = [*build.nodes]
     build.nodes.clear()
-    outputs = _read(build, given, scores, count)
+    outputs = _read(build, given, activation if scores == "logits" else "", count)
     for node in graph.node:
         node.input[:] = [fed if name == PREFIX + given.input else name for name in node.input]
     inner = [*graph.node]
@@ -169,16 +172,20 @@ def _fill_batch(build: Builder, given: Classifier, values: str, count: str) -> s
 
 
 def _read(
-    build: Builder, given: Classifier, scores: Scores, count: str
+    build: Builder, given: Classifier, activation: str, count: str
 ) -> list[onnx.ValueInfoProto]:
     """Makes the contract's outputs of the file's; returns them."""
     answer = _of_images(build, given, PREFIX + given.output, "answer", count)
     rows = build.reshape(answer, [-1, given.classes], "rows")
-    if scores == "logits":
-        rows = build.cast(rows, TensorProto.FLOAT, "scores")
-        build("Softmax", [rows], PROBABILITIES, axis=1)
-    else:
-        build.cast(rows, TensorProto.FLOAT, PROBABILITIES)
+    if activation:
+        rows = build.cast(rows, TensorProto.FLOAT, "logits")
+    match activation:
+        case "softmax":
+            build("Softmax", [rows], PROBABILITIES, axis=1)
+        case "sigmoid":
+            build("Sigmoid", [rows], PROBABILITIES)
+        case _:
+            build.cast(rows, TensorProto.FLOAT, PROBABILITIES)
     number = build.cast(count, TensorProto.INT32, "image_count_int32")
     one = build.constant("one", [1])
     column = build("Concat", [count, one], "column", axis=0)

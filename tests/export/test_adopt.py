@@ -55,6 +55,18 @@ def adopt_in(repository: Path, *arguments: str | Path) -> subprocess.CompletedPr
     )
 
 
+class OneScore(nn.Module):
+    """Of its label alone."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        return logits[:, :1].sigmoid()
+
+
 @dataclass(frozen=True)
 class Given:
     folder: Path  # with the files and labels.txt
@@ -84,6 +96,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     pixels = torch.zeros((4, SIDE, SIDE, 3), dtype=torch.uint8)
     export(FromPixels(network), folder / "pixels.onnx", pixels)
     export(network, folder / "any.onnx", planes(2), **ANY_BATCH)
+    export(OneScore(network), folder / "one.onnx", planes(2), **ANY_BATCH)
+    (folder / "one.txt").write_text("defect\n")
     write_labels(folder / "labels.txt")
     examples = folder / "examples" / "more"
     examples.mkdir(parents=True)
@@ -105,6 +119,10 @@ def adopted(
     commands = {
         "beside_it": given.options("Beside_it.onnx", *beside, given.folder / "examples"),
         "pixels": given.options("pixels.onnx", "--channels", "bgr", "--resize", "36"),
+        "one": [
+            *given.options("one.onnx", "--labels", given.folder / "one.txt", "--mean", "0"),
+            *("--std", "1", "--resize", "32", "--examples", given.folder / "examples"),
+        ],
     }
     return {
         name: adopt_in(repository, *command, "--repository", repository)
@@ -257,6 +275,18 @@ def test_both_runners_fill_up_the_batch_of_a_file_that_fixes_one(
     blue_first = np.stack(cropped)[..., ::-1]
     expected = run_file(given.folder / "pixels.onnx", blue_first, 4)
     assert np.abs(served(client, "pixels") - expected).max() < ONE_LEVEL
+
+
+def test_one_score_after_sigmoid_is_that_of_its_label(client: Client, given: Given) -> None:
+    assert client.model("one").manifest.activation == "sigmoid"
+    picture = photo("flower.jpg").crop((100, 0, 527, 427))
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    values = (small / 255).astype(np.float32).transpose(2, 0, 1)
+    ((expected,),) = run_file(given.folder / "one.onnx", values[np.newaxis], 1)
+    (only,) = client.classify(content.getvalue(), model="one").classes
+    assert only.label == "defect" and abs(only.score - expected) < ONE_LEVEL
 
 
 def test_heatmaps_and_features_are_served_where_the_end_of_a_file_allows(client: Client) -> None:

@@ -128,6 +128,22 @@ def test_pixels_go_into_a_file_that_takes_pixels(network: nn.Module, tmp_path: P
     assert np.abs(wrapped.file.answer(PIXELS) - reference).max() < 1e-5
 
 
+def test_sigmoid_is_added_to_logits_where_each_class_is_for_itself(
+    network: nn.Module, tmp_path: Path
+) -> None:
+    path = export(network, tmp_path / "given.onnx", planes(2), **ANY_BATCH)
+    given = read_classifier(read_onnx_file(path))
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes(wrap(given, row(), "logits", "sigmoid").SerializeToString())
+    values = ((PIXELS / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
+    with torch.no_grad():
+        logits = network(torch.from_numpy(values.transpose(0, 3, 1, 2).copy()))
+    reference = logits.sigmoid().numpy()
+    assert np.abs(onnx_answer(graph)(PIXELS) - reference).max() < 1e-5
+    answer = given_runtime(given, row(), "logits", "sigmoid").answer(PIXELS)
+    assert np.abs(answer - reference).max() < 1e-5
+
+
 def test_a_file_of_one_image_at_once_takes_one(network: nn.Module, tmp_path: Path) -> None:
     wrapped = Wrapped(export(network, tmp_path / "given.onnx", planes(1)), "logits", row())
     reference = expected(network, slice(None))
