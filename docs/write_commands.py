@@ -14,7 +14,7 @@ from pathlib import Path
 PAGE = Path(__file__).with_name("commands.md")
 COMMANDS = (
     *("", "classify", "models", "serve", "build", "adopt", "verify", "evaluate", "doctor"),
-    *("rollback", "restore", "train", "describe", "compare"),
+    *("rollback", "restore", "remove", "train", "describe", "compare"),
 )
 # The layout of help, the same on every machine.
 LAYOUT = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
