@@ -200,8 +200,8 @@ def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> Pub
     """
     from export.checkpoints.labels import read_labels
 
-    options.check_pictures()  # fails at once if there are none
     labels = read_labels(options.labels) if options.labels else options.network.labels()
+    options.check_pictures()  # fails at once if there are none
     may_reuse = options.format != "rtx" and not (options.force or options.replace)
     if may_reuse and (published := find_published(options)):
         return published

@@ -85,7 +85,8 @@ def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
     assert lines[1].startswith("  runtime: ONNX Runtime, since ")
     rungs = ("PyTorch fp32 → ONNX fp32", "ONNX fp32 → ONNX fp16", "ONNX fp16 → served")
     assert all(any(line.strip().startswith(rung) for line in lines) for rung in rungs)
-    assert lines[-1] == "  weights: random (answers are meaningless)"
+    assert lines[-2] == "  weights: random (answers are meaningless)"
+    assert lines[-1].startswith("  pictures: A digit is found in the picture, ")
 
 
 def test_the_same_build_again_is_published_already_unless_forced(
@@ -211,7 +212,6 @@ def test_only_the_newest_are_kept(tmp_path: Path, built: PublishedVersion) -> No
         (["lenet5", "--int8", "--calibration", "x"], 1, "There is no folder x for the calibration"),
         (["lenet5", "--format", "tflite"], 2, "--format is 'tflite', must be onnx, plan or rtx."),
         (["lenet5", "--activation", "relu"], 2, "--activation is 'relu', must be softmax or sigm"),
-        (["lenet5", "--format", "plan"], 2, "No plan can be built here: TensorRT is not installed"),
         (["lenet5", "--opt-batch", "4"], 2, "--opt-batch and --optimization-level are for engines"),
         (["lenet5", "--resize", "40"], 2, "lenet5 reads digits, which are prepared in one way"),
         (["nin", "--preprocessing", "no.json"], 2, "no.json cannot be read (No such file or dir"),
@@ -223,6 +223,14 @@ def test_failure_is_one_sentence(
     done = build_here(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
+
+
+def test_a_plan_needs_tensorrt(tmp_path: Path) -> None:
+    """In a process of its own: other tests plant a TensorRT in this one."""
+    done = build(tmp_path, "lenet5", "--format", "plan")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("No plan can be built here: TensorRT is not installed")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_teaches() -> None:

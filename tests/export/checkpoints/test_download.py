@@ -53,8 +53,8 @@ class Files:
         if self.drops and body:
             self.drops -= 1
             body = body[: max(0, HALF - begin)]
+        self.sent_bytes += len(body)  # first, since the client may end before this thread goes on
         handler.wfile.write(body)
-        self.sent_bytes += len(body)
 
 
 @pytest.fixture
