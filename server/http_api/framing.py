@@ -59,6 +59,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._bytes_of_chunks = 0  # sizes, extensions, trailers since the last piece of a body
 
     def refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Answers with the status, and reads no more; how is a subclass's."""
         raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
