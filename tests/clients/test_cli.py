@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from convoy.cli import show
+from convoy.cli import entries_for, show
 from convoy.client import Classification
 
 DIGIT = Path(__file__).resolve().parents[1] / "data" / "digit-7.png"
@@ -148,6 +148,19 @@ def test_one_command_grows_with_what_is_installed() -> None:
     shown = convoy("--help").stdout
     for command in ("classify", "models", "serve", "build", "train"):
         assert command in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "loaded"),
+    [("classify", set()), ("models", set()), ("compare", {"compare"}), ("serve", {"serve"})],
+)
+def test_a_command_does_not_wait_for_the_imports_of_others(command: str, loaded: set[str]) -> None:
+    assert {entry.name for entry in entries_for(command)} == loaded
+
+
+@pytest.mark.parametrize("command", ["", "--help", "key", "biuld"])
+def test_whatever_names_no_entry_point_is_looked_for_in_all(command: str) -> None:
+    assert {"serve", "build", "compare"} <= {entry.name for entry in entries_for(command)}
 
 
 def test_answer_without_classes_says_why(capsys: pytest.CaptureFixture[str]) -> None:

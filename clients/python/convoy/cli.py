@@ -8,8 +8,9 @@ else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -185,8 +186,16 @@ def render_table(models: list[pb.Model]) -> PlainTable:
     return table
 
 
+def entries_for(command: str) -> list[EntryPoint]:
+    """The entry point of a command alone, since each imports much; all where there is none."""
+    if command in (classify.__name__, models.__name__):
+        return []
+    entries = sorted(entry_points(group="convoy.commands"), key=lambda entry: entry.name)
+    return [entry for entry in entries if entry.name == command] or entries
+
+
 def main() -> None:
-    for entry in sorted(entry_points(group="convoy.commands"), key=lambda entry: entry.name):
+    for entry in entries_for(sys.argv[1] if sys.argv[1:] else ""):
         command = entry.load()
         if isinstance(command, typer.Typer):
             app.add_typer(command)
