@@ -73,6 +73,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_file: Path) -> tupl
     patch.setattr(
         "export.training.data.drawn", lambda rows, inverted: drawn(rows[:20], inverted=inverted)
     )
+    # 720 more drawings would take as long as the rest.
+    patch.setattr("export.training.results.TEMPERING_SEED", DRAWING_SEED)
     arguments = ["--data", str(digits_file), "--epochs", "2", "--output", str(folder)]
     result = run("lenet5", *arguments, "--seed", "3")
     patch.undo()
