@@ -3,8 +3,9 @@
     convoy adopt flowers.onnx --labels flowers.txt --outputs logits --examples photos/
 
 The file is wrapped in the contract's graph with its weights untouched (adoption/wrapper.py), proven
-with itself fed by other code, and published as a build is (publication.py). What is no image
-classifier is refused by what it is, and nothing is assumed in silence.
+with itself fed by other code, and published as a build is (publication.py). How its pictures are
+prepared is said, or found out by what another system answered (adoption/detective/). What is no
+image classifier is refused by what it is, and nothing is assumed in silence.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import typer
 
 from convoy.terminal import print_error, printable
 from export import cli_options as cli
+from export.adoption.detective.options import NO_REFERENCE, ReferenceOptions
 from export.bootstrap import require_packages
 from export.build_cache import Stages
 from export.console import PublishedVersion
@@ -99,12 +101,13 @@ def adopt(
     triton: cli.Triton = None,
     force: cli.Force = False,
     preparation: PreparationOptions = AS_PUBLISHED,
+    reference: ReferenceOptions = NO_REFERENCE,
 ) -> None:
     """Adopt an ONNX file of your own: prove that it is served as it answers itself, and publish it.
 
     The file takes pictures, N×3×H×W or N×H×W×3, float or uint8, and gives one score per class. Its
-    weights are not touched. Say how its pictures were prepared in training; what you do not say is
-    assumed, and reported.
+    weights are not touched. Say how its pictures were prepared in training, or give --predictions,
+    which find it out; what nobody says is assumed, and reported.
 
     Examples:
 
@@ -113,29 +116,32 @@ def adopt(
         convoy adopt keras.onnx --labels classes.json --mean 0.5 --std 0.5 --resize-mode squash
 
         convoy adopt timm.onnx --labels labels.txt --outputs logits --preprocessing config.json
+
+        convoy adopt old.onnx --labels labels.txt --examples photos/ --predictions answers.csv
     """
     require_packages()
     from export.adoption.decisions import decide
+    from export.adoption.detective.investigation import find_preparation
     from export.adoption.examples import origin
 
     name = published_as or name_of(file)
     try:
         check_name(name)
-        options = decide(file, labels, outputs, activation, max_batch, preparation)
+        options = replace(
+            decide(file, labels, outputs, activation, max_batch, preparation),
+            repository=(repository or default_repository()).absolute(),
+            published_as=name,
+            examples_path=examples,
+            evaluate=evaluate,
+            keep=keep,
+            triton=triton,
+            force=force,
+        )
+        options = find_preparation(options, reference)
     except ExportError as error:
         print_error(error)
         is_usage = isinstance(error, BadName | PreparationError)
         raise typer.Exit(2 if is_usage else 1) from error
-    options = replace(
-        options,
-        repository=(repository or default_repository()).absolute(),
-        published_as=name,
-        examples_path=examples,
-        evaluate=evaluate,
-        keep=keep,
-        triton=triton,
-        force=force,
-    )
     result = build_one(run, options, "ONNX Runtime")
     if result.error:
         raise typer.Exit(1)

@@ -38,13 +38,19 @@ def given_runtime(
         )
 
     def answer(pixels: Pixels) -> Probabilities:
-        outputs = run(pixels)[given.output].reshape(len(pixels), given.classes)
-        probabilities: Probabilities = outputs.astype(np.float32)
-        if scores == "probabilities":
-            return probabilities
-        return sigmoid(probabilities) if activation == "sigmoid" else softmax(probabilities)
+        return to_probabilities(run(pixels)[given.output], given, scores, activation)
 
     return Runtime(answer, partial(_evidence, given, run))
+
+
+def to_probabilities(
+    outputs: npt.NDArray[Any], given: Classifier, scores: Scores, activation: Activation
+) -> Probabilities:
+    """N×K, of what the file gives for N images."""
+    probabilities: Probabilities = outputs.reshape(len(outputs), given.classes).astype(np.float32)
+    if scores == "probabilities":
+        return probabilities
+    return sigmoid(probabilities) if activation == "sigmoid" else softmax(probabilities)
 
 
 def _evidence(

@@ -28,7 +28,11 @@ TORCH = {pb.BILINEAR: "bilinear", pb.BICUBIC: "bicubic", pb.NEAREST: "nearest"}
 
 def reference_pixels(content: bytes, photo: pb.Photo) -> Pixels:
     """The input of an encoded picture without orientation and transparency: crop×crop×3."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    return prepare(Image.open(io.BytesIO(content)).convert("RGB"), photo)
+
+
+def prepare(picture: Image.Image, photo: pb.Photo) -> Pixels:
+    """The input of a picture in RGB: crop×crop×3."""
     resized = _resize(picture, _size(picture, photo), photo)
     width, height, crop = resized.width, resized.height, photo.crop
     left, top = (max(crop - side, 0) // 2 for side in (width, height))
