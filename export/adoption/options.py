@@ -24,6 +24,7 @@ class AdoptOptions(Options):
     scores: Scores
     outputs: str | None = None  # as it was typed
     examples_path: Path | None = None
+    found: pb.PreparationOrigin | None = None  # where `preparation` comes from; None: it was typed
 
     @cached_property
     def examples(self) -> dict[str, bytes]:
@@ -36,6 +37,9 @@ class AdoptOptions(Options):
     def record_preparation(self, model: pb.Model) -> None:
         """What the file says is not assumed: its size, and that pixels go in as they are."""
         super().record_preparation(model)
+        if self.found:
+            model.manifest.preparation.CopyFrom(self.found)
+            return
         known = {"crop", "mean", "std"} if self.given.takes_pixels else {"crop"}
         origin = model.manifest.preparation
         origin.assumed[:] = [aspect for aspect in origin.assumed if aspect not in known]

@@ -85,6 +85,11 @@ def test_of_what_is_not_loaded_nothing_is_said() -> None:
             pb.PreparationOrigin(source="given", file="config.json", assumed=["mean", "std"]),
             "; as given by config.json, but for what is assumed: mean, std.",
         ),
+        (
+            pb.PreparationOrigin(source="found", file="old.csv", images=12, assumed=["resize"]),
+            "; found by what another system answered to 12 pictures (old.csv), but for what is "
+            "assumed: resize.",
+        ),
         (pb.PreparationOrigin(source="invented"), "0.225."),
     ],
 )

@@ -72,8 +72,11 @@ def _origin(origin: pb.PreparationOrigin) -> str:
         return "; as published with the weights"
     if origin.source == "assumed":
         return "; assumed, since the weights do not say it"
-    if origin.source != "given":
-        return ""
     by = f" by {origin.file}" if origin.file else ""
     assumed = f", but for what is assumed: {', '.join(origin.assumed)}" if origin.assumed else ""
-    return f"; as given{by}{assumed}"
+    if origin.source == "given":
+        return f"; as given{by}{assumed}"
+    if origin.source == "found":
+        answers = f"what another system answered to {origin.images} pictures ({origin.file})"
+        return f"; found by {answers}{assumed}"
+    return ""

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from convoy.v1 import classifier_pb2 as pb
 from export.adoption.decisions import network_of
 from export.adoption.detective.findings import Findings, judge
 from export.adoption.detective.options import ReferenceOptions
@@ -20,6 +21,7 @@ from export.adoption.detective.report import (
     to_options,
 )
 from export.adoption.detective.search import search
+from export.adoption.detective.time_limit import TimeLimit
 from export.adoption.detective.trials import Subject, Trials
 from export.adoption.options import AdoptOptions
 from export.checkpoints.labels import read_labels
@@ -31,6 +33,7 @@ from export.progress import Reporter
 STEPS = 2
 SEARCH_PICTURES = 8  # with scores; labels say less
 SEARCH_LABELLED_PICTURES = 32
+SEARCH_SHARE = 0.7  # of the time; in the rest it makes sure of what it has found
 
 
 def find_preparation(options: AdoptOptions, reference: ReferenceOptions) -> AdoptOptions:
@@ -49,7 +52,13 @@ def find_preparation(options: AdoptOptions, reference: ReferenceOptions) -> Adop
     check(findings, answers, options.given.file.name)
     preparation = to_options(findings.best)
     network = network_of(options.given, preparation)
-    return replace(options, preparation=preparation, network=network)
+    origin = pb.PreparationOrigin(
+        source="found",
+        file=reference.predictions.name,
+        images=len(answers),
+        assumed=findings.assumed,
+    )
+    return replace(options, preparation=preparation, network=network, found=origin)
 
 
 def read(options: AdoptOptions, predictions: Path) -> Reference:
@@ -73,7 +82,7 @@ def read(options: AdoptOptions, predictions: Path) -> Reference:
 def investigate(
     options: AdoptOptions, reference: Reference, reporter: Reporter, limit_s: float
 ) -> Findings:
-    """Searches for at most so long, and a little longer to make sure of what it has found.
+    """Takes at most so long, and then as long as it takes to try two settings.
 
     Raises:
         ExportError: the file fails.
@@ -81,13 +90,13 @@ def investigate(
     space = space_of(options)
     subject = Subject(options)
     most = SEARCH_PICTURES if reference.scores is not None else SEARCH_LABELLED_PICTURES
-    deadline_s = time.monotonic() + limit_s
-    quick = Trials(subject, reference.spread(most), reporter, deadline_s)
+    limit = TimeLimit(limit_s, reporter)
+    quick = Trials(subject, reference.spread(most), reporter, limit)
     reporter.step("How its pictures were prepared")
-    is_complete = search(quick, space)
+    limit.begin_part(SEARCH_SHARE)
+    unfinished = search(quick, space)
     reporter.step("How sure that is")
-    quick.deadline_s = math.inf
-    return judge(quick, Trials(subject, reference, reporter), space, is_complete)
+    return judge(quick, Trials(subject, reference, reporter, limit), space, limit, unfinished)
 
 
 def space_of(options: AdoptOptions) -> Space:

@@ -43,25 +43,43 @@ def _numbers(numbers: tuple[float, ...] | None) -> str | None:
 
 def print_findings(findings: Findings, reference: Reference, seconds: float) -> None:
     """Of what fits nothing, how much was tried."""
-    if not findings.fits:
+    if findings.fits:
+        for line in render_summary(findings, reference, seconds):
+            print(printable(line))
+        plain_console().print(render_aspects(findings))
+        for line in render_alike(findings):
+            print(printable(line))
+    else:
         print(render_effort(findings, reference, seconds))
-        return
-    for line in render_summary(findings, reference, seconds):
-        print(printable(line))
-    plain_console().print(render_aspects(findings))
-    for line in render_alike(findings):
-        print(printable(line))
+    if untried := render_untried(findings):
+        print(untried)
 
 
 def render_effort(findings: Findings, reference: Reference, seconds: float) -> str:
     count = len(reference)
     of_all = "" if count == reference.found else f" of {reference.found}"
     what = "labels alone" if reference.scores is None else "scores"
-    end = "" if findings.is_complete else "; its time was over before all was tried"
     return (
         f"reference: {count}{of_all} pictures with {what}; {findings.tried} settings in "
-        f"{seconds:.0f} s{end}"
+        f"{seconds:.0f} s"
     )
+
+
+def render_untried(findings: Findings) -> str:
+    """What there was no time for; empty if there was enough."""
+    unfinished = findings.unfinished
+    parts = []
+    if unfinished.recipes:
+        parts.append(f"{unfinished.recipes} published recipes")
+    if unfinished.starts:
+        parts.append(f"what else is near {unfinished.starts} of the nearest recipes")
+    parts += [
+        f"{it.untried} of {it.values} other values of {it.name}"
+        for it in findings.aspects
+        if it.untried
+    ]
+    more = " (--search-minutes gives it more time)"
+    return f"its time was over, so it has not tried: {', '.join(parts)}{more}" if parts else ""
 
 
 def render_summary(findings: Findings, reference: Reference, seconds: float) -> Iterator[str]:
@@ -76,7 +94,7 @@ def render_summary(findings: Findings, reference: Reference, seconds: float) -> 
             f"its scores come back within {mean:.1e} on average, {largest:.1e} at most; its label "
             f"for {findings.agreeing} of {count} pictures"
         )
-    if findings.fits and findings.differences.mean() > CLOSE:
+    if findings.differences.mean() > CLOSE:
         yield "that is near, and not exact: the reference may do what no option says"
 
 

@@ -8,13 +8,14 @@ deviation by the method of Gauss and Newton.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from export.adoption.detective.recipes import Space
-from export.adoption.detective.trials import OutOfTime, Trials
+from export.adoption.detective.time_limit import OutOfTime
+from export.adoption.detective.trials import Trials
 from export.preparation.given import Given
 from export.samples.images import Probabilities
 
@@ -30,19 +31,35 @@ PROBE = 0.01  # by which a number is changed to see what that does
 DIGITS = 4  # of a mean or deviation that was computed
 
 
-def search(trials: Trials, space: Space) -> bool:
-    """Fills `trials.tried`; whether it could finish in time."""
+@dataclass(frozen=True)
+class Unfinished:
+    """What a search had no time for."""
+
+    recipes: int = 0  # published ones that were not tried
+    starts: int = 0  # of the nearest recipes, those from which it did not descend to the end
+
+    def __bool__(self) -> bool:
+        return bool(self.recipes or self.starts)
+
+
+def search(trials: Trials, space: Space) -> Unfinished:
+    """Fills `trials.tried`."""
+    recipes = space.published()
+    starts: list[Given] = []
+    finished = 0
     try:
-        starts = sorted(space.published(), key=trials.loss)[:STARTS]
+        starts += sorted(recipes, key=trials.loss)[:STARTS]
         for start in starts:
             best = descend(trials, space, start)
             if trials.loss(best) > CLOSE:
                 best = refine(trials, space, best)
             if trials.loss(best) <= EXACT:
-                return True
+                break
+            finished += 1
     except OutOfTime:
-        return False
-    return True
+        untried = sum(recipe not in trials.tried for recipe in recipes)
+        return Unfinished(untried, len(starts) - finished)
+    return Unfinished()
 
 
 def descend(trials: Trials, space: Space, best: Given) -> Given:

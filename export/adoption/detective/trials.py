@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from export.adoption.decisions import network_of
 from export.adoption.detective.reference import Reference
+from export.adoption.detective.time_limit import TimeLimit
 from export.adoption.given import feed, to_probabilities
 from export.adoption.options import AdoptOptions
 from export.adoption.sessions import open_session, run_in_batches
@@ -21,28 +23,22 @@ from export.preparation.reference import prepare
 from export.progress import Reporter
 from export.samples.images import Pixels, Probabilities
 
-MAX_PREPARED_BYTES = 256_000_000  # of pixels that are kept for the next settings
+MAX_BYTES = 256_000_000  # of pixels that are kept for the next settings; and of answers
 
-
-class OutOfTime(Exception):
-    """The search is to end with what it has found."""
+Array = TypeVar("Array", bound=npt.NDArray[Any])
 
 
 class Trials:
-    """Of some pictures. Each setting is tried once."""
+    """Of some pictures. Each setting is tried once; one is tried however little time there is."""
 
     def __init__(
-        self,
-        subject: Subject,
-        reference: Reference,
-        reporter: Reporter,
-        deadline_s: float = math.inf,  # on the monotonic clock
+        self, subject: Subject, reference: Reference, reporter: Reporter, limit: TimeLimit
     ) -> None:
         self.reference = reference
         self.tried: dict[Given, Probabilities] = {}  # N: Reference.differences
-        self.deadline_s = deadline_s
-        self._subject, self._reporter = subject, reporter
-        self._prepared: OrderedDict[Given, Pixels] = OrderedDict()
+        self._subject, self._reporter, self._limit = subject, reporter, limit
+        self._answers: _Recent[Probabilities] = _Recent()
+        self._prepared: _Recent[Pixels] = _Recent()
 
     def loss(self, setting: Given) -> float:
         """How far its answers are from the reference's, on average.
@@ -59,8 +55,8 @@ class Trials:
             OutOfTime: it is not tried any more.
         """
         if setting not in self.tried:
-            if self.tried and time.monotonic() > self.deadline_s:
-                raise OutOfTime
+            if self.tried:
+                self._limit.check()
             self.tried[setting] = self.reference.differences(self.answers(setting))
             self._reporter.progress(
                 f"settings, on {len(self.reference)} pictures", len(self.tried), None
@@ -68,21 +64,32 @@ class Trials:
         return self.tried[setting]
 
     def answers(self, setting: Given) -> Probabilities:
-        geometry = replace(setting, channels=None, mean=None, std=None)
-        return self._subject.answer(self._pixels(geometry), setting)
+        """N×K."""
+        return self._answers.get(setting, self._answer)
 
-    def _pixels(self, geometry: Given) -> Pixels:
-        """The last ones are kept: a search changes one aspect after the other."""
-        if geometry not in self._prepared:
-            photo = geometry.to_photo(self._subject.base.preprocessing.photo)
-            self._prepared[geometry] = np.stack(
-                [prepare(picture, photo) for picture in self.reference.pictures]
-            )
-        self._prepared.move_to_end(geometry)
-        pixels = self._prepared[geometry]
-        while len(self._prepared) * pixels.nbytes > max(MAX_PREPARED_BYTES, pixels.nbytes):
-            self._prepared.popitem(last=False)
-        return pixels
+    def _answer(self, setting: Given) -> Probabilities:
+        geometry = replace(setting, channels=None, mean=None, std=None)
+        return self._subject.answer(self._prepared.get(geometry, self._prepare), setting)
+
+    def _prepare(self, geometry: Given) -> Pixels:
+        photo = geometry.to_photo(self._subject.base.preprocessing.photo)
+        return np.stack([prepare(picture, photo) for picture in self.reference.pictures])
+
+
+class _Recent(Generic[Array]):
+    """The last arrays are kept: a search changes one aspect after the other. All are of a size."""
+
+    def __init__(self) -> None:
+        self._arrays: OrderedDict[Given, Array] = OrderedDict()
+
+    def get(self, setting: Given, compute: Callable[[Given], Array]) -> Array:
+        if setting not in self._arrays:
+            self._arrays[setting] = compute(setting)
+        self._arrays.move_to_end(setting)
+        array = self._arrays[setting]
+        while len(self._arrays) * array.nbytes > max(MAX_BYTES, array.nbytes):
+            self._arrays.popitem(last=False)
+        return array
 
 
 class Subject:

@@ -517,14 +517,16 @@ class Adopted(_message.Message):
     def __init__(self, file: _Optional[str] = ..., sha256: _Optional[str] = ..., external_data: _Optional[_Mapping[str, str]] = ..., input: _Optional[str] = ..., layout: _Optional[str] = ..., type: _Optional[str] = ..., batch: _Optional[int] = ..., output: _Optional[str] = ..., scores: _Optional[str] = ..., opset: _Optional[int] = ..., producer: _Optional[str] = ...) -> None: ...
 
 class PreparationOrigin(_message.Message):
-    __slots__ = ("source", "assumed", "file")
+    __slots__ = ("source", "assumed", "file", "images")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ASSUMED_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
     source: str
     assumed: _containers.RepeatedScalarFieldContainer[str]
     file: str
-    def __init__(self, source: _Optional[str] = ..., assumed: _Optional[_Iterable[str]] = ..., file: _Optional[str] = ...) -> None: ...
+    images: int
+    def __init__(self, source: _Optional[str] = ..., assumed: _Optional[_Iterable[str]] = ..., file: _Optional[str] = ..., images: _Optional[int] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("data", "data_sha256", "images", "excluded", "top1_correct", "top5_correct", "calibration_error", "fp32")

@@ -11,9 +11,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from convoy.v1 import classifier_pb2 as pb
 from export.adopt import adopt
-from export.adoption.detective.investigation import check, investigate, read
-from export.adoption.detective.report import explain_misfit, render_aspects, render_summary
+from export.adoption.detective.investigation import check, investigate, read, space_of
+from export.adoption.detective.report import (
+    explain_misfit,
+    render_aspects,
+    render_summary,
+    render_untried,
+)
+from export.adoption.detective.search import Unfinished, search
+from export.adoption.detective.time_limit import OutOfTime, TimeLimit
+from export.adoption.detective.trials import Subject, Trials
 from export.errors import AdoptionError
 from export.preparation.options import PreparationOptions
 from export.progress import SILENT
@@ -64,13 +73,22 @@ def best_label(scores: list[str]) -> str:
     return max(zip(map(float, scores), LABELS, strict=True))[1]
 
 
-@pytest.mark.parametrize("name", ["Keras, caffe", "timm 0.95", "numbers of its own"])
+@pytest.mark.parametrize("name", ["Keras, caffe", "timm 0.95"])
 def test_a_hidden_preparation_is_found(name: str, pictures: Path, tmp_path: Path) -> None:
     findings, reference = find(BY_NAME[name], pictures, tmp_path)
     assert verdict(BY_NAME[name], findings) in SOLVED
     assert findings.agreeing == len(reference) == 12
-    assert findings.is_complete
+    assert not findings.unfinished and not render_untried(findings)
     check(findings, reference, "hidden.onnx")
+
+
+def test_numbers_that_nobody_published_are_computed(pictures: Path, tmp_path: Path) -> None:
+    hidden = BY_NAME["numbers of its own"]
+    words, scores = prepare_case(hidden, pictures, tmp_path)
+    known = PreparationOptions(resize=70, interpolation="bicubic", resize_mode="shorter")
+    options = to_options(words, known)
+    findings = investigate(options, read(options, scores), SILENT, LIMIT_S)
+    assert verdict(hidden, findings) == "found"
 
 
 def test_pictures_are_matched_by_their_paths_or_by_names_of_their_own(
@@ -111,6 +129,8 @@ def test_what_cannot_be_told_apart_is_open(
     findings = investigate(options, reference, SILENT, LIMIT_S)
     certainty = {aspect.name: aspect.certainty for aspect in findings.aspects}
     assert certainty["interpolation"] == "open" and findings.alike
+    assert {"interpolation", "antialiasing"} <= set(findings.assumed)
+    assert not {"mean", "std", "channels"} & set(findings.assumed)
     assert certainty["mean and std"] == "fixed"
     summary = "\n".join(render_summary(findings, reference, 1))
     assert "3 pictures with labels alone" in summary and "for 3 of 3 pictures" in summary
@@ -122,6 +142,7 @@ def test_with_scores_each_aspect_is_certain(case: tuple[list[str], Path]) -> Non
     reference, recorder = read(options, scores), Recorder()
     findings = investigate(options, reference, recorder, LIMIT_S)
     assert {aspect.certainty for aspect in findings.aspects} == {"certain"}
+    assert findings.assumed == []
     assert render_aspects(findings).row_count == 5
     task, completed, total = recorder.reports[-1]
     assert task == "settings, on 12 pictures" and completed > 1 and total is None
@@ -144,9 +165,39 @@ def test_a_search_ends_when_its_time_is_over(case: tuple[list[str], Path]) -> No
     words, scores = case
     options = to_options(words)
     reference = read(options, scores)
-    findings = investigate(options, reference, SILENT, 0)
-    assert not findings.is_complete and findings.tried < 100
-    assert "its time was over" in next(render_summary(findings, reference, 1))
+    recorder = Recorder()
+    findings = investigate(options, reference, recorder, 0)
+    assert findings.tried == 1, "one setting on a few pictures, and one on all of them"
+    assert {aspect.certainty for aspect in findings.aspects} == {"not tried"}
+    assert findings.assumed == [
+        *("resize", "interpolation", "antialiasing", "resize mode", "channels", "mean", "std")
+    ]
+    untried = render_untried(findings)
+    assert untried.startswith("its time was over, so it has not tried: 18 published recipes, ")
+    assert "of interpolation" in untried and "--search-minutes" in untried
+    assert ("seconds, at most", 0, 0) in recorder.reports
+
+
+def test_a_search_says_which_recipes_it_has_not_followed(case: tuple[list[str], Path]) -> None:
+    words, scores = case
+    options = to_options(words, PreparationOptions(interpolation="nearest"))
+    space, reference = space_of(options), read(options, scores)
+    limit = Checks(len(space.published()) - 1)  # none before the first
+    trials = Trials(Subject(options), reference.spread(2), SILENT, limit)
+    assert search(trials, space) == Unfinished(recipes=0, starts=4)
+
+
+class Checks(TimeLimit):
+    """Time for so many of them."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(LIMIT_S, SILENT)
+        self._left = count
+
+    def check(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise OutOfTime
 
 
 def test_logits_are_scores_too(case: tuple[list[str], Path], tmp_path: Path) -> None:
@@ -180,8 +231,11 @@ def test_the_command_publishes_what_was_found(case: tuple[list[str], Path], tmp_
     assert "reference: 12 pictures with scores" in report
     assert "its label for 12 of 12 pictures" in report
     model = read_facts(tmp_path / "hidden.v1")
-    assert model and model.manifest.preparation.source == "given"
-    assert not model.manifest.preparation.assumed
+    assert model
+    assert model.manifest.preparation == pb.PreparationOrigin(
+        source="found", file="answers.csv", images=12
+    )
+    assert "found by what another system answered to 12 pictures (answers.csv)." in report
     command = shlex.split(model.manifest.build_command)
     assert command[command.index("--resize") + 1] == "73"
     assert "--antialias" in command and "--predictions" not in command
