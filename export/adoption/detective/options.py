@@ -25,8 +25,8 @@ SearchMinutes = Annotated[
         metavar="N",
         min=0.1,
         max=1440,
-        help="The longest time that --predictions may take: seven tenths for the search, the rest to "
-        "make sure of what it has found. What there was no time for is reported.",
+        help="The longest time that --predictions may take: seven tenths for the search, the rest "
+        "to make sure of what it has found. What there was no time for is reported.",
     ),
 ]
 
