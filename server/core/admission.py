@@ -12,12 +12,13 @@ alone fills half of the gateway, two fill a third each, and another always finds
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
+from server.core.clock import RunningClock
+from server.core.ledger import Ledger, LedgerMemory
 from server.errors import ImageTooLarge, Overloaded, ShuttingDown
 
 SMOOTHING = 0.1  # share of the newest measurement in the moving averages
@@ -37,10 +38,6 @@ SMALL_BITS = 16
 BITS_PER_SIZE = 2
 PASSES = -1  # the size of work that is no image, but passes of the network
 
-TICK_S = 0.1
-# A longer time between two ticks is a pause: the process was stopped, or the machine asleep.
-PAUSE_S = 0.5
-
 
 class Work(NamedTuple):
     """What is measured alike."""
@@ -52,32 +49,6 @@ class Work(NamedTuple):
     def of(cls, model: str, n_bytes: int) -> Work:
         """An image of so many bytes."""
         return cls(model, -(-max(0, n_bytes.bit_length() - SMALL_BITS) // BITS_PER_SIZE))
-
-
-class RunningClock:
-    """Seconds that the process has been running. What waits while it is stopped is not slow."""
-
-    def __init__(self) -> None:
-        self._ticked_s: float | None = None
-        self._paused_s = 0.0
-
-    def now_s(self) -> float:
-        now_s = time.monotonic()
-        if self._ticked_s is None:  # it does not tick
-            return now_s
-        return self._ticked_s + min(now_s - self._ticked_s, PAUSE_S) - self._paused_s
-
-    def tick(self) -> None:
-        now_s = time.monotonic()
-        if self._ticked_s is not None:
-            self._paused_s += max(0.0, now_s - self._ticked_s - PAUSE_S)
-        self._ticked_s = now_s
-
-    async def run(self) -> None:
-        """Ticks until it is cancelled."""
-        while True:
-            self.tick()
-            await asyncio.sleep(TICK_S)
 
 
 class LatencyEstimator:
@@ -173,12 +144,17 @@ class ByteReservation:
         self.n_bytes += n_bytes
 
     def release(self) -> None:
-        self._admission.in_flight_bytes -= self.n_bytes
+        self._admission.let_go(self.n_bytes)
         self.n_bytes = 0
 
 
 class Admission:
-    def __init__(self, max_in_flight: int, max_in_flight_bytes: int) -> None:
+    """The bounds hold for all workers together; what is measured is this one's."""
+
+    def __init__(
+        self, max_in_flight: int, max_in_flight_bytes: int, ledger: Ledger | None = None
+    ) -> None:
+        self._ledger = ledger or Ledger(LedgerMemory.alone(), 0)
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self.clock = RunningClock()
@@ -197,13 +173,19 @@ class Admission:
         return ByteReservation(self, max_bytes)
 
     def hold(self, n_bytes: int) -> None:
-        if self.in_flight_bytes + n_bytes > self._max_in_flight_bytes:
+        in_flight_bytes = self.in_flight_bytes + self._ledger.others_bytes()
+        if in_flight_bytes + n_bytes > self._max_in_flight_bytes:
             raise Overloaded(
-                f"too many bytes in flight ({self.in_flight_bytes} of at most "
+                f"too many bytes in flight ({in_flight_bytes} of at most "
                 f"{self._max_in_flight_bytes} bytes)",
                 retry_after_s=self._drain_time_s(),
             )
         self.in_flight_bytes += n_bytes
+        self._ledger.hold_bytes(self.in_flight_bytes)
+
+    def let_go(self, n_bytes: int) -> None:
+        self.in_flight_bytes -= n_bytes
+        self._ledger.hold_bytes(self.in_flight_bytes)
 
     def request(
         self,
@@ -233,10 +215,12 @@ class Admission:
     def queue(self, model: str) -> ModelQueue:
         return self._queues[model]
 
-    def note_arrival(self) -> None:
+    def note_arrival(self, client: str) -> None:
         self._idle.clear()
+        self._share(client)
 
-    def note_end(self) -> None:
+    def note_end(self, client: str) -> None:
+        self._share(client)
         if not self.in_flight:
             self._idle.set()
 
@@ -260,8 +244,8 @@ class Admission:
         await self._idle.wait()
 
     def _check_room(self, count: int, client: str) -> None:
-        in_flight = self.in_flight
-        own = sum(queue.in_flight[client] for queue in self._queues.values()) if client else 0
+        in_flight = self.in_flight + self._ledger.others_images()
+        own = self._in_flight_for(client) + self._ledger.others_images_for(client) if client else 0
         if in_flight + own + count > self._max_in_flight:
             yours = f"; {own} are yours, and others need room" if own else ""
             raise Overloaded(
@@ -288,6 +272,15 @@ class Admission:
                     f"but the deadline is in {timeout_s:.3f} s",
                     retry_after_s=wait_s - timeout_s,
                 )
+
+    def _share(self, client: str) -> None:
+        """Tells the other workers."""
+        self._ledger.hold_images(self.in_flight)
+        if client:
+            self._ledger.hold_images_for(client, self._in_flight_for(client))
+
+    def _in_flight_for(self, client: str) -> int:
+        return sum(queue.in_flight[client] for queue in self._queues.values())
 
     def _drain_time_s(self) -> float:
         waits_s = [queue.wait_s(0) for queue in self._queues.values()]
@@ -318,11 +311,11 @@ class Admitted:
 
     def __enter__(self) -> None:
         admission = self._admission
-        admission.note_arrival()
         self._since_s = admission.clock.now_s()
         self._places = [
             admission.queue(work.model).hold(self._client, n) for work, n in self._images.items()
         ]
+        admission.note_arrival(self._client)
 
     def __exit__(
         self,
@@ -336,4 +329,4 @@ class Admitted:
             queue = admission.queue(work.model)
             queue.release(self._client, n)
             queue.estimators[work.size].learn(place, took_s, self._timeout_s, kind)
-        admission.note_end()
+        admission.note_end(self._client)

@@ -17,12 +17,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
+from server.core.ledger import Instant, Ledger, OwnInstant
 from server.errors import AuthRequired, Forbidden, RateLimited, StartFailed, cut
 
 logger = logging.getLogger(__name__)
 
 STRANGERS_PER_S = 10
 STRANGERS_BURST = 50
+ROUNDING_S = 1e-6
 MAX_STRANGERS = 10_000  # hosts that are remembered
 REMEDY = "`convoy key NAME` makes a key and its lines"
 
@@ -37,22 +39,24 @@ class KeyEntry(BaseModel, extra="forbid"):
 
 
 class TokenBucket:
-    """Holds up to `burst` tokens, and gains `per_s` of them per second."""
+    """Holds up to `burst` tokens, and gains `per_s` of them per second.
 
-    def __init__(self, per_s: float, burst: float) -> None:
+    All that it has to know is when it will be full, which workers can share.
+    """
+
+    def __init__(self, per_s: float, burst: float, full_at: Instant | None = None) -> None:
         self._per_s = per_s
         self._burst = burst
-        self._tokens = burst
-        self._filled_s = time.monotonic()
+        self._full_at = full_at or OwnInstant()
 
     def take(self) -> float:
         """Takes a token. Returns 0, or the seconds until there is one."""
         now_s = time.monotonic()
-        gained = (now_s - self._filled_s) * self._per_s
-        self._tokens, self._filled_s = min(self._burst, self._tokens + gained), now_s
-        if self._tokens < 1:
-            return (1 - self._tokens) / self._per_s
-        self._tokens -= 1
+        full_in_s = max(0.0, self._full_at.read_s() - now_s) + 1 / self._per_s
+        wait_s = full_in_s - self._burst / self._per_s
+        if wait_s > ROUNDING_S:
+            return wait_s
+        self._full_at.write_s(now_s + full_in_s)
         return 0.0
 
 
@@ -83,11 +87,13 @@ class Strangers:
 
 
 class Key:
-    def __init__(self, name: str, entry: KeyEntry) -> None:
+    def __init__(self, name: str, entry: KeyEntry, ledger: Ledger | None = None) -> None:
         self.name = name
         self.entry = entry
         per_s = entry.requests_per_s
-        self._bucket = TokenBucket(per_s, entry.burst or max(1.0, per_s)) if per_s else None
+        full_at = ledger.instant(name) if ledger else None
+        burst = entry.burst or max(1.0, per_s or 0.0)
+        self._bucket = TokenBucket(per_s, burst, full_at) if per_s else None
 
     def charge(self) -> None:
         """
@@ -112,18 +118,19 @@ class Key:
 
 
 class Keys:
-    """The keys of one file.
+    """The keys of one file, whose rates hold for all workers together.
 
     Raises:
         StartFailed: the file cannot be read, or is invalid.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ledger: Ledger | None = None) -> None:
         self._path = path
+        self._ledger = ledger
         entries = read_keys(path)
         if not entries:
             raise StartFailed(f"{path} holds no key: {REMEDY}")
-        self._keys = {name: Key(name, entry) for name, entry in entries.items()}
+        self._keys = {name: Key(name, entry, ledger) for name, entry in entries.items()}
 
     def reload(self) -> None:
         """Reads the file again; if that fails, the keys stay, and the log says why."""
@@ -136,7 +143,7 @@ class Keys:
         self._keys = {
             name: held
             if (held := self._keys.get(name)) and held.entry == entry
-            else Key(name, entry)
+            else Key(name, entry, self._ledger)
             for name, entry in entries.items()
         }
         if self._keys:

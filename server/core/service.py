@@ -14,6 +14,7 @@ from server.core.bounds import Bounds
 from server.core.call import Call, ClientLeft, RequestedImage, Unimplemented
 from server.core.classifier import Classifier, internal_error
 from server.core.keys import Keys, Strangers
+from server.core.ledger import Ledger
 from server.core.responses import batch_fields, call_fields, classification_fields
 from server.core.rpc_status import to_item_result
 from server.core.validation import check_batch_size
@@ -45,11 +46,12 @@ class Service:
         pool: Pool,
         pipeline: Pipeline,
         metrics: Metrics,
+        ledger: Ledger | None = None,
     ) -> None:
         self.pool = pool
-        self.admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes)
+        self.admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes, ledger)
         self.metrics = metrics
-        self.keys = Keys(settings.api_keys) if settings.api_keys else None
+        self.keys = Keys(settings.api_keys, ledger) if settings.api_keys else None
         self._strangers = Strangers()
         self._settings = settings
         self._classifier = Classifier(pool, pipeline, self.admission, self.keys)

@@ -19,7 +19,7 @@ Tick = Callable[[float], None]
 def tick(monkeypatch: pytest.MonkeyPatch) -> Tick:
     """Moves the clock that waits are measured with."""
     now_s = [100.0]
-    monkeypatch.setattr("server.core.admission.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("server.core.clock.time.monotonic", lambda: now_s[0])
 
     def advance(seconds: float) -> None:
         now_s[0] += seconds
