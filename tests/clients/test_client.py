@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -95,3 +96,19 @@ def test_a_file_that_is_not_there_is_a_bad_image(client: Client, tmp_path: Path)
 def test_another_server_is_named_as_such(lenet_gateway: Gateway) -> None:
     with Client(f"{lenet_gateway.http}/elsewhere") as client, pytest.raises(errors.ConvoyError):
         client.models()
+
+
+def test_channels_are_connections_that_take_turns(lenet_gateway: Gateway, digit: bytes) -> None:
+    def connections() -> int:
+        """Open ones of this machine's clients to the gateway, over IPv4 or IPv6."""
+        port = int(lenet_gateway.grpc.rpartition(":")[2])
+        tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+        return sum(len(re.findall(rf":{port:04X} 01 ", table)) for table in tables)
+
+    before = connections()
+    with Client(lenet_gateway.grpc, channels=3) as client:
+        for _ in range(3):
+            assert client.classify(digit, model="lenet5").best.label == "7"
+        assert connections() == before + 3
+    with pytest.raises(errors.InvalidRequest, match="at least 1"):
+        Client(lenet_gateway.grpc, channels=0)

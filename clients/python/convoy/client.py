@@ -85,11 +85,13 @@ class Client:
     ca: PEM file of the authorities to trust; default: CONVOY_CA, then the built-in ones.
     certificate, key: PEM files, if the gateway requires a client certificate (mutual TLS).
     api_key: default: CONVOY_API_KEY, then none.
+    channels: connections of gRPC, which take turns: a gateway of several workers gives each to one
+        of them. Over HTTP, concurrent requests have connections of their own anyway.
 
     Every method raises ConvoyErrors (`convoy.errors`), the same over both transports.
 
     Raises:
-        InvalidRequest: a file cannot be read, or is given without TLS.
+        InvalidRequest: a file cannot be read, or is given without TLS; there is no channel.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Client:
         ca: PathLike | None = None,
         certificate: PathLike | None = None,
         key: PathLike | None = None,
+        channels: int = 1,
     ) -> None:
         from convoy.transports import GrpcTransport, HttpTransport, Tls
 
@@ -112,8 +115,13 @@ class Client:
             )
         tls = Tls(ca or os.environ.get("CONVOY_CA"), certificate, key) if is_tls else None
         secret = os.environ.get("CONVOY_API_KEY", "") if api_key is None else api_key
-        transport = HttpTransport if is_http else GrpcTransport
-        self._transport: Transport = transport(server, tls, secret)
+        if channels < 1:
+            raise InvalidRequest(f"channels must be at least 1, got {channels}")
+        self._transport: Transport = (
+            HttpTransport(server, tls, secret)
+            if is_http
+            else GrpcTransport(server, tls, secret, channels)
+        )
         self._timeout_s = timeout_s
 
     def classify(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -35,6 +36,8 @@ GRPC_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 2000),
     ("grpc.max_reconnect_backoff_ms", 2000),
 ]
+# Without it all channels of a process to one address are one connection.
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 # The gateway answers DEADLINE_EXCEEDED itself; the client waits this much longer for it.
 HTTP_GRACE_S = 1.0
 
@@ -91,45 +94,57 @@ class Tls:
 
 
 class GrpcTransport:
-    def __init__(self, server: str, tls: Tls | None, api_key: str) -> None:
+    """Its channels take turns, each a connection of its own."""
+
+    def __init__(self, server: str, tls: Tls | None, api_key: str, channels: int) -> None:
         target = server.removeprefix("grpcs://")
-        self._channel = (
-            grpc.secure_channel(target, tls.for_grpc(), options=GRPC_OPTIONS)
-            if tls
-            else grpc.insecure_channel(target, options=GRPC_OPTIONS)
-        )
-        self._stub = classifier_pb2_grpc.ImageClassifierStub(self._channel)  # type: ignore[no-untyped-call]
+        credentials = tls.for_grpc() if tls else None
+        options = GRPC_OPTIONS if channels == 1 else [*GRPC_OPTIONS, OWN_CONNECTION]
+        self._channels = [open_channel(target, credentials, options) for _ in range(channels)]
+        stubs = [
+            classifier_pb2_grpc.ImageClassifierStub(channel)  # type: ignore[no-untyped-call]
+            for channel in self._channels
+        ]
+        self._stubs = itertools.cycle(stubs)  # whose next() no other thread can interrupt
         self._metadata = tuple(authorization(api_key).items())
 
     def classify(self, request: pb.ClassifyRequest, timeout_s: float) -> pb.ClassifyResponse:
-        answer: pb.ClassifyResponse = self._call(self._stub.Classify, request, timeout_s)
+        answer: pb.ClassifyResponse = self._call("Classify", request, timeout_s)
         return answer
 
     def classify_batch(
         self, requests: Sequence[pb.ClassifyRequest], timeout_s: float
     ) -> pb.BatchClassifyResponse:
         batch = pb.BatchClassifyRequest(requests=requests)
-        answer: pb.BatchClassifyResponse = self._call(self._stub.BatchClassify, batch, timeout_s)
+        answer: pb.BatchClassifyResponse = self._call("BatchClassify", batch, timeout_s)
         return answer
 
     def list_models(self, timeout_s: float) -> pb.ListModelsResponse:
-        answer: pb.ListModelsResponse = self._call(
-            self._stub.ListModels, pb.ListModelsRequest(), timeout_s
-        )
+        answer: pb.ListModelsResponse = self._call("ListModels", pb.ListModelsRequest(), timeout_s)
         return answer
 
     def get_model(self, request: pb.GetModelRequest, timeout_s: float) -> pb.Model:
-        answer: pb.Model = self._call(self._stub.GetModel, request, timeout_s)
+        answer: pb.Model = self._call("GetModel", request, timeout_s)
         return answer
 
     def close(self) -> None:
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
-    def _call(self, method: Callable[..., Any], request: Message, timeout_s: float) -> Any:
+    def _call(self, method: str, request: Message, timeout_s: float) -> Any:
         try:
-            return method(request, timeout=timeout_s, metadata=self._metadata)
+            call = getattr(next(self._stubs), method)
+            return call(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, int]]
+) -> grpc.Channel:
+    if credentials:
+        return grpc.secure_channel(target, credentials, options=options)
+    return grpc.insecure_channel(target, options=options)
 
 
 def authorization(api_key: str) -> dict[str, str]:
