@@ -7,9 +7,11 @@ import contextlib
 import logging
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.admin.app import create_admin_app
+from server.core.ledger import Ledger
 from server.core.service import Service
 from server.grpc_api.server import GrpcServer
 from server.http_api.app import create_app
@@ -57,6 +59,15 @@ class Servers:
         return f"{configured.rpartition(':')[0]}:{self.grpc.port}"
 
 
+@dataclass(frozen=True)
+class Place:
+    """A gateway's place among the workers of a supervisor, which has reserved their ports."""
+
+    ledger: Ledger
+    announce: Callable[[], None]  # that its ports are open
+    is_replacement: bool  # of one that ended: the others serve until this one is ready
+
+
 class Gateway:
     """All parts wired together; `run` is its whole life. Create it inside the event loop.
 
@@ -65,9 +76,10 @@ class Gateway:
             could use the models without authentication.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place | None = None) -> None:
         check_exposure(settings)
         self._settings = settings
+        self._place = place
         self._created_s = time.monotonic()
         self._metrics = Metrics(UNREAD)
         self._tls = create_tls(settings)
@@ -91,7 +103,8 @@ class Gateway:
             else TritonAddresses(settings.triton, settings.load_timeout_s)
         )
         self._discovery = Discovery(self._pool, source, settings.staged)
-        self.service = Service(settings, self._pool, self._pipeline, self._metrics)
+        ledger = place.ledger if place else None
+        self.service = Service(settings, self._pool, self._pipeline, self._metrics, ledger)
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains.
@@ -106,25 +119,48 @@ class Gateway:
             # A second signal changes nothing, and does not cut the drain short.
             loop.add_signal_handler(number, stop.set)
         allow_open_files(self._settings.max_connections)
-        servers = await self._open_ports()
-        loop.add_signal_handler(signal.SIGHUP, reload.set)
-        grpc_address = servers.grpc_address(self._settings.grpc_address)
-        print_banner(self._settings, servers.http.url, grpc_address, servers.admin.url)
         background = [
             asyncio.create_task(self._serve_models()),
             asyncio.create_task(self._pool.watch()),
             asyncio.create_task(self.service.admission.clock.run()),
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            if self._place and self._place.is_replacement:
+                models_tried = asyncio.create_task(self._wait_for_models())
+                await wait_for_first(stopped, models_tried, *background)
+            await self._serve(reload, stopped, background)
+        finally:
+            await cancel_and_wait(stopped, *background)
+
+    async def _serve(
+        self,
+        reload: asyncio.Event,
+        stopped: asyncio.Task[bool],
+        background: list[asyncio.Task[None]],
+    ) -> None:
+        servers = await self._open_ports()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
+        self._announce(servers)
+        background += [
             asyncio.create_task(self._show_readiness(servers)),
             asyncio.create_task(self._reload(servers, reload)),
         ]
         try:
-            await wait_for_first(asyncio.create_task(stop.wait()), *background)
+            await wait_for_first(stopped, *background)
         finally:
             await self._drain(servers)
             await cancel_and_wait(*background)
             await self._discovery.close()
             self._pipeline.close()
             logger.info("stopped")
+
+    def _announce(self, servers: Servers) -> None:
+        if self._place:
+            self._place.announce()
+        else:
+            grpc_address = servers.grpc_address(self._settings.grpc_address)
+            print_banner(self._settings, servers.http.url, grpc_address, servers.admin.url)
 
     def is_ready(self) -> bool:
         return self.service.is_ready()
@@ -144,13 +180,17 @@ class Gateway:
             settings,
             certificate,
             self._metrics.not_read,
+            shares_port=self._place is not None,
         )
         admin_app = create_admin_app(service, settings)
         admin = HttpServer(admin_app, settings.metrics_address, "--metrics-address", settings)
-        # gRPC opens its port itself, and where it cannot, only standard error says why.
-        listen(settings.grpc_address, "--grpc-address").close()
+        if not self._place:
+            # gRPC opens its port itself, and where it cannot, only standard error says why.
+            listen(settings.grpc_address, "--grpc-address").close()
         servicers = {OPEN_INFERENCE: GrpcInference(service, settings, statistics)}
-        grpc = GrpcServer(service, settings, self._tls, servicers)
+        grpc = GrpcServer(
+            service, settings, self._tls, servicers, shares_port=self._place is not None
+        )
         await grpc.start()
         return Servers(http, admin, grpc)
 
@@ -159,6 +199,13 @@ class Gateway:
     async def _serve_models(self) -> None:
         await start_local_runner(self._local)
         await self._discovery.watch()
+
+    async def _wait_for_models(self) -> None:
+        """Until each version was tried: a port that is open gets its share of the connections."""
+        while True:
+            if self.is_ready() or self._pool.has_started():
+                return
+            await asyncio.sleep(SHOW_READINESS_EVERY_S)
 
     async def _show_readiness(self, servers: Servers) -> None:
         """Health over gRPC follows readiness, of which the first time is logged."""

@@ -46,7 +46,7 @@ def serve(context: typer.Context) -> None:
     if resolved.settings.show_config:
         print(resolved.as_toml(), end="")
     else:
-        run_gateway(resolved)
+        run_gateways(resolved)
 
 
 def silence_grpc_core() -> None:
@@ -58,39 +58,25 @@ def silence_grpc_core() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
-def run_gateway(resolved: ResolvedSettings) -> None:
-    """Returns when the gateway has been stopped."""
-    import asyncio
-
-    from server.errors import StartFailed
-    from server.gateway import Gateway
-    from server.observability import logs, tracing
-
-    async def run() -> None:
-        await Gateway(settings).run()
+def run_gateways(resolved: ResolvedSettings) -> None:
+    """Returns when they have been stopped: the gateway, or the workers that share its ports."""
+    from server.observability import logs
+    from server.workers.count import count_workers
 
     settings = resolved.settings
     logs.set_up(settings.log_format, settings.log_level)
     resolved.warn_of_unknown_variables()
-    if settings.otlp_endpoint:
-        tracing.set_up(settings.otlp_endpoint)
-    try:
-        asyncio.run(run())
-    except StartFailed as error:
-        print(f"convoy serve: {error}", file=sys.stderr)
-        raise typer.Exit(1) from error
-    end_if_threads_are_busy()
+    workers = count_workers(settings)
+    if workers > 1:
+        from server.workers.supervisor import run_supervisor
 
+        status = run_supervisor(settings, workers)
+    else:
+        from server.workers.worker import run_gateway
 
-def end_if_threads_are_busy() -> None:
-    """With a model that could not be ended, the process would crash once its libraries end."""
-    import atexit
-
-    from server.runners import daemon_threads
-
-    if daemon_threads.are_busy():
-        atexit._run_exitfuncs()  # which write what waits of the log and of traces
-        os._exit(0)
+        status = run_gateway(settings)
+    if status:
+        raise typer.Exit(status)
 
 
 @app.command()

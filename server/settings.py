@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PlainSerializer,
+    PlainValidator,
     PositiveFloat,
     PositiveInt,
 )
@@ -72,6 +73,14 @@ def web_address(address: str) -> str:
     return address
 
 
+def count_or_auto(value: object) -> object:
+    if value == "auto":
+        return value
+    if not str(value).isdecimal() or not int(str(value)):
+        raise ValueError("must be a number from 1 on, or auto")
+    return int(str(value))
+
+
 def mask_password(text: str) -> str:
     """Hides the user and the password of a URL, valid or not: all from // to the last @."""
     return re.sub(r"(?<=://).*(?=@)", "***", text, flags=re.DOTALL)
@@ -110,6 +119,7 @@ StagedName = Annotated[
     Annotated[str, AfterValidator(staging_folder)] | None,
     Shown("NAME.vN.staging", is_hidden=True),
 ]
+CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(count_or_auto), Shown("N|auto")]
 WebAddress = Annotated[
     Annotated[str, AfterValidator(web_address), PlainSerializer(mask_password)] | None, Shown("URL")
 ]
@@ -147,6 +157,12 @@ class Settings(BaseSettings):
     cache: Annotated[Path, Shown("DIR", default="~/.cache/convoy")] = Field(
         default_factory=default_cache_path,
         description="Where --runner triton-local keeps the Triton server once it is installed.",
+    )
+    workers: CountOrAuto = Field(
+        1,
+        description="Processes that serve on the same ports, on Linux. They share "
+        "--max-in-flight, --max-in-flight-bytes, the rates of keys and the threads. auto: one per "
+        "two CPUs; 1 below 4 CPUs, and for networks above 50 MB in process.",
     )
     models: Names = Field(
         [],

@@ -37,6 +37,7 @@ SERVER = [
     ["open_inference", "admin"],
     ["startup"],
     ["gateway", "serve_options"],
+    ["workers"],
     ["main"],
 ]
 EXPORT = [

@@ -87,9 +87,10 @@ def record(facts: Facts) -> Console:
 
 
 def build_tables(facts: Facts) -> list[Table]:
-    models = facts["models"]
+    models, workers = facts["models"], facts.get("workers", [])
     return [
         build_table("Gateway", ["", ""], facts["gateway"].items()),
+        *([build_table("Workers", WORKER_HEADS, map(worker_row, workers))] if workers else []),
         build_table("Runners", RUNNER_HEADS, map(runner_row, facts["runners"])),
         build_table("Models", VERSION_HEADS, map(version_row, models)),
         build_table(
@@ -123,6 +124,13 @@ def to_text(cell: object) -> str:
     if isinstance(cell, list):
         return ", ".join(map(str, cell))
     return "" if cell is None else str(cell)
+
+
+WORKER_HEADS = ["worker", "process", "accepts connections", "restarts"]
+
+
+def worker_row(facts: Facts) -> list[object]:
+    return [facts["worker"], facts["process"], facts["is_listening"], facts["restarts"]]
 
 
 RUNNER_HEADS = ["runner", "reachable", "repository", "in flight", "images", "why not"]

@@ -49,14 +49,17 @@ class GrpcServer:
         settings: Settings,
         tls: Tls | None,
         servicers: Mapping[ServiceDescriptor, object],
+        *,
+        shares_port: bool = False,
     ) -> None:
         self._server = grpc.aio.server(
             interceptors=[ErrorInterceptor(service)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes + SLACK_BYTES),
                 ("grpc.max_send_message_length", -1),
-                # Two gateways on one port would share its connections unnoticed.
-                ("grpc.so_reuseport", 0),
+                # Two gateways on one port would share its connections unnoticed; workers of one
+                # gateway are meant to.
+                ("grpc.so_reuseport", int(shares_port)),
                 # A small message could become a large one; images are compressed already.
                 ("grpc.compression_enabled_algorithms_bitset", NO_COMPRESSION),
                 *grpc_options(settings),

@@ -56,8 +56,10 @@ class HttpServer:
         settings: Settings,
         tls: ssl.SSLContext | None = None,
         note_refusal: Callable[[HTTPStatus], None] = lambda _: None,
+        *,
+        shares_port: bool = False,
     ) -> None:
-        self._socket = listen(address, flag)
+        self._socket = listen(address, flag, shares_port=shares_port)
         host = address.rpartition(":")[0]
         port = self._socket.getsockname()[1]
         scheme = "https" if tls else "http"

@@ -35,8 +35,8 @@ def is_socket(address: str) -> bool:
     return address.startswith("unix:")
 
 
-def listen(address: str, flag: str) -> socket.socket:
-    """[::] accepts IPv4 too, as gRPC does.
+def listen(address: str, flag: str, *, shares_port: bool = False) -> socket.socket:
+    """[::] accepts IPv4 too, as gRPC does. The workers of one gateway share their ports.
 
     Raises:
         StartFailed: nothing can listen there.
@@ -48,7 +48,10 @@ def listen(address: str, flag: str) -> socket.socket:
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server(
-            (host, int(port)), family=family, dualstack_ipv6=host == ANY_HOST
+            (host, int(port)),
+            family=family,
+            dualstack_ipv6=host == ANY_HOST,
+            reuse_port=shares_port,
         )
         # Its connections inherit the option. Without it the second half of each answer waits 40 ms
         # for the client to acknowledge the first; asyncio sets it on its own sockets only.

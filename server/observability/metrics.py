@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,9 +22,15 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client.core import Metric
+from prometheus_client.samples import Sample
 
 from convoy.v1 import classifier_pb2 as pb
 
+REQUESTS, STAGE_SECONDS, BATCH_SIZE = (
+    "convoy_requests",
+    "convoy_stage_seconds",
+    "convoy_batch_size",
+)
 STAGE_BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005),
     *(0.01, 0.025, 0.05),
@@ -62,7 +69,7 @@ class Metrics:
     def __init__(self, unread_statuses: Iterable[HTTPStatus]) -> None:
         self._instruments = CollectorRegistry()
         self._requests = Counter(
-            "convoy_requests",
+            REQUESTS,
             "Requests by outcome: OK, or the reason of the error",
             ["door", "model", "reason"],
             registry=self._instruments,
@@ -74,14 +81,14 @@ class Metrics:
             registry=self._instruments,
         )
         self._stages = Histogram(
-            "convoy_stage_seconds",
+            STAGE_SECONDS,
             "Time of an answered request in each stage",
             ["model", "stage"],
             buckets=STAGE_BUCKETS_S,
             registry=self._instruments,
         )
         self._batch_size = Histogram(
-            "convoy_batch_size",
+            BATCH_SIZE,
             "Images that went through the network together, seen by each image",
             ["model"],
             buckets=BATCH_BUCKETS,
@@ -133,35 +140,39 @@ class Metrics:
 
     def summaries(self) -> dict[str, Summary]:
         """Of each model that was asked for. Takes milliseconds: to be called in a thread."""
-        summaries: dict[str, Summary] = {}
-        for metric in self._requests.collect():
-            for sample in metric.samples:
-                summary = summaries.setdefault(sample.labels["model"], Summary())
-                summary.outcomes[sample.labels["reason"]] += int(sample.value)
-        for (model, stage), buckets in buckets_of(self._stages).items():
-            summary = summaries.setdefault(model, Summary())
-            count, p50_s, p99_s = buckets[-1][1], quantile(0.5, buckets), quantile(0.99, buckets)
-            summary.stages[stage] = Quantiles(int(count), p50_s, p99_s)
-            if stage == "total":
-                summary.p50_s, summary.p99_s = p50_s, p99_s
-        for (model,), buckets in buckets_of(self._batch_size).items():
-            summary = summaries.setdefault(model, Summary())
-            summary.batches = list(batches(buckets))
-        return summaries
+        counted = (self._requests, self._stages, self._batch_size)
+        return summarize(metric for instrument in counted for metric in instrument.collect())
+
+
+def summarize(metrics: Iterable[Metric]) -> dict[str, Summary]:
+    """Of each model, from metrics that may be those of several processes together."""
+    summaries: dict[str, Summary] = defaultdict(Summary)
+    by_name = {metric.name: metric.samples for metric in metrics}
+    for sample in by_name.get(REQUESTS, []):
+        summary = summaries[sample.labels["model"]]
+        summary.outcomes[sample.labels["reason"]] += int(sample.value)
+    for (model, stage), buckets in buckets_of(by_name.get(STAGE_SECONDS, [])).items():
+        count, p50_s, p99_s = buckets[-1][1], quantile(0.5, buckets), quantile(0.99, buckets)
+        summary = summaries[model]
+        summary.stages[stage] = Quantiles(int(count), p50_s, p99_s)
+        if stage == "total":
+            summary.p50_s, summary.p99_s = p50_s, p99_s
+    for (model,), buckets in buckets_of(by_name.get(BATCH_SIZE, [])).items():
+        summaries[model].batches = list(batches(buckets))
+    return summaries
 
 
 Buckets = list[tuple[float, float]]  # upper bound, and how many were no larger
 
 
-def buckets_of(histogram: Histogram) -> dict[tuple[str, ...], Buckets]:
-    """By the values of its labels."""
+def buckets_of(samples: Iterable[Sample]) -> dict[tuple[str, ...], Buckets]:
+    """Those of a histogram, by the values of its labels."""
     buckets: dict[tuple[str, ...], Buckets] = {}
-    for metric in histogram.collect():
-        for sample in metric.samples:
-            if sample.name.endswith("_bucket"):
-                labels = tuple(value for name, value in sample.labels.items() if name != "le")
-                bucket = (float(sample.labels["le"]), sample.value)
-                buckets.setdefault(labels, []).append(bucket)
+    for sample in samples:
+        if sample.name.endswith("_bucket"):
+            labels = tuple(value for name, value in sample.labels.items() if name != "le")
+            bucket = (float(sample.labels["le"]), sample.value)
+            buckets.setdefault(labels, []).append(bucket)
     return buckets
 
 

@@ -232,8 +232,11 @@ class Pool:
         can_answer = {name for name in self._names() if self.default(name)}
         if self._policy.wanted:
             return self._policy.wanted <= can_answer
-        has_started = any(manager.has_started() for manager in self._managers.values())
-        return has_started and bool(can_answer)
+        return self.has_started() and bool(can_answer)
+
+    def has_started(self) -> bool:
+        """Whether all versions of a runner were tried once."""
+        return any(manager.has_started() for manager in self._managers.values())
 
     def why_not_ready(self) -> str:
         if self.fault:

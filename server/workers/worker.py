@@ -1,0 +1,78 @@
+"""A process with one gateway: the only one, or a worker of a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import signal
+import sys
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+
+from server.core.ledger import Ledger, LedgerMemory
+from server.errors import StartFailed
+from server.gateway import Gateway, Place
+from server.observability import logs, tracing
+from server.runners import daemon_threads
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def run_gateway(settings: Settings, place: Place | None = None) -> int:
+    """Returns the exit status once the gateway has been stopped."""
+
+    async def run() -> None:
+        if place:
+            drain_if_supervisor_ends()
+        await Gateway(settings, place).run()
+
+    if settings.otlp_endpoint:
+        tracing.set_up(settings.otlp_endpoint)
+    try:
+        asyncio.run(run())
+    except StartFailed as error:
+        print(f"convoy serve: {error}", file=sys.stderr)
+        return 1
+    end_if_threads_are_busy()
+    return 0
+
+
+def end_if_threads_are_busy() -> None:
+    """With a model that could not be ended, the process would crash once its libraries end."""
+    if daemon_threads.are_busy():
+        atexit._run_exitfuncs()  # which write what waits of the log and of traces
+        os._exit(0)
+
+
+def run_worker(
+    settings: Settings,
+    memory: LedgerMemory,
+    number: int,
+    supervisor: Connection,
+    is_replacement: bool,
+) -> None:
+    """The life of a worker's process, which tells its supervisor when its ports are open."""
+    logs.set_up(settings.log_format, settings.log_level)
+
+    def announce() -> None:
+        supervisor.send("listening")
+
+    place = Place(Ledger(memory, number), announce, is_replacement)
+    sys.exit(run_gateway(settings, place))
+
+
+def drain_if_supervisor_ends() -> None:
+    """A supervisor that was killed leaves no worker behind that would keep its ports."""
+    supervisor = parent_process()
+    assert supervisor
+    loop, ending = asyncio.get_running_loop(), supervisor.sentinel
+
+    def drain() -> None:
+        loop.remove_reader(ending)
+        logger.error("the supervisor has ended")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(ending, drain)

@@ -1,0 +1,246 @@
+"""Workers on the same ports, on the real wire: they stand for one gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from convoy.v1 import classifier_pb2 as pb
+from convoy.v1 import classifier_pb2_grpc
+from tests.loopback import free_port
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares ports evenly")
+
+Serve = Callable[..., Any]
+CLASSIFY = "/v1/models/lenet5:classify"
+
+
+def lines_of(name: str, rest: str = "") -> str:
+    return f'[{name}]\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rest}\n'
+
+
+@pytest.fixture(scope="module")
+def keys_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys.toml"
+    rate = "requests_per_s = 0.001\nburst = 6"
+    path.write_text(lines_of("free") + lines_of("spread", rate) + lines_of("single", rate))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(serve_together: Serve, shipped_lenet5: Path, keys_path: Path) -> Any:
+    """A gateway of two workers, with keys."""
+    gateway = serve_together(
+        f"--repository={shipped_lenet5.parent}",
+        "--models=lenet5",
+        "--workers=2",
+        f"--api-keys={keys_path}",
+    )
+    wait_until_all_serve(gateway)
+    return gateway
+
+
+def status(gateway: Any) -> dict[str, Any]:
+    answer = httpx.get(f"{gateway.admin}/statusz", headers={"accept": "application/json"})
+    facts: dict[str, Any] = answer.raise_for_status().json()
+    return facts
+
+
+def workers(gateway: Any) -> list[dict[str, Any]]:
+    return [worker for worker in status(gateway)["workers"] if worker["is_listening"]]
+
+
+def wait_until_all_serve(gateway: Any) -> None:
+    gateway.wait_for(lambda: len(workers(gateway)) == 2)
+    gateway.wait_for(lambda: httpx.get(f"{gateway.admin}/readyz").status_code == 200)
+
+
+def sockets(pid: int) -> int:
+    """An idle worker has some ten."""
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return sum(str(link.readlink()).startswith("socket:") for link in links)
+
+
+def ask(gateway: Any, image: bytes, key: str = "free", client: Any = httpx) -> int:
+    """Returns the status; each call of httpx is a connection of its own."""
+    headers = {"authorization": f"Bearer {key}"}
+    url = f"{gateway.http}{CLASSIFY}"
+    answer = client.post(url, content=image, headers=headers, timeout=60)
+    status: int = answer.status_code
+    return status
+
+
+def counted(gateway: Any) -> float:
+    """Answered requests, of all workers since the start."""
+    metrics = httpx.get(f"{gateway.admin}/metrics").text
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in metrics.splitlines()
+        if line.startswith("convoy_requests_total") and 'reason="OK"' in line
+    )
+
+
+@pytest.fixture
+def held_connections(pair: Any) -> Iterator[list[socket.socket]]:
+    """Thirty to each API, which the kernel gives to both workers."""
+    ports = [int(address.rpartition(":")[2]) for address in (pair.http, pair.grpc)]
+    held = [socket.create_connection(("127.0.0.1", port)) for port in ports * 30]
+    yield held
+    for connection in held:
+        connection.close()
+
+
+def test_both_accept_connections(pair: Any, held_connections: list[socket.socket]) -> None:
+    pair.wait_for(lambda: all(sockets(worker["process"]) > 20 for worker in workers(pair)))
+
+
+def test_requests_are_counted_for_all_on_both_wires(pair: Any, digit: bytes) -> None:
+    before = counted(pair)
+    assert [ask(pair, digit) for _ in range(10)] == [200] * 10
+    request = pb.ClassifyRequest(model="lenet5", image=pb.Image(content=digit))
+    for _ in range(10):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(pair.grpc, options=options) as channel:
+            stub = classifier_pb2_grpc.ImageClassifierStub(channel)
+            metadata = (("authorization", "Bearer free"),)
+            assert stub.Classify(request, metadata=metadata).classes[0].label == "7"
+    pair.wait_for(lambda: counted(pair) == before + 20)
+    assert sum(model["requests"] for model in status(pair)["traffic"]) >= before + 20
+    text = httpx.get(f"{pair.admin}/statusz").text
+    assert "WORKERS" in text
+
+
+@pytest.mark.parametrize("key", ["spread", "single"])
+def test_a_key_has_its_rate_once_and_one_connection_may_use_all_of_it(
+    pair: Any, digit: bytes, key: str
+) -> None:
+    with httpx.Client() as one_connection:
+        client = one_connection if key == "single" else httpx
+        statuses = Counter(ask(pair, digit, key, client) for _ in range(16))
+    assert statuses == {200: 6, 429: 10}
+
+
+def test_a_killed_worker_is_replaced_and_nobody_else_notices(pair: Any, digit: bytes) -> None:
+    before, restarts = counted(pair), sum(worker["restarts"] for worker in workers(pair))
+    victim, other = (worker["process"] for worker in workers(pair))
+    os.kill(victim, signal.SIGKILL)
+    pair.wait_for(lambda: len(workers(pair)) == 1)
+    assert [ask(pair, digit) for _ in range(10)] == [200] * 10
+    wait_until_all_serve(pair)
+    assert [ask(pair, digit) for _ in range(10)] == [200] * 10
+    pids = {worker["process"] for worker in workers(pair)}
+    assert other in pids and victim not in pids
+    assert sum(worker["restarts"] for worker in workers(pair)) == restarts + 1
+    assert counted(pair) == before + 20
+    metrics = httpx.get(f"{pair.admin}/metrics").text
+    assert "convoy_workers 2.0" in metrics
+    assert f"convoy_worker_restarts_total {restarts + 1:.1f}" in metrics
+    assert "was ended by signal 9" in pair.log()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("api", ["http", "grpc"])
+def test_a_second_gateway_is_refused_their_ports(
+    pair: Any, shipped_lenet5: Path, api: str, n: int
+) -> None:
+    address = getattr(pair, api).removeprefix("http://")
+    ports = [f"--{name}-address=127.0.0.1:0" for name in ("http", "grpc", "metrics") if name != api]
+    command = [sys.executable, "-m", "convoy.cli", "serve", *ports, f"--{api}-address={address}"]
+    options = [f"--workers={n}", f"--repository={shipped_lenet5.parent}"]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, timeout=60, check=False
+    )
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"convoy serve: --{api}-address {address} is not available")
+
+
+def test_sighup_reaches_all(pair: Any, digit: bytes, keys_path: Path) -> None:
+    keys_path.write_text(keys_path.read_text() + lines_of("new"))
+    assert ask(pair, digit, "new") == 401
+    pair.process.send_signal(signal.SIGHUP)
+    pair.wait_for(lambda: pair.log().count("4 keys") == 2)
+    assert [ask(pair, digit, "new") for _ in range(20)] == [200] * 20
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_sigterm_drains_all_and_fails_no_request(
+    serve: Serve, shipped_lenet5: Path, slow_digit: bytes
+) -> None:
+    gateway = serve(f"--repository={shipped_lenet5.parent}", "--models=lenet5", "--workers=2")
+    wait_until_all_serve(gateway)
+    pids = [worker["process"] for worker in workers(gateway)]
+    outcomes: list[int] = []
+
+    def ask_slowly() -> None:
+        outcomes.append(ask(gateway, slow_digit))
+
+    threads = [threading.Thread(target=ask_slowly) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    gateway.wait_for(lambda: accepted(gateway) == 16)
+    assert gateway.stop() == 0
+    for thread in threads:
+        thread.join()
+    assert outcomes == [200] * 16
+    assert not any(map(is_running, pids))
+
+
+def accepted(gateway: Any) -> float:
+    metrics = httpx.get(f"{gateway.admin}/metrics").text
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in metrics.splitlines()
+        if line.startswith(("convoy_in_flight ", "convoy_requests_total"))
+    )
+
+
+def test_without_their_supervisor_workers_drain_and_leave_the_ports(
+    serve: Serve, shipped_lenet5: Path
+) -> None:
+    port = free_port()
+    gateway = serve(
+        f"--repository={shipped_lenet5.parent}",
+        "--models=lenet5",
+        "--workers=2",
+        f"--http-address=127.0.0.1:{port}",
+    )
+    wait_until_all_serve(gateway)
+    pids = [worker["process"] for worker in workers(gateway)]
+    gateway.process.kill()
+    deadline_s = time.monotonic() + 60
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{port}/livez")
+
+
+def test_a_worker_that_cannot_start_ends_all_with_its_reason(
+    shipped_lenet5: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "convoy.cli", "serve", "--workers=2"]
+    command += [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
+    for options in (f"--repository={tmp_path / 'nowhere'}", f"--api-keys={tmp_path / 'none'}"):
+        done = subprocess.run(
+            [*command, options], capture_output=True, text=True, timeout=60, check=False
+        )
+        (line,) = done.stderr.strip().splitlines()
+        assert done.returncode == 1 and line.startswith("convoy serve: ")
