@@ -35,6 +35,7 @@ from server.startup import (
 from server.tasks import cancel_and_wait, wait_for_first
 from server.versions.discovery import Discovery, OneRunner, TritonAddresses
 from server.versions.manager import LoadingPolicy
+from server.versions.peers import Peers
 from server.versions.pool import Pool
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Place:
     """A gateway's place among the workers of a supervisor, which has reserved their ports."""
 
     ledger: Ledger
+    peers: Peers
     announce: Callable[[], None]  # that its ports are open
     is_replacement: bool  # of one that ended: the others serve until this one is ready
 
@@ -96,7 +98,7 @@ class Gateway:
             settings.unload_grace_s,
             settings.load_timeout_s,
         )
-        self._pool = Pool(self._pipeline, policy)
+        self._pool = Pool(self._pipeline, policy, place.peers if place else None)
         source = (
             OneRunner(self._local, settings.runner)
             if self._local

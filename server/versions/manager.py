@@ -56,6 +56,9 @@ class DefaultVersions(Protocol):
     def default(self, name: str) -> int | None:
         """The number of the version that answers for a name on all runners."""
 
+    def is_default_elsewhere(self, name: str, number: int) -> bool:
+        """Whether another worker still answers with it."""
+
     def tick(self) -> None:
         """Decides the defaults again, since a version's state has changed."""
 
@@ -312,8 +315,10 @@ class VersionManager:
                 logger.info("%s is unloaded", version.folder)
 
     def _is_default(self, model: ServedModel, version: ManagedVersion) -> bool:
-        is_present = version.number in model.present
-        return is_present and self._defaults.default(model.name) == version.number
+        if version.number not in model.present:
+            return False
+        is_default = self._defaults.default(model.name) == version.number
+        return is_default or self._defaults.is_default_elsewhere(model.name, version.number)
 
     def _forget_absent(self, model: ServedModel) -> None:
         absent = [

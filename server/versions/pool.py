@@ -32,6 +32,7 @@ from server.pipeline import Pipeline
 from server.runners.base import POLL_INTERVAL_S
 from server.runners.tracked import TrackedRunner
 from server.versions.manager import LoadingPolicy, VersionManager
+from server.versions.peers import Peers, to_notice
 from server.versions.state import MAX_RELOAD_S, ManagedVersion, Servable
 
 # Where runners have a version in different states, the first of these is reported.
@@ -44,8 +45,11 @@ HEAVY_FIELDS = ("labels", "golden_images", "parity")
 class Pool:
     """The runners with their managers, and the default version of each model."""
 
-    def __init__(self, pipeline: Pipeline, policy: LoadingPolicy) -> None:
+    def __init__(
+        self, pipeline: Pipeline, policy: LoadingPolicy, peers: Peers | None = None
+    ) -> None:
         self._pipeline = pipeline
+        self._peers = peers or Peers.none()
         self._policy = policy
         self._managers: dict[str, VersionManager] = {}  # by the name of their runner
         self._unavailable_reason = "there is no runner yet"  # while there is none
@@ -86,6 +90,7 @@ class Pool:
     def tick(self) -> None:
         """Decides the defaults, and forgets versions that no manager has any more."""
         names = self._names()
+        self._peers.refresh()
         for name in names:
             self._move_default(name)
         self._defaults = {name: self._defaults[name] for name in names if name in self._defaults}
@@ -94,6 +99,11 @@ class Pool:
             for (name, number), seen_s in self._first_proven_s.items()
             if number in self._numbers(name)
         }
+        if self._peers:
+            self._peers.publish(to_notice(self._reachable(), self._defaults))
+
+    def is_default_elsewhere(self, name: str, number: int) -> bool:
+        return self._peers.have_as_default(f"{name}.v{number}")
 
     def default(self, name: str) -> int | None:
         """The number of the version that answers when none is named; None: there is none."""
@@ -121,6 +131,7 @@ class Pool:
         seen_s = self._first_proven_s.setdefault((name, number), time.monotonic())
         is_new = time.monotonic() < seen_s + PROPAGATION_S
         decisions = [manager.has_decided(name, number) for manager in managers]
+        decisions += self._peers.decisions(f"{name}.v{number}")
         return all(not is_new if decision is None else decision for decision in decisions)
 
     # ------------------------------------------------------------ what requests ask

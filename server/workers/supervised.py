@@ -12,9 +12,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 
-from server.core.ledger import LedgerMemory
 from server.errors import StartFailed
 from server.settings import Settings
+from server.workers.shared import SharedMemory
 from server.workers.worker import run_worker
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class SupervisedWorker:
         number: int,
         settings: Settings,
         context: SpawnContext,
-        memory: LedgerMemory,
+        memory: SharedMemory,
         prepare: Callable[[], None],
     ) -> None:
         self.number = number

@@ -15,7 +15,6 @@ from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 from server.core.keys import Keys, read_keys
-from server.core.ledger import LedgerMemory
 from server.errors import StartFailed
 from server.http_api.server import FLUSH_TIMEOUT_S, HttpServer
 from server.network.exposure import check_exposure
@@ -25,6 +24,7 @@ from server.tasks import cancel_and_wait, wait_for_first
 from server.workers.admin import AllWorkers, create_admin_app
 from server.workers.count import settings_of_worker
 from server.workers.ports import reserve_port
+from server.workers.shared import SharedMemory
 from server.workers.supervised import SupervisedWorker
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Supervisor:
         self._settings = settings
         self._n_workers = workers
         self._context = multiprocessing.get_context("spawn")
-        self._memory = LedgerMemory.create(self._context, workers)
+        self._memory = SharedMemory.create(self._context, workers)
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then has all workers drain.
@@ -156,7 +156,7 @@ class Supervisor:
         """Gives each key its place; what is wrong with the file is the worker's to say."""
         path = self._settings.api_keys
         with suppress(StartFailed):
-            if path and (without_place := self._memory.add_clients(read_keys(path))):
+            if path and (without_place := self._memory.ledger.add_clients(read_keys(path))):
                 logger.warning("the limits of %d keys hold in each worker alone", without_place)
 
     async def _drain(

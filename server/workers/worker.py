@@ -11,12 +11,14 @@ import sys
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 
-from server.core.ledger import Ledger, LedgerMemory
+from server.core.ledger import Ledger
 from server.errors import StartFailed
 from server.gateway import Gateway, Place
 from server.observability import logs, tracing
 from server.runners import daemon_threads
 from server.settings import Settings
+from server.versions.peers import Peers
+from server.workers.shared import SharedMemory
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def end_if_threads_are_busy() -> None:
 
 def run_worker(
     settings: Settings,
-    memory: LedgerMemory,
+    memory: SharedMemory,
     number: int,
     supervisor: Connection,
     is_replacement: bool,
@@ -60,7 +62,9 @@ def run_worker(
     def announce() -> None:
         supervisor.send("listening")
 
-    place = Place(Ledger(memory, number), announce, is_replacement)
+    place = Place(
+        Ledger(memory.ledger, number), Peers(memory.notices, number), announce, is_replacement
+    )
     sys.exit(run_gateway(settings, place))
 
 

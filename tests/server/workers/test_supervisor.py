@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -42,10 +43,17 @@ def keys_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(serve_together: Serve, shipped_lenet5: Path, keys_path: Path) -> Any:
+def repository_of_pair(tmp_path_factory: pytest.TempPathFactory, shipped_lenet5: Path) -> Path:
+    path = tmp_path_factory.mktemp("repository")
+    shutil.copytree(shipped_lenet5, path / shipped_lenet5.name)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(serve_together: Serve, repository_of_pair: Path, keys_path: Path) -> Any:
     """A gateway of two workers, with keys."""
     gateway = serve_together(
-        f"--repository={shipped_lenet5.parent}",
+        f"--repository={repository_of_pair}",
         "--models=lenet5",
         "--workers=2",
         f"--api-keys={keys_path}",
@@ -175,6 +183,21 @@ def test_sighup_reaches_all(pair: Any, digit: bytes, keys_path: Path) -> None:
     pair.process.send_signal(signal.SIGHUP)
     pair.wait_for(lambda: pair.log().count("4 keys") == 2)
     assert [ask(pair, digit, "new") for _ in range(20)] == [200] * 20
+
+
+def test_a_new_version_takes_over_in_all(pair: Any, digit: bytes, repository_of_pair: Path) -> None:
+    staging = repository_of_pair / "lenet5.v2.staging"
+    shutil.copytree(repository_of_pair / "lenet5.v1", staging)
+    staging.rename(repository_of_pair / "lenet5.v2")
+    url, headers = f"{pair.http}{CLASSIFY}", {"authorization": "Bearer free"}
+
+    def versions() -> set[str]:
+        answers = [httpx.post(url, content=digit, headers=headers) for _ in range(10)]
+        return {answer.json()["version"] for answer in answers}
+
+    pair.wait_for(lambda: versions() == {"2"})
+    newest = next(model for model in status(pair)["models"] if model["version"] == "2")
+    assert (newest["state"], newest["is_default"]) == ("READY", True)
 
 
 def is_running(pid: int) -> bool:
