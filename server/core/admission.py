@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from server.core.clock import RunningClock
-from server.core.ledger import Ledger, LedgerMemory
+from server.core.ledger import Ledger
 from server.errors import ImageTooLarge, Overloaded, ShuttingDown
 
 SMOOTHING = 0.1  # share of the newest measurement in the moving averages
@@ -154,7 +154,7 @@ class Admission:
     def __init__(
         self, max_in_flight: int, max_in_flight_bytes: int, ledger: Ledger | None = None
     ) -> None:
-        self._ledger = ledger or Ledger(LedgerMemory.alone(), 0)
+        self._ledger = ledger  # None: there are no other workers
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self.clock = RunningClock()
@@ -173,19 +173,24 @@ class Admission:
         return ByteReservation(self, max_bytes)
 
     def hold(self, n_bytes: int) -> None:
-        in_flight_bytes = self.in_flight_bytes + self._ledger.others_bytes()
+        in_flight_bytes = self.in_flight_bytes
+        if self._ledger:
+            in_flight_bytes += self._ledger.others_bytes()
         if in_flight_bytes + n_bytes > self._max_in_flight_bytes:
             raise Overloaded(
                 f"too many bytes in flight ({in_flight_bytes} of at most "
                 f"{self._max_in_flight_bytes} bytes)",
                 retry_after_s=self._drain_time_s(),
             )
-        self.in_flight_bytes += n_bytes
-        self._ledger.hold_bytes(self.in_flight_bytes)
+        self._add_bytes(n_bytes)
 
     def let_go(self, n_bytes: int) -> None:
-        self.in_flight_bytes -= n_bytes
-        self._ledger.hold_bytes(self.in_flight_bytes)
+        self._add_bytes(-n_bytes)
+
+    def _add_bytes(self, n_bytes: int) -> None:
+        self.in_flight_bytes += n_bytes
+        if self._ledger:
+            self._ledger.hold_bytes(self.in_flight_bytes)
 
     def request(
         self,
@@ -244,8 +249,10 @@ class Admission:
         await self._idle.wait()
 
     def _check_room(self, count: int, client: str) -> None:
-        in_flight = self.in_flight + self._ledger.others_images()
-        own = self._in_flight_for(client) + self._ledger.others_images_for(client) if client else 0
+        in_flight, own = self.in_flight, self._in_flight_for(client) if client else 0
+        if self._ledger:
+            in_flight += self._ledger.others_images()
+            own += self._ledger.others_images_for(client) if client else 0
         if in_flight + own + count > self._max_in_flight:
             yours = f"; {own} are yours, and others need room" if own else ""
             raise Overloaded(
@@ -274,7 +281,9 @@ class Admission:
                 )
 
     def _share(self, client: str) -> None:
-        """Tells the other workers."""
+        """Shows the other workers what is in flight here."""
+        if self._ledger is None:
+            return
         self._ledger.hold_images(self.in_flight)
         if client:
             self._ledger.hold_images_for(client, self._in_flight_for(client))

@@ -9,7 +9,6 @@ by what each of them accepts at that moment, and two charges of a key may count 
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
@@ -57,11 +56,6 @@ class LedgerMemory:
     def create(cls, context: SpawnContext, workers: int) -> LedgerMemory:
         numbers = context.RawArray("d", workers * ROW)
         return cls(workers, numbers, context.RawArray("B", MAX_CLIENTS * DIGEST_BYTES))
-
-    @classmethod
-    def alone(cls) -> LedgerMemory:
-        """Of a gateway without other workers, which shares nothing."""
-        return cls(1, array("d", [0.0] * FIRST_CLIENT), array("B"))
 
     def add_clients(self, names: Iterable[str]) -> int:
         """Gives each name that is new a place. Returns how many found none."""
