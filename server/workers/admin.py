@@ -26,7 +26,7 @@ from server.workers.totals import Process, Totals
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 # A worker that takes longer is counted as one that does not answer.
-ANSWER_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 5.0
 
 
 class AllWorkers:
@@ -49,7 +49,7 @@ class AllWorkers:
             for response in answers.values()
             if response.status_code != httpx.codes.OK
         ]
-        return "; ".join(dict.fromkeys(reasons)) if answers else "no worker listens"
+        return "; ".join(dict.fromkeys(reasons)) if answers else "no worker answers"
 
     async def metrics(self) -> list[Metric]:
         workers = self._workers
