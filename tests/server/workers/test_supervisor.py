@@ -63,7 +63,9 @@ def pair(serve_together: Serve, repository_of_pair: Path, keys_path: Path) -> An
 
 
 def status(gateway: Any) -> dict[str, Any]:
-    answer = httpx.get(f"{gateway.admin}/statusz", headers={"accept": "application/json"})
+    answer = httpx.get(
+        f"{gateway.admin}/statusz", timeout=60, headers={"accept": "application/json"}
+    )
     facts: dict[str, Any] = answer.raise_for_status().json()
     return facts
 
@@ -74,7 +76,7 @@ def workers(gateway: Any) -> list[dict[str, Any]]:
 
 def wait_until_all_serve(gateway: Any) -> None:
     gateway.wait_for(lambda: len(workers(gateway)) == 2)
-    gateway.wait_for(lambda: httpx.get(f"{gateway.admin}/readyz").status_code == 200)
+    gateway.wait_for(lambda: httpx.get(f"{gateway.admin}/readyz", timeout=60).status_code == 200)
 
 
 def sockets(pid: int) -> int:
@@ -94,7 +96,7 @@ def ask(gateway: Any, image: bytes, key: str = "free", client: Any = httpx) -> i
 
 def counted(gateway: Any) -> float:
     """Answered requests, of all workers since the start."""
-    metrics = httpx.get(f"{gateway.admin}/metrics").text
+    metrics = httpx.get(f"{gateway.admin}/metrics", timeout=60).text
     return sum(
         float(line.rpartition(" ")[2])
         for line in metrics.splitlines()
@@ -128,7 +130,7 @@ def test_requests_are_counted_for_all_on_both_wires(pair: Any, digit: bytes) -> 
             assert stub.Classify(request, metadata=metadata).classes[0].label == "7"
     pair.wait_for(lambda: counted(pair) == before + 20)
     assert sum(model["requests"] for model in status(pair)["traffic"]) >= before + 20
-    text = httpx.get(f"{pair.admin}/statusz").text
+    text = httpx.get(f"{pair.admin}/statusz", timeout=60).text
     assert "WORKERS" in text
 
 
@@ -154,7 +156,7 @@ def test_a_killed_worker_is_replaced_and_nobody_else_notices(pair: Any, digit: b
     assert other in pids and victim not in pids
     assert sum(worker["restarts"] for worker in workers(pair)) == restarts + 1
     assert counted(pair) == before + 20
-    metrics = httpx.get(f"{pair.admin}/metrics").text
+    metrics = httpx.get(f"{pair.admin}/metrics", timeout=60).text
     assert "convoy_workers 2.0" in metrics
     assert f"convoy_worker_restarts_total {restarts + 1:.1f}" in metrics
     assert "was ended by signal 9" in pair.log()
@@ -227,7 +229,7 @@ def test_sigterm_drains_all_and_fails_no_request(
 
 
 def accepted(gateway: Any) -> float:
-    metrics = httpx.get(f"{gateway.admin}/metrics").text
+    metrics = httpx.get(f"{gateway.admin}/metrics", timeout=60).text
     return sum(
         float(line.rpartition(" ")[2])
         for line in metrics.splitlines()
