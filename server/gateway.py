@@ -24,14 +24,9 @@ from server.open_inference.model_statistics import Statistics
 from server.open_inference.rest import RestApi
 from server.open_inference.servicer import OPEN_INFERENCE, GrpcInference
 from server.pipeline import Pipeline
+from server.runners.local import create_local_runner, start_local_runner
 from server.settings import Settings
-from server.startup import (
-    allow_open_files,
-    create_local_runner,
-    create_tls,
-    print_banner,
-    start_local_runner,
-)
+from server.startup import allow_open_files, create_tls, print_banner
 from server.tasks import cancel_and_wait, wait_for_first
 from server.versions.discovery import Discovery, OneRunner, TritonAddresses
 from server.versions.manager import LoadingPolicy

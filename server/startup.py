@@ -1,4 +1,4 @@
-"""What the gateway does once before it serves: its runner, TLS, open files and the banner."""
+"""What the gateway does once before it serves: TLS, open files and the banner."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import contextlib
 import logging
 import os
 import resource
-from pathlib import Path
 
 from server.errors import StartFailed
 from server.network.addresses import is_socket
 from server.network.tls import Tls
-from server.runners.base import Runner
-from server.runners.in_process import InProcessRunner
-from server.runners.triton_local import TritonLocalRunner
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,62 +28,6 @@ Try, in another shell:
   curl --data-binary @tests/data/digit-7.png '{http}/v1/models/lenet5:classify?top_k=3'
   .venv/bin/convoy classify tests/data/digit-7.png --model lenet5 --server {grpc}
   .venv/bin/convoy models --server {grpc}"""
-
-
-def create_local_runner(settings: Settings) -> Runner | None:
-    """The runner on this machine; None: running Tritons are used in its place.
-
-    Raises:
-        StartFailed: there is no repository.
-    """
-    if settings.triton:
-        return None
-    check_repository(settings.repository)
-    if settings.runner == "triton-local":
-        return TritonLocalRunner(
-            settings.repository,
-            cache_path=settings.cache,
-            otlp_endpoint=settings.otlp_endpoint,
-            load_timeout_s=settings.load_timeout_s,
-            inference_threads=settings.inference_threads,
-        )
-    return InProcessRunner(
-        settings.repository,
-        load_timeout_s=settings.load_timeout_s,
-        inference_threads=settings.inference_threads,
-    )
-
-
-def check_repository(path: Path) -> None:
-    """
-    Raises:
-        StartFailed: it is missing or cannot be read.
-    """
-    try:
-        list(path.iterdir())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise StartFailed(
-            f"there is no model repository at {path}: name one with --repository, "
-            "or build a model with python export/build.py lenet5"
-        ) from error
-    except OSError as error:
-        raise StartFailed(
-            f"the model repository {path} cannot be read: {error.strerror or error}"
-        ) from error
-
-
-async def start_local_runner(runner: Runner | None) -> None:
-    """
-    Raises:
-        StartFailed: a Triton of the gateway's own cannot be started.
-    """
-    if not isinstance(runner, TritonLocalRunner):
-        return
-    try:
-        await runner.start()
-    except StartFailed:
-        await runner.close()
-        raise
 
 
 def create_tls(settings: Settings) -> Tls | None:

@@ -15,9 +15,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing.context import SpawnContext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from server.versions.manager import VersionManager
+if TYPE_CHECKING:
+    from server.versions.manager import VersionManager
 
 NOTICE_BYTES = 64 << 10  # of each worker: some thousand versions
 HEADER = struct.Struct("<II")  # length and checksum of the text

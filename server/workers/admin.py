@@ -18,6 +18,7 @@ from server.admin.collectors import Snapshot
 from server.admin.statusz import answer
 from server.core.status import Facts, describe_traffic
 from server.http_api.browsers import BrowserGuard, BrowserGuardMiddleware
+from server.http_api.server import HttpServer
 from server.observability.metrics import summarize
 from server.settings import Settings
 from server.workers.facts import merge_facts
@@ -37,7 +38,10 @@ class AllWorkers:
         self._settings = settings
         self._totals = Totals()
         self._adding_up = asyncio.Lock()
-        self.is_draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        return any(worker.is_stopping for worker in self._workers)
 
     async def why_not_ready(self) -> str:
         """Empty: all that listen are ready, and one does."""
@@ -113,6 +117,15 @@ def describe_worker(worker: SupervisedWorker) -> Facts:
         "is_listening": worker.listening.is_set(),
         "restarts": worker.restarts,
     }
+
+
+def open_admin_port(workers: Sequence[SupervisedWorker], settings: Settings) -> HttpServer:
+    """
+    Raises:
+        StartFailed: the port is in use.
+    """
+    app = create_admin_app(AllWorkers(workers, settings), settings)
+    return HttpServer(app, settings.metrics_address, "--metrics-address", settings)
 
 
 def create_admin_app(workers: AllWorkers, settings: Settings) -> Starlette:

@@ -8,6 +8,9 @@ from multiprocessing.context import SpawnContext
 from server.core.ledger import LedgerMemory
 from server.versions.peers import NoticeMemory
 
+# What a worker tells its supervisor once its ports are open, in place of a reason why not.
+LISTENING = ""
+
 
 @dataclass(frozen=True)
 class SharedMemory:

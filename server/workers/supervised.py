@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any
 
 from server.errors import StartFailed
 from server.settings import Settings
-from server.workers.shared import SharedMemory
-from server.workers.worker import run_worker
+from server.workers.shared import LISTENING, SharedMemory
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,15 @@ class SupervisedWorker:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
     async def keep_running(self) -> None:
         """Returns once it has been stopped.
 
         Raises:
-            StartFailed: its first process ended before its ports were open.
+            StartFailed: its first process could not start.
         """
         pause_s = INITIAL_BACKOFF_S
         while not self._stopping.is_set():
@@ -66,10 +70,10 @@ class SupervisedWorker:
             if self._stopping.is_set():
                 return
             if not self._has_listened:
-                raise StartFailed(f"worker {self.number} {end} while it started")
+                raise StartFailed(end)
             if time.monotonic() - started_s > STABLE_S:
                 pause_s = INITIAL_BACKOFF_S
-            logger.error("worker %d %s; the next starts in %g s", self.number, end, pause_s)
+            logger.error("%s; the next starts in %g s", end, pause_s)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
             pause_s = min(2 * pause_s, MAX_BACKOFF_S)
@@ -91,36 +95,51 @@ class SupervisedWorker:
         self._send(signal.SIGKILL)
 
     async def _run_process(self) -> str:
-        """Returns how the process ended."""
+        """Returns why there is no process any more."""
         ours, theirs = self._context.Pipe(duplex=False)
         arguments = (self.settings, self._memory, self.number, theirs, self._has_listened)
         name = f"convoy worker {self.number}"
-        process = self._context.Process(target=run_worker, args=arguments, name=name, daemon=True)
+        process = self._context.Process(target=start_worker, args=arguments, name=name, daemon=True)
         self._process = process
         with ours:
             process.start()
             theirs.close()
             await wait_until_readable(ours.fileno())
-            self._note_announcement(ours)
+            fault = self._hear(ours)
             await wait_until_readable(process.sentinel)
         self.listening.clear()
         self._process = None
         process.join()
-        status = process.exitcode or 0
-        return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        return fault or f"worker {self.number} {describe_end(process.exitcode or 0)}"
 
-    def _note_announcement(self, connection: Connection) -> None:
-        with contextlib.suppress(EOFError):  # the process has ended
-            connection.recv()
+    def _hear(self, connection: Connection) -> str:
+        """Returns why the process cannot start; empty if it listens, or has just ended."""
+        try:
+            message: str = connection.recv()
+        except EOFError:
+            return ""
+        if message == LISTENING:
             self._has_listened = True
             self.listening.set()
             if self._reload_is_due:
                 self._reload_is_due = False
                 self.reload()
+        return message
 
     def _send(self, number: int) -> None:
         if self._process and self._process.is_alive() and self._process.pid:
             os.kill(self._process.pid, number)
+
+
+def start_worker(*arguments: Any) -> None:
+    """In the worker's process: the supervisor itself imports nothing that a gateway is made of."""
+    from server.workers.worker import run_worker
+
+    run_worker(*arguments)
+
+
+def describe_end(status: int) -> str:
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 async def wait_until_readable(descriptor: int) -> None:

@@ -1,6 +1,8 @@
 """The process above the workers: it starts them, watches them and ends them.
 
 The workers share the ports of both APIs. The admin port is the supervisor's, and stands for all.
+Workers take a second to import what a gateway is made of, so the supervisor starts them first, and
+imports what its admin port needs meanwhile.
 """
 
 from __future__ import annotations
@@ -12,25 +14,28 @@ import signal
 import sys
 import tempfile
 from contextlib import ExitStack, closing, suppress
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from server.core.keys import Keys, read_keys
+from server.core.keys import read_keys
 from server.errors import StartFailed
-from server.http_api.server import FLUSH_TIMEOUT_S, HttpServer
+from server.network.addresses import listen
 from server.network.exposure import check_exposure
 from server.settings import Settings
-from server.startup import check_repository, create_tls, print_banner
+from server.startup import print_banner
 from server.tasks import cancel_and_wait, wait_for_first
-from server.workers.admin import AllWorkers, create_admin_app
 from server.workers.count import settings_of_worker
 from server.workers.ports import reserve_port
 from server.workers.shared import SharedMemory
 from server.workers.supervised import SupervisedWorker
 
+if TYPE_CHECKING:
+    from server.http_api.server import HttpServer
+
 logger = logging.getLogger(__name__)
 
-# Beyond the time that a worker gives its requests and its connections.
-KILL_AFTER_S = 10.0
+# Beyond the time that a worker gives its requests; flushing its connections takes up to 10 s.
+KILL_AFTER_S = 20.0
 
 
 def run_supervisor(settings: Settings, workers: int) -> int:
@@ -60,16 +65,11 @@ def create_folder() -> tempfile.TemporaryDirectory[str]:
 class Supervisor:
     """
     Raises:
-        StartFailed: what each worker would find when it starts.
+        StartFailed: other machines could use the models without authentication.
     """
 
     def __init__(self, settings: Settings, workers: int) -> None:
         check_exposure(settings)
-        create_tls(settings)
-        if settings.api_keys:
-            Keys(settings.api_keys)
-        if not settings.triton:
-            check_repository(settings.repository)
         self._settings = settings
         self._n_workers = workers
         self._context = multiprocessing.get_context("spawn")
@@ -88,22 +88,26 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         with ExitStack() as held:
             workers = self._create_workers(held)
-            all_workers = AllWorkers(workers, self._settings)
-            address = self._settings.metrics_address
-            app = create_admin_app(all_workers, self._settings)
-            admin = HttpServer(app, address, "--metrics-address", self._settings)
+            # The workers are not to start only to find that nobody can ask for them.
+            listen(self._settings.metrics_address, "--metrics-address").close()
             keepers = [asyncio.create_task(worker.keep_running()) for worker in workers]
             reloading = asyncio.create_task(self._reload(workers, reload))
             stopped = asyncio.create_task(stop.wait())
+            admin = await self._open_admin_port(workers)
             try:
-                await self._announce(workers, admin, stopped, *keepers)
+                await self._announce(workers, admin.url, stopped, *keepers)
                 await wait_for_first(stopped, reloading, *keepers)
             finally:
-                all_workers.is_draining = True
                 await self._drain(workers, keepers)
                 await cancel_and_wait(stopped, reloading, *keepers)
                 await admin.stop()
-                logger.info("stopped")
+            logger.info("stopped")
+
+    async def _open_admin_port(self, workers: list[SupervisedWorker]) -> HttpServer:
+        await asyncio.to_thread(import_module, "server.workers.admin")
+        from server.workers.admin import open_admin_port
+
+        return open_admin_port(workers, self._settings)
 
     def _create_workers(self, held: ExitStack) -> list[SupervisedWorker]:
         """
@@ -130,7 +134,7 @@ class Supervisor:
     async def _announce(
         self,
         workers: list[SupervisedWorker],
-        admin: HttpServer,
+        admin_url: str,
         *ends: asyncio.Task[Any],
     ) -> None:
         """Prints the banner once all listen, unless one of `ends` comes before."""
@@ -140,7 +144,7 @@ class Supervisor:
             own = workers[0].settings
             scheme = "https" if own.tls_certificate else "http"
             http = f"{scheme}://{own.http_address}"
-            print_banner(self._settings, http, own.grpc_address, admin.url)
+            print_banner(self._settings, http, own.grpc_address, admin_url)
             logger.info("%d workers listen", len(workers))
         await cancel_and_wait(listening)
 
@@ -165,7 +169,7 @@ class Supervisor:
         for worker in workers:
             worker.stop()
         settings = self._settings
-        grace_s = settings.not_ready_s + settings.shutdown_grace_s + 2 * FLUSH_TIMEOUT_S
+        grace_s = settings.not_ready_s + settings.shutdown_grace_s
         _, running = await asyncio.wait(keepers, timeout=grace_s + KILL_AFTER_S)
         if running:
             logger.error("%d workers did not end in time and are killed", len(running))

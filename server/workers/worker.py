@@ -18,35 +18,19 @@ from server.observability import logs, tracing
 from server.runners import daemon_threads
 from server.settings import Settings
 from server.versions.peers import Peers
-from server.workers.shared import SharedMemory
+from server.workers.shared import LISTENING, SharedMemory
 
 logger = logging.getLogger(__name__)
 
 
-def run_gateway(settings: Settings, place: Place | None = None) -> int:
+def run_gateway(settings: Settings) -> int:
     """Returns the exit status once the gateway has been stopped."""
-
-    async def run() -> None:
-        if place:
-            drain_if_supervisor_ends()
-        await Gateway(settings, place).run()
-
-    if settings.otlp_endpoint:
-        tracing.set_up(settings.otlp_endpoint)
     try:
-        asyncio.run(run())
+        serve(settings)
     except StartFailed as error:
         print(f"convoy serve: {error}", file=sys.stderr)
         return 1
-    end_if_threads_are_busy()
     return 0
-
-
-def end_if_threads_are_busy() -> None:
-    """With a model that could not be ended, the process would crash once its libraries end."""
-    if daemon_threads.are_busy():
-        atexit._run_exitfuncs()  # which write what waits of the log and of traces
-        os._exit(0)
 
 
 def run_worker(
@@ -56,16 +40,40 @@ def run_worker(
     supervisor: Connection,
     is_replacement: bool,
 ) -> None:
-    """The life of a worker's process, which tells its supervisor when its ports are open."""
+    """The life of a worker's process. It tells its supervisor that its ports are open, or why it
+    cannot start.
+    """
     logs.set_up(settings.log_format, settings.log_level)
+    ledger, peers = Ledger(memory.ledger, number), Peers(memory.notices, number)
+    try:
+        serve(settings, Place(ledger, peers, lambda: supervisor.send(LISTENING), is_replacement))
+    except StartFailed as error:
+        supervisor.send(str(error))
+        sys.exit(1)
 
-    def announce() -> None:
-        supervisor.send("listening")
 
-    place = Place(
-        Ledger(memory.ledger, number), Peers(memory.notices, number), announce, is_replacement
-    )
-    sys.exit(run_gateway(settings, place))
+def serve(settings: Settings, place: Place | None = None) -> None:
+    """
+    Raises:
+        StartFailed: as `Gateway.run` does.
+    """
+
+    async def run() -> None:
+        if place:
+            drain_if_supervisor_ends()
+        await Gateway(settings, place).run()
+
+    if settings.otlp_endpoint:
+        tracing.set_up(settings.otlp_endpoint)
+    asyncio.run(run())
+    end_if_threads_are_busy()
+
+
+def end_if_threads_are_busy() -> None:
+    """With a model that could not be ended, the process would crash once its libraries end."""
+    if daemon_threads.are_busy():
+        atexit._run_exitfuncs()  # which write what waits of the log and of traces
+        os._exit(0)
 
 
 def drain_if_supervisor_ends() -> None:

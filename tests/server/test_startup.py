@@ -11,10 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import pytest
 
-from server.errors import StartFailed
-from server.startup import check_repository
 from tests.conftest import RunningGateway
 
 SOFT = 300
@@ -66,12 +63,3 @@ def test_too_few_files_are_told_with_the_remedy() -> None:
     assert "500 files may be open, and 700 are needed" in too_few.stderr
     assert "--max-connections" in too_few.stderr
     assert open_files(hard=500, max_connections=50).stdout.strip() == str(SOFT), "never lowered"
-
-
-def test_a_repository_that_cannot_be_read_is_told_from_one_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match="there is no model repository"):
-        check_repository(tmp_path / "missing")
-    loop = tmp_path / "loop"
-    loop.symlink_to(loop)  # root may read what it likes, but not that
-    with pytest.raises(StartFailed, match="cannot be read: Too many levels"):
-        check_repository(loop)
