@@ -66,7 +66,8 @@ class Strangers:
     The probes are not counted: to refuse one costs as much as to answer it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger  # None: there are no other workers
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def charge(self, host: str) -> None:
@@ -74,16 +75,22 @@ class Strangers:
         Raises:
             RateLimited: the host asked too often.
         """
-        bucket = self._buckets.pop(host, None) or TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
-        self._buckets[host] = bucket
-        if len(self._buckets) > MAX_STRANGERS:
-            self._buckets.popitem(last=False)
-        if wait_s := bucket.take():
+        if wait_s := self._bucket(host).take():
             raise RateLimited(
                 f"without a key a host may ask {STRANGERS_PER_S} times per second: "
                 f"try again in {wait_s:.2f} s",
                 retry_after_s=wait_s,
             )
+
+    def _bucket(self, host: str) -> TokenBucket:
+        if self._ledger:
+            full_at = self._ledger.instant_of_host(host)
+            return TokenBucket(STRANGERS_PER_S, STRANGERS_BURST, full_at)
+        bucket = self._buckets.pop(host, None) or TokenBucket(STRANGERS_PER_S, STRANGERS_BURST)
+        self._buckets[host] = bucket
+        if len(self._buckets) > MAX_STRANGERS:
+            self._buckets.popitem(last=False)
+        return bucket
 
 
 class Key:

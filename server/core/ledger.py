@@ -9,6 +9,7 @@ by what each of them accepts at that moment, and two charges of a key may count 
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
@@ -16,11 +17,13 @@ from typing import Any, Protocol
 
 MAX_CLIENTS = 4096  # names that are known to all workers; the limits of others are each worker's
 DIGEST_BYTES = 32
-# The numbers of a row: of all requests, and two of each client.
-IMAGES, BYTES = 0, 1
-FIRST_CLIENT = 2
+HOSTS = 16_384  # places, of which each host has one by its hash: a few hosts may share one
+# The numbers of a row: three of the whole, two of each client, one of each place of hosts.
+IMAGES, BYTES, CONNECTIONS = 0, 1, 2
+FIRST_CLIENT = 3
 NUMBERS_PER_CLIENT = 2
-ROW = FIRST_CLIENT + NUMBERS_PER_CLIENT * MAX_CLIENTS
+FIRST_HOST = FIRST_CLIENT + NUMBERS_PER_CLIENT * MAX_CLIENTS
+ROW = FIRST_HOST + HOSTS
 
 
 class Instant(Protocol):
@@ -51,11 +54,13 @@ class LedgerMemory:
     workers: int
     numbers: Any  # one row of float64 per worker
     names: Any  # the sha256 of each client's name, which only the supervisor writes
+    salt: bytes  # nobody can choose a host that shares another one's place
 
     @classmethod
     def create(cls, context: SpawnContext, workers: int) -> LedgerMemory:
         numbers = context.RawArray("d", workers * ROW)
-        return cls(workers, numbers, context.RawArray("B", MAX_CLIENTS * DIGEST_BYTES))
+        names = context.RawArray("B", MAX_CLIENTS * DIGEST_BYTES)
+        return cls(workers, numbers, names, secrets.token_bytes(hashlib.blake2b.MAX_KEY_SIZE))
 
     def add_clients(self, names: Iterable[str]) -> int:
         """Gives each name that is new a place. Returns how many found none."""
@@ -67,10 +72,10 @@ class LedgerMemory:
         return len(new) - len(placed)
 
     def clear(self, worker: int) -> None:
-        """A worker has ended: nothing of it is in flight. When keys may be used again stays."""
+        """A worker has ended: nothing of it is in flight. When buckets are full again stays."""
         row = memoryview(self.numbers).cast("B").cast("d")[worker * ROW : (worker + 1) * ROW]
-        row[IMAGES] = row[BYTES] = 0.0
-        for place in range(FIRST_CLIENT, ROW, NUMBERS_PER_CLIENT):
+        row[IMAGES] = row[BYTES] = row[CONNECTIONS] = 0.0
+        for place in range(FIRST_CLIENT, FIRST_HOST, NUMBERS_PER_CLIENT):
             if row[place]:
                 row[place] = 0.0
 
@@ -84,6 +89,7 @@ class Ledger:
         self._own = rows.pop(worker)
         self._others = rows
         self._names = memory.names
+        self._salt = memory.salt
         self._places: dict[str, int | None] = {}
 
     def hold_images(self, n: int) -> None:
@@ -92,6 +98,9 @@ class Ledger:
 
     def hold_bytes(self, n: int) -> None:
         self._own[BYTES] = n
+
+    def hold_connections(self, n: int) -> None:
+        self._own[CONNECTIONS] = n
 
     def hold_images_for(self, client: str, n: int) -> None:
         if (place := self._place(client)) is not None:
@@ -103,6 +112,13 @@ class Ledger:
     def others_bytes(self) -> int:
         return self._sum(BYTES)
 
+    def others_connections(self) -> int:
+        return self._sum(CONNECTIONS)
+
+    def share_of(self, bound: int) -> int:
+        """One worker's, of what cannot be counted together; rounded up."""
+        return -(-bound // (1 + len(self._others)))
+
     def others_images_for(self, client: str) -> int:
         place = self._place(client)
         return 0 if place is None else self._sum(place)
@@ -113,6 +129,12 @@ class Ledger:
         if place is None:
             return OwnInstant()
         return SharedInstant(self._own, self._others, place + 1)
+
+    def instant_of_host(self, host: str) -> Instant:
+        """As `instant`, for clients without a name, of which there may be any number."""
+        digest = hashlib.blake2b(host.encode(), key=self._salt).digest()
+        place = FIRST_HOST + int.from_bytes(digest, "big") % HOSTS
+        return SharedInstant(self._own, self._others, place)
 
     def _sum(self, place: int) -> int:
         return int(sum(row[place] for row in self._others))

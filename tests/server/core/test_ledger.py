@@ -11,9 +11,9 @@ from multiprocessing.connection import Connection
 import pytest
 
 from server.core.admission import Admission, Work
-from server.core.keys import TokenBucket
+from server.core.keys import STRANGERS_BURST, Strangers, TokenBucket
 from server.core.ledger import MAX_CLIENTS, Ledger, LedgerMemory
-from server.errors import Overloaded
+from server.errors import Overloaded, RateLimited
 
 SPAWN = multiprocessing.get_context("spawn")
 LENET = Work("lenet5")
@@ -81,6 +81,25 @@ def test_more_clients_than_places_are_counted_in_each_worker_alone(memory: Ledge
     assert other.others_images_for(last) == 0
     one.instant(last).write_s(time.monotonic() + 100)
     assert other.instant(last).read_s() == 0
+
+
+def test_connections_are_counted_for_all_workers(memory: LedgerMemory) -> None:
+    one, other = (Ledger(memory, worker) for worker in range(2))
+    one.hold_connections(3)
+    assert (one.others_connections(), other.others_connections()) == (0, 3)
+    memory.clear(0)
+    assert other.others_connections() == 0
+    assert one.share_of(5) == 3
+
+
+def test_a_host_without_a_key_has_its_rate_once(memory: LedgerMemory) -> None:
+    workers = [Strangers(Ledger(memory, worker)) for worker in range(2)]
+    for n in range(STRANGERS_BURST):
+        workers[n % 2].charge("192.0.2.1")
+    for strangers in workers:
+        with pytest.raises(RateLimited):
+            strangers.charge("192.0.2.1")
+        strangers.charge("192.0.2.2")
 
 
 def hold_until_killed(memory: LedgerMemory, ready: Connection) -> None:
