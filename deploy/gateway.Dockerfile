@@ -38,7 +38,7 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels ./clients/pytho
 # Compile what serving imports now, since nothing can be written later. The bytecode has no time
 # stamps, so that the same sources produce the same layer.
 RUN PYTHONPYCACHEPREFIX=/tmp/pycache /opt/venv/bin/python -c "\
-import convoy.cli, server.workers.supervisor, opentelemetry.exporter.otlp.proto.http.trace_exporter; \
+import convoy.cli, server.workers.admin, server.workers.supervisor, server.workers.worker, opentelemetry.exporter.otlp.proto.http.trace_exporter; \
 import py_compile, sys; \
 files = [getattr(module, '__file__', None) or '' for module in sys.modules.values()]; \
 sys.pycache_prefix = None; \
@@ -62,7 +62,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     CONVOY_GRPC_ADDRESS=0.0.0.0:8081 \
     CONVOY_METRICS_ADDRESS=0.0.0.0:8082
 # The base image's library comes without bytecode, and each start would compile it again.
-RUN PYTHONDONTWRITEBYTECODE="" python -c "import convoy.cli, server.workers.supervisor"
+RUN PYTHONDONTWRITEBYTECODE="" python -c "import convoy.cli, server.workers.admin, server.workers.supervisor, server.workers.worker"
 EXPOSE 8080 8081 8082
 USER 10001:10001
 # Ready, not only alive: a rolling update waits for it. Only Swarm restarts unhealthy containers, and

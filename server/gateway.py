@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.admin.app import create_admin_app
+from server.admin.worker import worker_routes
 from server.core.ledger import Ledger
-from server.core.service import Service
+from server.core.service import AskSupervisor, Service, no_supervisor
 from server.grpc_api.server import GrpcServer
 from server.http_api.app import create_app
 from server.http_api.problems import UNREAD
@@ -62,6 +63,7 @@ class Place:
     ledger: Ledger
     peers: Peers
     announce: Callable[[], None]  # that its ports are open
+    ask_supervisor: AskSupervisor
     is_replacement: bool  # of one that ended: the others serve until this one is ready
 
 
@@ -100,8 +102,11 @@ class Gateway:
             else TritonAddresses(settings.triton, settings.load_timeout_s)
         )
         self._discovery = Discovery(self._pool, source, settings.staged)
-        ledger = place.ledger if place else None
-        self.service = Service(settings, self._pool, self._pipeline, self._metrics, ledger)
+        self._ledger = place.ledger if place else None
+        ask = place.ask_supervisor if place else no_supervisor
+        self.service = Service(
+            settings, self._pool, self._pipeline, self._metrics, self._ledger, ask
+        )
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then drains.
@@ -166,7 +171,7 @@ class Gateway:
 
     async def _open_ports(self) -> Servers:
         settings = self._settings
-        service, statistics = self.service, Statistics(self._pool)
+        service, statistics = self.service, Statistics(self.service)
         open_inference = RestApi(service, settings, statistics)
         app = create_app(service, settings, open_inference.routes())
         certificate = self._tls.http if self._tls else None
@@ -177,17 +182,16 @@ class Gateway:
             settings,
             certificate,
             self._metrics.not_read,
-            shares_port=self._place is not None,
+            self._ledger,
         )
-        admin_app = create_admin_app(service, settings)
+        more_routes = worker_routes(service, statistics.own) if self._place else []
+        admin_app = create_admin_app(service, settings, more_routes)
         admin = HttpServer(admin_app, settings.metrics_address, "--metrics-address", settings)
         if not self._place:
             # gRPC opens its port itself, and where it cannot, only standard error says why.
             listen(settings.grpc_address, "--grpc-address").close()
         servicers = {OPEN_INFERENCE: GrpcInference(service, settings, statistics)}
-        grpc = GrpcServer(
-            service, settings, self._tls, servicers, shares_port=self._place is not None
-        )
+        grpc = GrpcServer(service, settings, self._tls, servicers, self._ledger)
         await grpc.start()
         return Servers(http, admin, grpc)
 

@@ -160,9 +160,12 @@ class Settings(BaseSettings):
     )
     workers: CountOrAuto = Field(
         1,
-        description="Processes that serve on the same ports, on Linux. They share "
-        "--max-in-flight, --max-in-flight-bytes, the rates of keys and the threads. auto: one per "
-        "two CPUs; 1 below 4 CPUs, and for networks above 50 MB in process.",
+        description="Processes that serve on the same ports, on Linux. They share all limits, the "
+        "rates of keys and the threads. auto: one per two CPUs; 1 below 4 CPUs, and for networks "
+        "above 50 MB in process.",
+    )
+    worker_timeout_s: Annotated[PositiveFloat, RARE_SECONDS] = Field(
+        30.0, description="A worker that does not answer its supervisor for so long is replaced."
     )
     models: Names = Field(
         [],

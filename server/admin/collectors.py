@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -20,23 +20,34 @@ from starlette.routing import Route
 from convoy.v1 import classifier_pb2 as pb
 from server.admin.triton_statistics import TritonStatistics
 from server.core.admission import Admission
+from server.core.service import Service
 from server.observability import logs
-from server.observability.metrics import Metrics
 from server.versions.pool import Pool
 
+Collect = Callable[[], Awaitable[list[Metric]]]
 
-def metrics_route(
-    metrics: Metrics, pool: Pool, admission: Admission, is_ready: Callable[[], bool]
-) -> Route:
-    """Prometheus's text format, or OpenMetrics if the client asks for it."""
+
+def create_collect(service: Service) -> Collect:
+    """What collects all metrics of this process."""
+    pool = service.pool
     triton = TritonStatistics(pool)
-    state = [GatewayCollector(pool, admission, is_ready), VersionCollector(pool), triton]
+    gateway = GatewayCollector(pool, service.admission, service.is_ready)
+    state = [gateway, VersionCollector(pool), triton]
+
+    async def collect() -> list[Metric]:
+        await triton.read()
+        counted = await asyncio.to_thread(service.metrics.collect)
+        # After the counters: a request that ends between the two is missing, and not there twice.
+        return [*counted, *(metric for collector in state for metric in collector.collect())]
+
+    return collect
+
+
+def metrics_route(collect: Collect) -> Route:
+    """Prometheus's text format, or OpenMetrics if the client asks for it."""
 
     async def show_metrics(request: Request) -> Response:
-        await triton.read()
-        counted = await asyncio.to_thread(metrics.collect)
-        # After the counters: a request that ends between the two is missing, and not there twice.
-        shown = [*counted, *(metric for collector in state for metric in collector.collect())]
+        shown = await collect()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         # With 28 models these are 3,000 lines, which would hold up the event loop.
         text = await asyncio.to_thread(encode, Snapshot(shown))

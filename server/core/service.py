@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any
 
@@ -33,6 +40,14 @@ OK = "OK"  # the outcome of what was answered
 STREAM_WINDOW = 16
 
 
+# For what is so of all workers, by its path; None: there is no supervisor, or it does not answer.
+AskSupervisor = Callable[[str], Awaitable[Any]]
+
+
+async def no_supervisor(path: str) -> None:
+    return None
+
+
 class Service:
     """What every transport holds: it begins calls here, and hands their messages on.
 
@@ -47,12 +62,14 @@ class Service:
         pipeline: Pipeline,
         metrics: Metrics,
         ledger: Ledger | None = None,
+        ask_supervisor: AskSupervisor = no_supervisor,
     ) -> None:
         self.pool = pool
         self.admission = Admission(settings.max_in_flight, settings.max_in_flight_bytes, ledger)
         self.metrics = metrics
         self.keys = Keys(settings.api_keys, ledger) if settings.api_keys else None
-        self._strangers = Strangers()
+        self._strangers = Strangers(ledger)
+        self.ask_supervisor = ask_supervisor
         self._settings = settings
         self._classifier = Classifier(pool, pipeline, self.admission, self.keys)
         self._bounds = Bounds.for_batches(settings.max_batch_requests)

@@ -26,7 +26,13 @@ class Status:
         self._service = service
         self._started_s = time.monotonic()
 
+    async def facts_of_all(self) -> Facts:
+        """Of all workers together."""
+        facts: Facts | None = await self._service.ask_supervisor("/status")
+        return facts or await self.facts()
+
     async def facts(self) -> Facts:
+        """Of this process."""
         service, pool = self._service, self._service.pool
         summaries = await asyncio.to_thread(service.metrics.summaries)
         uptime_s = time.monotonic() - self._started_s

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from convoy.v1 import classifier_pb2 as pb
+from server.core.ledger import Ledger
 from server.core.service import Service
 from server.grpc_api.health import Health
 from server.grpc_api.interceptors import ErrorInterceptor
@@ -49,8 +50,7 @@ class GrpcServer:
         settings: Settings,
         tls: Tls | None,
         servicers: Mapping[ServiceDescriptor, object],
-        *,
-        shares_port: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
         self._server = grpc.aio.server(
             interceptors=[ErrorInterceptor(service)],
@@ -59,10 +59,10 @@ class GrpcServer:
                 ("grpc.max_send_message_length", -1),
                 # Two gateways on one port would share its connections unnoticed; workers of one
                 # gateway are meant to.
-                ("grpc.so_reuseport", int(shares_port)),
+                ("grpc.so_reuseport", int(ledger is not None)),
                 # A small message could become a large one; images are compressed already.
                 ("grpc.compression_enabled_algorithms_bitset", NO_COMPRESSION),
-                *grpc_options(settings),
+                *grpc_options(settings, ledger),
             ],
         )
         servicers = {IMAGE_CLASSIFIER: ImageClassifier(service), **servicers}
@@ -109,10 +109,12 @@ def serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def grpc_options(settings: Settings) -> list[tuple[str, int]]:
+def grpc_options(settings: Settings, ledger: Ledger | None = None) -> list[tuple[str, int]]:
     """What one client may hold; interceptors time messages, for which gRPC has no option."""
+    most = settings.max_connections
     return [
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # gRPC counts them itself: each worker has its share of them.
+        ("grpc.max_allowed_incoming_connections", ledger.share_of(most) if ledger else most),
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
         # Without this gRPC resets calls of a client that has more at once, instead of letting it
         # wait.

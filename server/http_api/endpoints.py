@@ -84,7 +84,7 @@ class Endpoints:
     async def get_status(self, request: Request) -> Response:
         check_query(request.query_params, [])
         # In ASCII, since names of files need not be UTF-8.
-        facts = json.dumps(await self._status.facts())
+        facts = json.dumps(await self._status.facts_of_all())
         return Response(facts, media_type="application/json")
 
 

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from server.core.ledger import Ledger
 from server.errors import cut
 from server.http_api.corked import CorkedTransport
 from server.http_api.framing import Reads, StrictProtocol
@@ -44,6 +45,8 @@ ACCEPTS_AT_ONCE = 1
 class HttpServer:
     """One application on one port, open once constructed, inside the event loop.
 
+    The workers of one gateway share the port, and count its connections in their ledger.
+
     Raises:
         StartFailed: the address cannot be listened on.
     """
@@ -56,10 +59,9 @@ class HttpServer:
         settings: Settings,
         tls: ssl.SSLContext | None = None,
         note_refusal: Callable[[HTTPStatus], None] = lambda _: None,
-        *,
-        shares_port: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
-        self._socket = listen(address, flag, shares_port=shares_port)
+        self._socket = listen(address, flag, shares_port=ledger is not None)
         host = address.rpartition(":")[0]
         port = self._socket.getsockname()[1]
         scheme = "https" if tls else "http"
@@ -75,7 +77,7 @@ class HttpServer:
             proxy_headers=False,  # any client can write them
             timeout_graceful_shutdown=int(FLUSH_TIMEOUT_S),
         )
-        self._server = UvicornServer(config, self._socket, settings, tls, note_refusal)
+        self._server = UvicornServer(config, self._socket, settings, tls, note_refusal, ledger)
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def renew(self, tls: ssl.SSLContext) -> None:
@@ -98,12 +100,14 @@ class UvicornServer(uvicorn.Server):
         settings: Settings,
         tls: ssl.SSLContext | None,
         note_refusal: Callable[[HTTPStatus], None],
+        ledger: Ledger | None,
     ) -> None:
         super().__init__(config)
         self._listener = listener
         self._settings = settings
         self._tls = tls
         self._note_refusal = note_refusal
+        self._ledger = ledger
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -147,6 +151,7 @@ class UvicornServer(uvicorn.Server):
             self.lifespan.state,
             self._settings,
             self._note_refusal,
+            self._ledger,
         )
 
 
@@ -160,12 +165,14 @@ class BoundedProtocol(StrictProtocol):
         app_state: dict[str, Any],
         settings: Settings,
         note_refusal: Callable[[HTTPStatus], None],
+        ledger: Ledger | None,
     ) -> None:
         super().__init__(config, server_state, app_state, settings.max_header_bytes)
         self._departure: asyncio.Future[None] = self.loop.create_future()
         self.app_state = {**app_state, "departure": self._watch_departure}
         self._settings = settings
         self._note_refusal = note_refusal
+        self._ledger = ledger
         self._waits_for = ""  # "headers", "body" or nothing
         self._wait: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
@@ -175,8 +182,8 @@ class BoundedProtocol(StrictProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         corked: Any = CorkedTransport(transport, self.loop)
         super().connection_made(corked)
-        if len(self.connections) > self._settings.max_connections:
-            most = self._settings.max_connections
+        most = self._settings.max_connections
+        if self._count_connections() > most:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"too many connections ({most})")
             self.transport.close()
         else:
@@ -200,7 +207,16 @@ class BoundedProtocol(StrictProtocol):
         self._stop_waiting()
         self.resume_writing()
         super().connection_lost(exc)
+        self._count_connections()
         self._note_departure()
+
+    def _count_connections(self) -> int:
+        """Of all workers."""
+        own = len(self.connections)
+        if self._ledger is None:
+            return own
+        self._ledger.hold_connections(own)
+        return own + self._ledger.others_connections()
 
     # ------------------------------------------------------------ time-outs
 

@@ -83,7 +83,7 @@ def model_config(pool: Pool, model: str, version: str, max_batch_size: int) -> J
     }
 
 
-def model_statistics(
+async def model_statistics(
     pool: Pool, statistics: Statistics, model: str = "", version: str = ""
 ) -> JSON:
     """The counts of one model, or of all that are ready.
@@ -100,7 +100,7 @@ def model_statistics(
         and model in ("", described.name)
         and version in ("", described.version)
     ]
-    return {"model_stats": [statistics.of(name, number) for name, number in ready]}
+    return {"model_stats": await statistics.read(ready)}
 
 
 def repository_index(pool: Pool, *, only_ready: bool) -> list[JSON]:

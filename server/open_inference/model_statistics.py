@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
+from server.core.service import Service
 from server.errors import ServingError
 from server.versions.pool import Pool
 from server.versions.state import Servable
@@ -81,11 +82,18 @@ class Tallies(dict[tuple[str, str], Tally]):
 
 
 class Statistics:
-    def __init__(self, pool: Pool) -> None:
-        self._tallies = Tallies(pool)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._tallies = Tallies(service.pool)
 
-    def of(self, model: str, version: str) -> dict[str, Any]:
-        return self._tallies[model, version].as_json(model, version)
+    def own(self) -> list[dict[str, Any]]:
+        return [tally.as_json(*version) for version, tally in self._tallies.items()]
+
+    async def read(self, versions: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+        """Of these models and versions, as all workers have counted them."""
+        rows = await self._service.ask_supervisor("/statistics") or self.own()
+        counted = {(row["name"], row["version"]): row for row in rows}
+        return [counted.get(version) or Tally().as_json(*version) for version in versions]
 
     def counting(self, servable: Servable | None) -> Counting:
         """Around one request to a version; None, if nothing serves it, is not counted."""

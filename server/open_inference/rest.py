@@ -108,7 +108,7 @@ class RestApi:
     async def model_statistics(self, request: Request) -> Response:
         name, version = path_model(request)
         return JSONResponse(
-            metadata.model_statistics(self._service.pool, self._statistics, name, version)
+            await metadata.model_statistics(self._service.pool, self._statistics, name, version)
         )
 
     async def repository_index(self, request: Request) -> Response:

@@ -110,7 +110,7 @@ class GrpcInference:
 
     async def ModelStatistics(self, raw: bytes, context: CallContext) -> Any:  # noqa: N802
         message = current_call(context).read(raw, service_pb2.ModelStatisticsRequest)
-        facts = metadata.model_statistics(
+        facts = await metadata.model_statistics(
             self._service.pool, self._statistics, message.name, message.version
         )
         return json_format.ParseDict(facts, service_pb2.ModelStatisticsResponse())

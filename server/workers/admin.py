@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 
 import httpx
@@ -16,18 +17,24 @@ from starlette.routing import Route
 
 from server.admin.collectors import Snapshot
 from server.admin.statusz import answer
+from server.admin.worker import SAMPLES, STATISTICS
 from server.core.status import Facts, describe_traffic
 from server.http_api.browsers import BrowserGuard, BrowserGuardMiddleware
 from server.http_api.server import HttpServer
+from server.observability import samples
 from server.observability.metrics import summarize
 from server.settings import Settings
 from server.workers.facts import merge_facts
-from server.workers.supervised import SupervisedWorker
-from server.workers.totals import Process, Totals
-
-OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
-# A worker that takes longer is counted as one that does not answer.
-ANSWER_TIMEOUT_S = 5.0
+from server.workers.silence import kill_silent_workers
+from server.workers.sockets import ask
+from server.workers.supervised import Process, SupervisedWorker
+from server.workers.totals import (
+    Statistics,
+    Totals,
+    merge_metrics,
+    merge_statistics,
+    only_counts,
+)
 
 
 class AllWorkers:
@@ -36,16 +43,13 @@ class AllWorkers:
     def __init__(self, workers: Sequence[SupervisedWorker], settings: Settings) -> None:
         self._workers = workers
         self._settings = settings
-        self._totals = Totals()
+        self._metrics = Totals(merge_metrics, only_counts)
+        self._statistics = Totals(merge_statistics, list)
         self._adding_up = asyncio.Lock()
-
-    @property
-    def is_draining(self) -> bool:
-        return any(worker.is_stopping for worker in self._workers)
 
     async def why_not_ready(self) -> str:
         """Empty: all that listen are ready, and one does."""
-        if self.is_draining:
+        if self._are_draining():
             return "shutting down"
         answers = await self._ask("/readyz", "text/plain")
         reasons = [
@@ -60,75 +64,95 @@ class AllWorkers:
         listening = GaugeMetricFamily(
             "convoy_workers",
             "Workers that accept connections",
-            sum(worker.listening.is_set() for worker in workers),
+            sum(worker.is_listening for worker in workers),
         )
         restarts = CounterMetricFamily(
             "convoy_worker_restarts",
             "Processes of workers that replaced one that had ended",
             sum(worker.restarts for worker in workers),
         )
-        return [*await self._sum(), listening, restarts]
+        return [*await self._sum_of_metrics(), listening, restarts]
 
-    async def facts(self) -> Facts:
+    async def status(self) -> Facts:
+        """As one gateway has it for clients."""
         answers = await self._ask("/statusz", "application/json")
-        summaries = summarize(await self._sum())
+        summaries = summarize(await self._sum_of_metrics())
         traffic = [describe_traffic(*item) for item in sorted(summaries.items())]
         merged = merge_facts([response.json() for response in answers.values()])
-        workers = [describe_worker(worker) for worker in self._workers]
-        if self.is_draining:
+        if self._are_draining():
             merged["gateway"] |= {"is_ready": False, "why_not_ready": "shutting down"}
+        return merged | {"traffic": traffic}
+
+    async def facts(self) -> Facts:
+        """As the operator sees it."""
+        workers = [describe_worker(worker) for worker in self._workers]
         settings = self._settings.model_dump(mode="json", exclude_none=True)
-        return merged | {"traffic": traffic, "workers": workers, "settings": settings}
+        return await self.status() | {"workers": workers, "settings": settings}
 
-    async def _sum(self) -> list[Metric]:
+    async def statistics(self) -> Statistics:
+        answers = await self._ask(STATISTICS)
+        rows = {process: response.json() for process, response in answers.items()}
+        return self._statistics.add_up(rows, self._running())
+
+    async def _sum_of_metrics(self) -> list[Metric]:
         async with self._adding_up:
-            answers = await self._ask("/metrics", OPEN_METRICS)
-            texts = {process: response.text for process, response in answers.items()}
-            running = [process_of(worker) for worker in self._workers]
-            return await asyncio.to_thread(self._totals.add_up, texts, running)
+            answers = await self._ask(SAMPLES)
+            return await asyncio.to_thread(self._add_up_metrics, answers)
 
-    async def _ask(self, path: str, accept: str) -> Mapping[Process, httpx.Response]:
+    def _add_up_metrics(self, answers: Mapping[Process, httpx.Response]) -> list[Metric]:
+        metrics = {process: samples.decode(answer.text) for process, answer in answers.items()}
+        return self._metrics.add_up(metrics, self._running())
+
+    def _running(self) -> list[Process]:
+        return [worker.process for worker in self._workers]
+
+    def _are_draining(self) -> bool:
+        return any(worker.is_stopping for worker in self._workers)
+
+    async def _ask(self, path: str, accept: str = "") -> Mapping[Process, httpx.Response]:
         """The answers of those that listen and answer in time."""
-        workers = [worker for worker in self._workers if worker.listening.is_set()]
-        processes = [process_of(worker) for worker in workers]
-        responses = await asyncio.gather(*(ask(worker, path, accept) for worker in workers))
+        workers = [worker for worker in self._workers if worker.is_listening]
+        processes = [worker.process for worker in workers]
+        addresses = [worker.settings.metrics_address for worker in workers]
+        responses = await asyncio.gather(*(ask(it, path, accept=accept) for it in addresses))
         answers = zip(processes, responses, strict=True)
         return {process: response for process, response in answers if response is not None}
-
-
-def process_of(worker: SupervisedWorker) -> Process:
-    return worker.number, worker.restarts
-
-
-async def ask(worker: SupervisedWorker, path: str, accept: str) -> httpx.Response | None:
-    socket_path = worker.settings.metrics_address.removeprefix("unix:")
-    transport = httpx.AsyncHTTPTransport(uds=socket_path, verify=False)
-    try:
-        async with httpx.AsyncClient(transport=transport, timeout=ANSWER_TIMEOUT_S) as client:
-            return await client.get(f"http://localhost{path}", headers={"accept": accept})
-    except httpx.HTTPError:
-        return None
 
 
 def describe_worker(worker: SupervisedWorker) -> Facts:
     return {
         "worker": worker.number,
         "process": worker.pid,
-        "is_listening": worker.listening.is_set(),
+        "is_listening": worker.is_listening,
         "restarts": worker.restarts,
     }
 
 
-def open_admin_port(workers: Sequence[SupervisedWorker], settings: Settings) -> HttpServer:
-    """
+class AdminPort:
+    """The operator's port, and the socket on which workers ask for what is so of all.
+
     Raises:
         StartFailed: the port is in use.
     """
-    app = create_admin_app(AllWorkers(workers, settings), settings)
-    return HttpServer(app, settings.metrics_address, "--metrics-address", settings)
+
+    def __init__(
+        self, workers: Sequence[SupervisedWorker], settings: Settings, socket: str
+    ) -> None:
+        whole, address = AllWorkers(workers, settings), settings.metrics_address
+        guard = Middleware(BrowserGuardMiddleware, guard=BrowserGuard(settings, address))
+        admin = Starlette(routes=admin_routes(whole), middleware=[guard])
+        self._servers = [
+            HttpServer(admin, address, "--metrics-address", settings),
+            HttpServer(Starlette(routes=supervisor_routes(whole)), socket, "", settings),
+        ]
+        self.url = self._servers[0].url
+        self.watching = asyncio.create_task(kill_silent_workers(workers, settings.worker_timeout_s))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(server.stop() for server in self._servers))
 
 
-def create_admin_app(workers: AllWorkers, settings: Settings) -> Starlette:
+def admin_routes(workers: AllWorkers) -> list[Route]:
     async def show_metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         text = await asyncio.to_thread(encode, Snapshot(await workers.metrics()))
@@ -145,14 +169,19 @@ def create_admin_app(workers: AllWorkers, settings: Settings) -> Starlette:
             return PlainTextResponse(f"not ready: {reason}\n", 503)
         return PlainTextResponse("ready\n")
 
-    routes = {
-        "/metrics": show_metrics,
-        "/statusz": show_status,
-        "/livez": show_live,
-        "/readyz": show_ready,
-    }
-    guard = BrowserGuard(settings, settings.metrics_address)
-    return Starlette(
-        routes=[Route(path, endpoint) for path, endpoint in routes.items()],
-        middleware=[Middleware(BrowserGuardMiddleware, guard=guard)],
-    )
+    return [
+        Route("/metrics", show_metrics),
+        Route("/statusz", show_status),
+        Route("/livez", show_live),
+        Route("/readyz", show_ready),
+    ]
+
+
+def supervisor_routes(workers: AllWorkers) -> list[Route]:
+    async def show_status(request: Request) -> Response:
+        return Response(json.dumps(await workers.status()))
+
+    async def show_statistics(request: Request) -> Response:
+        return Response(json.dumps(await workers.statistics()))
+
+    return [Route("/status", show_status), Route(STATISTICS, show_statistics)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 from typing import Any
 
 from server.cpus import available_cpus
+from server.folder_names import FOLDER_NAME
 from server.network.addresses import is_socket
 from server.settings import Settings
 
@@ -35,22 +35,25 @@ def why_only_one(settings: Settings) -> str:
     if is_socket(settings.http_address) or is_socket(settings.grpc_address):
         return "a unix socket cannot be shared"
     if settings.runner == "triton-local" and not settings.triton:
-        return "a Triton of the gateway's own has one process above it; --triton can have several"
+        return "--runner triton-local has one; start Triton yourself, and name it by --triton"
     return ""
 
 
 def choose_automatically(settings: Settings) -> int:
     cpus = available_cpus()
-    if cpus < MIN_CPUS or (not settings.triton and has_large_network(settings.repository)):
+    if cpus < MIN_CPUS or (not settings.triton and has_large_network(settings)):
         return 1
     return cpus // CPUS_PER_WORKER
 
 
-def has_large_network(repository: Path) -> bool:
-    """Whether a version's files, ONNX and its external data, are together above 50 MB."""
+def has_large_network(settings: Settings) -> bool:
+    """Whether the files of a version to be served, its external data included, are above 50 MB."""
+    wanted = set(settings.models)
     return any(
-        sum(file.stat().st_size for file in version.glob("*") if file.is_file()) > MAX_NETWORK_BYTES
-        for version in repository.glob("*/1")
+        sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) > MAX_NETWORK_BYTES
+        for folder in settings.repository.glob("*/1")
+        if (name := FOLDER_NAME.fullmatch(folder.parent.name))
+        and (not wanted or name["model"] in wanted)
     )
 
 

@@ -1,4 +1,4 @@
-"""The memory that the supervisor and its workers share."""
+"""What the supervisor and its workers share: memory, and a folder of sockets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,24 @@ LISTENING = ""
 
 
 @dataclass(frozen=True)
-class SharedMemory:
+class Shared:
     """Handed to a process when it starts."""
 
     ledger: LedgerMemory
     notices: NoticeMemory
+    folder: str
 
     @classmethod
-    def create(cls, context: SpawnContext, workers: int) -> SharedMemory:
+    def create(cls, context: SpawnContext, workers: int, folder: str) -> Shared:
         ledger = LedgerMemory.create(context, workers)
-        return cls(ledger, NoticeMemory.create(context, workers))
+        return cls(ledger, NoticeMemory.create(context, workers), folder)
+
+    @property
+    def supervisor_address(self) -> str:
+        return f"unix:{self.folder}/supervisor"
+
+    def worker_address(self, worker: int) -> str:
+        return f"unix:{self.folder}/{worker}"
 
     def clear(self, worker: int) -> None:
         """The worker has ended: nothing of it is in flight, and nobody waits for it."""

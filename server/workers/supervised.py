@@ -15,13 +15,15 @@ from typing import Any
 
 from server.errors import StartFailed
 from server.settings import Settings
-from server.workers.shared import LISTENING, SharedMemory
+from server.workers.shared import LISTENING, Shared
 
 logger = logging.getLogger(__name__)
 
 INITIAL_BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 # A process that ran for so long was not killed by what it was started with.
 STABLE_S = 60.0
+
+Process = tuple[int, int]  # the worker, and how many processes it had before
 
 
 class SupervisedWorker:
@@ -32,7 +34,7 @@ class SupervisedWorker:
         number: int,
         settings: Settings,
         context: SpawnContext,
-        memory: SharedMemory,
+        shared: Shared,
         prepare: Callable[[], None],
     ) -> None:
         self.number = number
@@ -40,12 +42,20 @@ class SupervisedWorker:
         self.listening = asyncio.Event()
         self.settings = settings
         self._context = context
-        self._memory = memory
+        self._shared = shared
         self._prepare = prepare
         self._process: SpawnProcess | None = None
         self._has_listened = False
         self._reload_is_due = False
         self._stopping = asyncio.Event()
+
+    @property
+    def process(self) -> Process:
+        return self.number, self.restarts
+
+    @property
+    def is_listening(self) -> bool:
+        return self.listening.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -66,7 +76,7 @@ class SupervisedWorker:
             started_s = time.monotonic()
             await asyncio.to_thread(self._prepare)
             end = await self._run_process()
-            self._memory.clear(self.number)
+            self._shared.clear(self.number)
             if self._stopping.is_set():
                 return
             if not self._has_listened:
@@ -81,7 +91,7 @@ class SupervisedWorker:
 
     def reload(self) -> None:
         """Passes SIGHUP on, which would end a process that still starts."""
-        if self.listening.is_set():
+        if self.is_listening:
             self._send(signal.SIGHUP)
         else:
             self._reload_is_due = True
@@ -97,7 +107,7 @@ class SupervisedWorker:
     async def _run_process(self) -> str:
         """Returns why there is no process any more."""
         ours, theirs = self._context.Pipe(duplex=False)
-        arguments = (self.settings, self._memory, self.number, theirs, self._has_listened)
+        arguments = (self.settings, self._shared, self.number, theirs, self._has_listened)
         name = f"convoy worker {self.number}"
         process = self._context.Process(target=start_worker, args=arguments, name=name, daemon=True)
         self._process = process

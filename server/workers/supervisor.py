@@ -26,11 +26,11 @@ from server.startup import print_banner
 from server.tasks import cancel_and_wait, wait_for_first
 from server.workers.count import settings_of_worker
 from server.workers.ports import reserve_port
-from server.workers.shared import SharedMemory
+from server.workers.shared import Shared
 from server.workers.supervised import SupervisedWorker
 
 if TYPE_CHECKING:
-    from server.http_api.server import HttpServer
+    from server.workers.admin import AdminPort
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def run_supervisor(settings: Settings, workers: int) -> int:
 
 
 def create_folder() -> tempfile.TemporaryDirectory[str]:
-    """For the workers' admin sockets, which only this user can reach.
+    """For the sockets of supervisor and workers, which only this user can reach.
 
     Raises:
         StartFailed: nothing can be written.
@@ -65,7 +65,8 @@ def create_folder() -> tempfile.TemporaryDirectory[str]:
 class Supervisor:
     """
     Raises:
-        StartFailed: other machines could use the models without authentication.
+        StartFailed: other machines could use the models without authentication, or there is no
+            folder to write to.
     """
 
     def __init__(self, settings: Settings, workers: int) -> None:
@@ -73,7 +74,8 @@ class Supervisor:
         self._settings = settings
         self._n_workers = workers
         self._context = multiprocessing.get_context("spawn")
-        self._memory = SharedMemory.create(self._context, workers)
+        self._folder = create_folder()
+        self._shared = Shared.create(self._context, workers, self._folder.name)
 
     async def run(self) -> None:
         """Serves until SIGTERM or SIGINT, then has all workers drain.
@@ -86,7 +88,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
-        with ExitStack() as held:
+        with self._folder, ExitStack() as held:
             workers = self._create_workers(held)
             # The workers are not to start only to find that nobody can ask for them.
             listen(self._settings.metrics_address, "--metrics-address").close()
@@ -96,18 +98,19 @@ class Supervisor:
             admin = await self._open_admin_port(workers)
             try:
                 await self._announce(workers, admin.url, stopped, *keepers)
-                await wait_for_first(stopped, reloading, *keepers)
+                await wait_for_first(stopped, reloading, admin.watching, *keepers)
             finally:
+                await cancel_and_wait(admin.watching)
                 await self._drain(workers, keepers)
                 await cancel_and_wait(stopped, reloading, *keepers)
                 await admin.stop()
             logger.info("stopped")
 
-    async def _open_admin_port(self, workers: list[SupervisedWorker]) -> HttpServer:
+    async def _open_admin_port(self, workers: list[SupervisedWorker]) -> AdminPort:
         await asyncio.to_thread(import_module, "server.workers.admin")
-        from server.workers.admin import open_admin_port
+        from server.workers.admin import AdminPort
 
-        return open_admin_port(workers, self._settings)
+        return AdminPort(workers, self._settings, self._shared.supervisor_address)
 
     def _create_workers(self, held: ExitStack) -> list[SupervisedWorker]:
         """
@@ -117,17 +120,16 @@ class Supervisor:
         settings = self._settings
         http = held.enter_context(closing(reserve_port(settings.http_address, "--http-address")))
         grpc = held.enter_context(closing(reserve_port(settings.grpc_address, "--grpc-address")))
-        folder = held.enter_context(create_folder())
         workers = []
         for number in range(self._n_workers):
             addresses = {
                 "http_address": http.address,
                 "grpc_address": grpc.address,
-                "metrics_address": f"unix:{folder}/{number}",
+                "metrics_address": self._shared.worker_address(number),
             }
             own = settings_of_worker(settings, self._n_workers, addresses)
             workers.append(
-                SupervisedWorker(number, own, self._context, self._memory, self._share_names)
+                SupervisedWorker(number, own, self._context, self._shared, self._share_names)
             )
         return workers
 
@@ -160,7 +162,7 @@ class Supervisor:
         """Gives each key its place; what is wrong with the file is the worker's to say."""
         path = self._settings.api_keys
         with suppress(StartFailed):
-            if path and (without_place := self._memory.ledger.add_clients(read_keys(path))):
+            if path and (without_place := self._shared.ledger.add_clients(read_keys(path))):
                 logger.warning("the limits of %d keys hold in each worker alone", without_place)
 
     async def _drain(

@@ -8,8 +8,10 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
+from typing import Any
 
 from server.core.ledger import Ledger
 from server.errors import StartFailed
@@ -18,7 +20,8 @@ from server.observability import logs, tracing
 from server.runners import daemon_threads
 from server.settings import Settings
 from server.versions.peers import Peers
-from server.workers.shared import LISTENING, SharedMemory
+from server.workers.shared import LISTENING, Shared
+from server.workers.sockets import ask
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ def run_gateway(settings: Settings) -> int:
 
 def run_worker(
     settings: Settings,
-    memory: SharedMemory,
+    shared: Shared,
     number: int,
     supervisor: Connection,
     is_replacement: bool,
@@ -44,12 +47,24 @@ def run_worker(
     cannot start.
     """
     logs.set_up(settings.log_format, settings.log_level)
-    ledger, peers = Ledger(memory.ledger, number), Peers(memory.notices, number)
+    place = Place(
+        ledger=Ledger(shared.ledger, number),
+        peers=Peers(shared.notices, number),
+        announce=lambda: supervisor.send(LISTENING),
+        ask_supervisor=partial(ask_supervisor, shared.supervisor_address),
+        is_replacement=is_replacement,
+    )
     try:
-        serve(settings, Place(ledger, peers, lambda: supervisor.send(LISTENING), is_replacement))
+        serve(settings, place)
     except StartFailed as error:
         supervisor.send(str(error))
         sys.exit(1)
+
+
+async def ask_supervisor(address: str, path: str) -> Any:
+    """None: it does not answer."""
+    response = await ask(address, path)
+    return response.json() if response and response.is_success else None
 
 
 def serve(settings: Settings, place: Place | None = None) -> None:

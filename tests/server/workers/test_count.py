@@ -57,6 +57,8 @@ def test_auto_loads_a_large_network_once(tmp_path: Path, monkeypatch: pytest.Mon
     os.truncate(file, 50_000_001)
     assert count_workers(settings(tmp_path, workers="auto")) == 1
     assert count_workers(settings(tmp_path, workers="auto", triton="triton:8001")) == 8
+    assert count_workers(settings(tmp_path, workers="auto", models="small")) == 8
+    assert count_workers(settings(tmp_path, workers="auto", models="small,large")) == 1
     assert count_workers(settings(tmp_path, workers=2)) == 2
 
 

@@ -13,21 +13,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+import tritonclient.http
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
 from tests.loopback import free_port
+from tests.server.open_inference.clients import image_input
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares ports evenly")
 
 Serve = Callable[..., Any]
 CLASSIFY = "/v1/models/lenet5:classify"
+MAX_CONNECTIONS = 12
 
 
 def lines_of(name: str, rest: str = "") -> str:
@@ -58,6 +62,25 @@ def pair(serve_together: Serve, repository_of_pair: Path, keys_path: Path) -> An
         "--workers=2",
         f"--api-keys={keys_path}",
     )
+    wait_until_all_serve(gateway)
+    return gateway
+
+
+@pytest.fixture(scope="module")
+def keyless(serve_together: Serve, shipped_lenet5: Path) -> Any:
+    """Another gateway of two workers."""
+    options = ["--models=lenet5", "--workers=2", f"--max-connections={MAX_CONNECTIONS}"]
+    gateway = serve_together(f"--repository={shipped_lenet5.parent}", *options)
+    wait_until_all_serve(gateway)
+    return gateway
+
+
+@pytest.fixture(scope="module")
+def impatient(serve_together: Serve, shipped_lenet5: Path) -> Any:
+    """Another one, which notices soon that a worker is silent."""
+    options = ["--models=lenet5", "--workers=2", "--worker-timeout-s=6"]
+    port = f"--http-address=127.0.0.1:{free_port()}"
+    gateway = serve_together(f"--repository={shipped_lenet5.parent}", *options, port)
     wait_until_all_serve(gateway)
     return gateway
 
@@ -206,25 +229,49 @@ def is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-def test_sigterm_drains_all_and_fails_no_request(
-    serve: Serve, shipped_lenet5: Path, slow_digit: bytes
-) -> None:
-    gateway = serve(f"--repository={shipped_lenet5.parent}", "--models=lenet5", "--workers=2")
-    wait_until_all_serve(gateway)
+def test_each_worker_tells_the_status_and_the_statistics_of_all(keyless: Any, digit: bytes) -> None:
+    address = keyless.http.removeprefix("http://")
+    for _ in range(10):
+        with tritonclient.http.InferenceServerClient(address) as client:
+            client.infer("lenet5", image_input(client, digit))
+
+    def counts() -> tuple[int, int]:
+        (stats,) = httpx.get(f"{keyless.http}/v2/models/stats").json()["model_stats"]
+        (traffic,) = httpx.get(f"{keyless.http}/v1/status").json()["traffic"]
+        return stats["inference_stats"]["success"]["count"], traffic["requests"]
+
+    assert [counts() for _ in range(10)] == [(10, 10)] * 10
+
+
+def test_connections_are_bounded_for_all_together(keyless: Any) -> None:
+    port = int(keyless.http.rpartition(":")[2])
+    with ExitStack() as held:
+        answers = []
+        for _ in range(MAX_CONNECTIONS + 3):
+            client = held.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            answers.append(client.recv(12))
+    assert answers == [b"HTTP/1.1 200"] * MAX_CONNECTIONS + [b"HTTP/1.1 503"] * 3
+    keyless.wait_for(lambda: httpx.get(f"{keyless.http}/livez").status_code == 200)
+
+
+def test_sigterm_drains_all_and_fails_no_request(keyless: Any, slow_digit: bytes) -> None:
+    gateway = keyless
     pids = [worker["process"] for worker in workers(gateway)]
+    before = accepted(gateway)
     outcomes: list[int] = []
 
     def ask_slowly() -> None:
         outcomes.append(ask(gateway, slow_digit))
 
-    threads = [threading.Thread(target=ask_slowly) for _ in range(16)]
+    threads = [threading.Thread(target=ask_slowly) for _ in range(10)]
     for thread in threads:
         thread.start()
-    gateway.wait_for(lambda: accepted(gateway) == 16)
+    gateway.wait_for(lambda: accepted(gateway) == before + 10)
     assert gateway.stop() == 0
     for thread in threads:
         thread.join()
-    assert outcomes == [200] * 16
+    assert outcomes == [200] * 10
     assert not any(map(is_running, pids))
 
 
@@ -237,35 +284,31 @@ def accepted(gateway: Any) -> float:
     )
 
 
-def test_without_their_supervisor_workers_drain_and_leave_the_ports(
-    serve: Serve, shipped_lenet5: Path
-) -> None:
-    port = free_port()
-    gateway = serve(
-        f"--repository={shipped_lenet5.parent}",
-        "--models=lenet5",
-        "--workers=2",
-        f"--http-address=127.0.0.1:{port}",
-    )
-    wait_until_all_serve(gateway)
-    pids = [worker["process"] for worker in workers(gateway)]
-    gateway.process.kill()
+def test_a_worker_that_does_not_answer_is_replaced(impatient: Any, digit: bytes) -> None:
+    silent = workers(impatient)[0]["process"]
+    os.kill(silent, signal.SIGSTOP)
+    impatient.wait_for(lambda: not is_running(silent))
+    wait_until_all_serve(impatient)
+    assert "has not answered for 6 s" in impatient.log()
+    assert [ask(impatient, digit) for _ in range(10)] == [200] * 10
+
+
+def test_without_their_supervisor_workers_drain_and_leave_the_ports(impatient: Any) -> None:
+    pids = [worker["process"] for worker in workers(impatient)]
+    impatient.process.kill()
     deadline_s = time.monotonic() + 60
     while any(map(is_running, pids)):
         assert time.monotonic() < deadline_s
         time.sleep(0.05)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/livez")
+        httpx.get(f"{impatient.http}/livez")
 
 
-def test_a_worker_that_cannot_start_ends_all_with_its_reason(
-    shipped_lenet5: Path, tmp_path: Path
-) -> None:
+def test_a_worker_that_cannot_start_ends_all_with_its_reason(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "convoy.cli", "serve", "--workers=2"]
     command += [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
-    for options in (f"--repository={tmp_path / 'nowhere'}", f"--api-keys={tmp_path / 'none'}"):
-        done = subprocess.run(
-            [*command, options], capture_output=True, text=True, timeout=60, check=False
-        )
-        (line,) = done.stderr.strip().splitlines()
-        assert done.returncode == 1 and line.startswith("convoy serve: ")
+    command.append(f"--repository={tmp_path / 'nowhere'}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    (line,) = done.stderr.strip().splitlines()
+    assert done.returncode == 1
+    assert line.startswith("convoy serve: there is no model repository at")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import Metric
-from prometheus_client.openmetrics.exposition import generate_latest
 
-from server.workers.totals import Totals
+from server.observability import samples
+from server.workers.totals import Totals, merge_metrics, merge_statistics, only_counts
 
 ONE, OTHER, NEXT = (0, 0), (1, 0), (1, 1)
 BOTH = [ONE, OTHER]
 
 
-def exposition(count: int, ready: float = 1.0, seconds: float = 0.2) -> str:
+def counted(count: int, ready: float = 1.0, seconds: float = 0.2) -> list[Metric]:
+    """As a worker sends it."""
     registry = CollectorRegistry()
     requests = Counter("convoy_requests", "Requests", ["model"], registry=registry)
     requests.labels("lenet5").inc(count)
@@ -25,8 +27,11 @@ def exposition(count: int, ready: float = 1.0, seconds: float = 0.2) -> str:
     Counter("convoy_triton_model_images", "Triton's", registry=registry).inc(10)
     Histogram("convoy_seconds", "Time", buckets=(0.1, 1), registry=registry).observe(seconds)
     Info("convoy_build", "Version", registry=registry).info({"version": "1"})
-    text: str = generate_latest(registry).decode()
-    return text
+    return samples.decode(samples.encode(registry.collect()))
+
+
+def totals_of_metrics() -> Totals[list[Metric]]:
+    return Totals(merge_metrics, only_counts)
 
 
 def values(metrics: Iterable[Metric]) -> dict[str, float]:
@@ -39,7 +44,7 @@ def values(metrics: Iterable[Metric]) -> dict[str, float]:
 
 
 def test_counts_are_summed_and_what_all_have_is_so() -> None:
-    shown = values(Totals().add_up({ONE: exposition(3), OTHER: exposition(4, 0, 5)}, BOTH))
+    shown = values(totals_of_metrics().add_up({ONE: counted(3), OTHER: counted(4, 0, 5)}, BOTH))
     assert shown["convoy_requests_total"] == 7
     assert shown["convoy_in_flight"] == 7
     assert (shown["convoy_ready"], shown["convoy_model_failed"]) == (0, 1)
@@ -50,12 +55,27 @@ def test_counts_are_summed_and_what_all_have_is_so() -> None:
 
 
 def test_counts_never_fall_when_a_process_ends_or_is_silent() -> None:
-    totals = Totals()
-    totals.add_up({ONE: exposition(3), OTHER: exposition(4)}, BOTH)
-    silent = values(totals.add_up({ONE: exposition(3)}, BOTH))
+    totals = totals_of_metrics()
+    totals.add_up({ONE: counted(3), OTHER: counted(4)}, BOTH)
+    silent = values(totals.add_up({ONE: counted(3)}, BOTH))
     assert (silent["convoy_requests_total"], silent["convoy_in_flight"]) == (7, 3)
-    ended = values(totals.add_up({ONE: exposition(3)}, [ONE]))
+    ended = values(totals.add_up({ONE: counted(3)}, [ONE]))
     assert (ended["convoy_requests_total"], ended["convoy_in_flight"]) == (7, 3)
-    replaced = values(totals.add_up({ONE: exposition(3), NEXT: exposition(1)}, [ONE, NEXT]))
+    replaced = values(totals.add_up({ONE: counted(3), NEXT: counted(1)}, [ONE, NEXT]))
     assert (replaced["convoy_requests_total"], replaced["convoy_in_flight"]) == (8, 4)
     assert replaced["convoy_seconds_count"] == 3
+
+
+def statistics(images: int, ms: int, version: str = "1") -> dict[str, Any]:
+    stages = {"success": {"count": images, "ns": ms}}
+    counts = {"last_inference": ms, "inference_count": images, "inference_stats": stages}
+    return {"name": "lenet5", "version": version, **counts, "batch_stats": []}
+
+
+def test_statistics_are_summed_by_version_those_of_ended_processes_included() -> None:
+    totals = Totals(merge_statistics, list)
+    answers = {ONE: [statistics(3, 10)], OTHER: [statistics(4, 5), statistics(1, 1, "2")]}
+    both = [statistics(7, 10), statistics(1, 1, "2")]
+    both[0]["inference_stats"]["success"]["ns"] = 15
+    assert totals.add_up(answers, BOTH) == both
+    assert totals.add_up({ONE: [statistics(3, 10)]}, [ONE, NEXT]) == both
