@@ -36,6 +36,18 @@ def quote(text: str) -> str:
     return repr(cut(text))
 
 
+class ClientLeft(Exception):
+    """The client disconnected before it was answered."""
+
+
+class Unimplemented(Exception):
+    """There is no such method, or it is not for clients. The contract has no reason for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
 class ServingError(Exception):
     """A request that cannot be answered; the message says what happened, the value, the remedy."""
 

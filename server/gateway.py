@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.admin.app import create_admin_app
-from server.admin.worker import worker_routes
 from server.core.ledger import Ledger
 from server.core.service import AskSupervisor, Service, no_supervisor
 from server.grpc_api.server import GrpcServer
@@ -184,8 +183,8 @@ class Gateway:
             self._metrics.not_read,
             self._ledger,
         )
-        more_routes = worker_routes(service, statistics.own) if self._place else []
-        admin_app = create_admin_app(service, settings, more_routes)
+        own_statistics = statistics.own if self._place else None
+        admin_app = create_admin_app(service, settings, own_statistics)
         admin = HttpServer(admin_app, settings.metrics_address, "--metrics-address", settings)
         if not self._place:
             # gRPC opens its port itself, and where it cannot, only standard error says why.

@@ -1,9 +1,9 @@
-"""What /metrics shows: what the gateway has counted, and its state at the moment of the request."""
+"""The metrics of this process: what it has counted, and its state at the moment of the request."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -11,20 +11,15 @@ from prometheus_client.core import (
     InfoMetricFamily,
     Metric,
 )
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from convoy.v1 import classifier_pb2 as pb
+from server.admin.metrics import Collect
 from server.admin.triton_statistics import TritonStatistics
 from server.core.admission import Admission
 from server.core.service import Service
 from server.observability import logs
 from server.versions.pool import Pool
-
-Collect = Callable[[], Awaitable[list[Metric]]]
 
 
 def create_collect(service: Service) -> Collect:
@@ -41,29 +36,6 @@ def create_collect(service: Service) -> Collect:
         return [*counted, *(metric for collector in state for metric in collector.collect())]
 
     return collect
-
-
-def metrics_route(collect: Collect) -> Route:
-    """Prometheus's text format, or OpenMetrics if the client asks for it."""
-
-    async def show_metrics(request: Request) -> Response:
-        shown = await collect()
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        # With 28 models these are 3,000 lines, which would hold up the event loop.
-        text = await asyncio.to_thread(encode, Snapshot(shown))
-        return Response(text, headers={"content-type": content_type})
-
-    return Route("/metrics", show_metrics)
-
-
-class Snapshot(Collector):
-    """Collected metrics, which any thread may write."""
-
-    def __init__(self, metrics: Sequence[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
 
 
 class GatewayCollector(Collector):

@@ -9,18 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.admin.collectors import create_collect
-from server.core.service import Service
-from server.observability import samples
+from server.admin.metrics import Collect
+from server.observability import exposition
 
 SAMPLES, STATISTICS = "/samples", "/statistics"
 
 
-def worker_routes(service: Service, own_statistics: Callable[[], object]) -> list[Route]:
-    collect = create_collect(service)
-
+def worker_routes(collect: Collect, own_statistics: Callable[[], object]) -> list[Route]:
     async def show_samples(request: Request) -> Response:
-        return Response(await asyncio.to_thread(samples.encode, await collect()))
+        return Response(await asyncio.to_thread(exposition.to_json, await collect()))
 
     async def show_statistics(request: Request) -> Response:
         return JSONResponse(own_statistics())

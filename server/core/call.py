@@ -36,18 +36,6 @@ def new_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-class ClientLeft(Exception):
-    """The client disconnected before it was answered."""
-
-
-class Unimplemented(Exception):
-    """There is no such method, or it is not for clients. The contract has no reason for it."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-
 @dataclass
 class Call:
     """One call of a method, or one message of a stream."""

@@ -18,14 +18,14 @@ from typing import Any
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
 from server.core.bounds import Bounds
-from server.core.call import Call, ClientLeft, RequestedImage, Unimplemented
+from server.core.call import Call, RequestedImage
 from server.core.classifier import Classifier, internal_error
 from server.core.keys import Keys, Strangers
 from server.core.ledger import Ledger
 from server.core.responses import batch_fields, call_fields, classification_fields
 from server.core.rpc_status import to_item_result
 from server.core.validation import check_batch_size
-from server.errors import AuthRequired, ServingError
+from server.errors import AuthRequired, ClientLeft, ServingError, Unimplemented
 from server.observability.metrics import Metrics
 from server.pipeline import Pipeline
 from server.settings import Settings

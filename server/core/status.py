@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from importlib.metadata import version
-from typing import Any
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.admission import Admission
 from server.core.service import Service
 from server.observability import logs
-from server.observability.metrics import Quantiles, Summary
+from server.observability.metrics import Facts, describe_traffic
 from server.preprocessing.bilinear import describe_resizer
 from server.versions.manager import VersionManager
 from server.versions.pool import Pool
-
-Facts = dict[str, Any]
 
 
 class Status:
@@ -101,24 +98,4 @@ def describe_rung(rung: pb.ParityRung) -> Facts:
         "largest_difference": rung.largest_difference,
         "tolerance": rung.tolerance,
         "reported_only": rung.reported_only,
-    }
-
-
-def describe_traffic(model: str, summary: Summary) -> Facts:
-    return {
-        "model": model,
-        "requests": summary.outcomes.total(),
-        "errors": {reason: n for reason, n in summary.outcomes.items() if reason != "OK"},
-        "p50_ms": summary.p50_s and round(summary.p50_s * 1e3, 1),
-        "p99_ms": summary.p99_s and round(summary.p99_s * 1e3, 1),
-        "stages": {stage: describe_stage(it) for stage, it in summary.stages.items()},
-        "batches": summary.batches,
-    }
-
-
-def describe_stage(stage: Quantiles) -> Facts:
-    return {
-        "count": stage.count,
-        "p50_ms": round(stage.p50_s * 1e3, 3),
-        "p99_ms": round(stage.p99_s * 1e3, 3),
     }

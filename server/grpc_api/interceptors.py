@@ -14,10 +14,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from server.core.call import Call, Unimplemented
+from server.core.call import Call
 from server.core.rpc_status import pack, to_status
 from server.core.service import Service
-from server.errors import MalformedRequest, ServingError, cut
+from server.errors import MalformedRequest, ServingError, Unimplemented, cut
 from server.grpc_api.messages import OPEN_METHODS, Gate, Handler, Read, next_message, parse_host
 from server.observability import tracing
 

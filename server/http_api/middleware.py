@@ -16,10 +16,10 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from convoy.v1 import classifier_pb2 as pb
-from server.core.call import Call, ClientLeft, Unimplemented
+from server.core.call import Call
 from server.core.service import Service
 from server.core.validation import MAX_REQUEST_ID_LENGTH
-from server.errors import MalformedRequest, ServingError, quote
+from server.errors import ClientLeft, MalformedRequest, ServingError, Unimplemented, quote
 from server.http_api.browsers import BrowserGuard
 from server.http_api.problems import handle_http_exception, to_response
 from server.observability import tracing

@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.core.call import Call, ClientLeft, Unimplemented
-from server.errors import GRPC_STATUS, HTTP_STATUS, AuthRequired, ServingError, cut
+from server.errors import (
+    GRPC_STATUS,
+    HTTP_STATUS,
+    AuthRequired,
+    ClientLeft,
+    ServingError,
+    Unimplemented,
+    cut,
+)
 from server.http_api.json_response import JsonResponse
+
+if TYPE_CHECKING:
+    from server.core.call import Call
 
 CLIENT_CLOSED_REQUEST = 499
 # What the server answers to what it does not read as a request: the contract's code and reason.

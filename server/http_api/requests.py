@@ -20,9 +20,9 @@ from starlette.requests import Request
 
 from convoy.v1 import classifier_pb2 as pb
 from server.core.bounds import Bounds, check_json, check_string
-from server.core.call import Call, ClientLeft
+from server.core.call import Call
 from server.core.validation import check_options
-from server.errors import MalformedRequest, cut, quote
+from server.errors import ClientLeft, MalformedRequest, cut, quote
 from server.tasks import run_in_thread_if_large
 
 # The fields of a request but the image, and the model, which the path names.

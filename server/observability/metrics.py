@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -43,6 +44,9 @@ STAGES_WITHIN_INFER = ("queue", "compute")  # not every runner measures them
 
 # These would be a second series each, with the time of creation.
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+Facts = dict[str, Any]  # as JSON has them
 
 
 @dataclass
@@ -194,3 +198,23 @@ def quantile(share: float, buckets: Sequence[tuple[float, float]]) -> float:
             return lower + (upper - lower) * (rank - below) / (count - below)
         lower, below = upper, count
     return buckets[-2][0]
+
+
+def describe_traffic(model: str, summary: Summary) -> Facts:
+    return {
+        "model": model,
+        "requests": summary.outcomes.total(),
+        "errors": {reason: n for reason, n in summary.outcomes.items() if reason != "OK"},
+        "p50_ms": summary.p50_s and round(summary.p50_s * 1e3, 1),
+        "p99_ms": summary.p99_s and round(summary.p99_s * 1e3, 1),
+        "stages": {stage: describe_stage(it) for stage, it in summary.stages.items()},
+        "batches": summary.batches,
+    }
+
+
+def describe_stage(stage: Quantiles) -> Facts:
+    return {
+        "count": stage.count,
+        "p50_ms": round(stage.p50_s * 1e3, 3),
+        "p99_ms": round(stage.p99_s * 1e3, 3),
+    }

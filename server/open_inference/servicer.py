@@ -8,9 +8,9 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
-from server.core.call import Call, Unimplemented
+from server.core.call import Call
 from server.core.service import Service
-from server.errors import AuthRequired, ServingError
+from server.errors import AuthRequired, ServingError, Unimplemented
 from server.grpc_api.interceptors import CallContext, current_call
 from server.open_inference import metadata
 from server.open_inference.inference import (

@@ -8,21 +8,19 @@ from collections.abc import Mapping, Sequence
 
 import httpx
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from server.admin.collectors import Snapshot
-from server.admin.statusz import answer
+from server.admin.metrics import metrics_route
+from server.admin.statusz import statusz_route
 from server.admin.worker import SAMPLES, STATISTICS
-from server.core.status import Facts, describe_traffic
 from server.http_api.browsers import BrowserGuard, BrowserGuardMiddleware
 from server.http_api.server import HttpServer
-from server.observability import samples
-from server.observability.metrics import summarize
+from server.observability import exposition
+from server.observability.metrics import Facts, describe_traffic, summarize
 from server.settings import Settings
 from server.workers.facts import merge_facts
 from server.workers.silence import kill_silent_workers
@@ -100,7 +98,9 @@ class AllWorkers:
             return await asyncio.to_thread(self._add_up_metrics, answers)
 
     def _add_up_metrics(self, answers: Mapping[Process, httpx.Response]) -> list[Metric]:
-        metrics = {process: samples.decode(answer.text) for process, answer in answers.items()}
+        metrics = {
+            process: exposition.from_json(answer.text) for process, answer in answers.items()
+        }
         return self._metrics.add_up(metrics, self._running())
 
     def _running(self) -> list[Process]:
@@ -153,14 +153,6 @@ class AdminPort:
 
 
 def admin_routes(workers: AllWorkers) -> list[Route]:
-    async def show_metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        text = await asyncio.to_thread(encode, Snapshot(await workers.metrics()))
-        return Response(text, headers={"content-type": content_type})
-
-    async def show_status(request: Request) -> Response:
-        return answer(await workers.facts(), request.headers.get("accept", ""))
-
     async def show_live(request: Request) -> Response:
         return PlainTextResponse("live\n")
 
@@ -170,8 +162,8 @@ def admin_routes(workers: AllWorkers) -> list[Route]:
         return PlainTextResponse("ready\n")
 
     return [
-        Route("/metrics", show_metrics),
-        Route("/statusz", show_status),
+        metrics_route(workers.metrics),
+        statusz_route(workers.facts),
         Route("/livez", show_live),
         Route("/readyz", show_ready),
     ]

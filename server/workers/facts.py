@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from server.core.status import Facts
+from server.observability.metrics import Facts
 
 READY = "READY"
 

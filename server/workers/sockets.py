@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 ANSWER_TIMEOUT_S = 5.0
@@ -20,3 +22,9 @@ async def ask(
             return await client.get(f"http://localhost{path}", headers={"accept": accept})
     except httpx.HTTPError:
         return None
+
+
+async def ask_for_json(address: str, path: str) -> Any:
+    """None: there is no answer."""
+    response = await ask(address, path)
+    return response.json() if response and response.is_success else None

@@ -11,7 +11,6 @@ import sys
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
-from typing import Any
 
 from server.core.ledger import Ledger
 from server.errors import StartFailed
@@ -21,7 +20,6 @@ from server.runners import daemon_threads
 from server.settings import Settings
 from server.versions.peers import Peers
 from server.workers.shared import LISTENING, Shared
-from server.workers.sockets import ask
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +44,15 @@ def run_worker(
     """The life of a worker's process. It tells its supervisor that its ports are open, or why it
     cannot start.
     """
+    # A gateway without a supervisor does not import what asks it.
+    from server.workers.sockets import ask_for_json
+
     logs.set_up(settings.log_format, settings.log_level)
     place = Place(
         ledger=Ledger(shared.ledger, number),
         peers=Peers(shared.notices, number),
         announce=lambda: supervisor.send(LISTENING),
-        ask_supervisor=partial(ask_supervisor, shared.supervisor_address),
+        ask_supervisor=partial(ask_for_json, shared.supervisor_address),
         is_replacement=is_replacement,
     )
     try:
@@ -59,12 +60,6 @@ def run_worker(
     except StartFailed as error:
         supervisor.send(str(error))
         sys.exit(1)
-
-
-async def ask_supervisor(address: str, path: str) -> Any:
-    """None: it does not answer."""
-    response = await ask(address, path)
-    return response.json() if response and response.is_success else None
 
 
 def serve(settings: Settings, place: Place | None = None) -> None:

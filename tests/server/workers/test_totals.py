@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import Metric
 
-from server.observability import samples
+from server.observability import exposition
 from server.workers.totals import Totals, merge_metrics, merge_statistics, only_counts
 
 ONE, OTHER, NEXT = (0, 0), (1, 0), (1, 1)
@@ -27,7 +27,7 @@ def counted(count: int, ready: float = 1.0, seconds: float = 0.2) -> list[Metric
     Counter("convoy_triton_model_images", "Triton's", registry=registry).inc(10)
     Histogram("convoy_seconds", "Time", buckets=(0.1, 1), registry=registry).observe(seconds)
     Info("convoy_build", "Version", registry=registry).info({"version": "1"})
-    return samples.decode(samples.encode(registry.collect()))
+    return exposition.from_json(exposition.to_json(registry.collect()))
 
 
 def totals_of_metrics() -> Totals[list[Metric]]:
