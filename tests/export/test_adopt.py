@@ -55,7 +55,7 @@ def adopt_in(repository: Path, *arguments: str | Path) -> subprocess.CompletedPr
     )
 
 
-class OneScore(nn.Module):
+class OneLogit(nn.Module):
     """Of its label alone."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -64,7 +64,7 @@ class OneScore(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(x)
-        return logits[:, :1].sigmoid()
+        return logits[:, :1]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     pixels = torch.zeros((4, SIDE, SIDE, 3), dtype=torch.uint8)
     export(FromPixels(network), folder / "pixels.onnx", pixels)
     export(network, folder / "any.onnx", planes(2), **ANY_BATCH)
-    export(OneScore(network), folder / "one.onnx", planes(2), **ANY_BATCH)
+    one_logit = OneLogit(network)
+    export(one_logit, folder / "logit.onnx", planes(2), **ANY_BATCH)
+    export(nn.Sequential(one_logit, nn.Sigmoid()), folder / "one.onnx", planes(2), **ANY_BATCH)
     (folder / "one.txt").write_text("defect\n")
     write_labels(folder / "labels.txt")
     examples = folder / "examples" / "more"
@@ -318,7 +320,14 @@ def refused(repository: Path, *command: str | Path) -> str:
         ("pixels.onnx", ("--outputs", "logits"), "ends with Softmax, so its outputs are prob"),
         ("pixels.onnx", ("--mean", "0.5"), "takes uint8 pixels, which are not normalised"),
         ("pixels.onnx", ("--max-batch", "5"), "takes 4 images at once: give --max-batch 4"),
+        ("pixels.onnx", ("--activation", "sigmoid"), "ends with Softmax: leave out --activation"),
+        ("any.onnx", ("--outputs", "logits", "--activation", "relu"), "is 'relu', must be softmax"),
         ("any.onnx", ("--outputs", "logits", "--crop", "16"), "cropped to 16×16: give --crop 32"),
+        (
+            "any.onnx",
+            ("--outputs", "logits", "--resize", "64", "--crop", "0.25"),
+            "pictures are cropped to 16×16: give --crop 32",
+        ),
         ("any.onnx", ("--outputs", "logits", "--name", "lenet5"), "name of a network of the catal"),
         ("any.onnx", ("--outputs", "logits", "--name", "A b"), "'A b' is not a valid model name"),
         ("none.onnx", (), "none.onnx cannot be read"),
@@ -347,6 +356,10 @@ def test_what_the_first_rung_or_the_golden_images_refuse(given: Given, tmp_path:
     assert "has no pictures" in refused(repository, *logits, empty)
     assert "a.jpg cannot be read" in refused(repository, *logits, broken)
     assert "There is no folder" in refused(repository, *logits, tmp_path / "none")
+    one = given.options("logit.onnx", "--labels", given.folder / "one.txt", "--outputs", "logits")
+    assert "has one output, which softmax scores 1 for every picture: give --activation" in refused(
+        repository, *one
+    )
     (tmp_path / "six.txt").write_text("a\nb\nc\nd\ne\nf\n")
     six = given.options("any.onnx", "--labels", tmp_path / "six.txt", "--outputs", "logits")
     assert "scores 7 classes, and" in refused(repository, *six)

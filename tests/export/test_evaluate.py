@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from convoy.v1 import classifier_pb2 as pb
 from export.console import ProgressBars
-from export.evaluate import evaluate
+from export.evaluate import evaluate, print_classes, print_evaluation
+from export.evaluation.asking import Evaluation
+from export.evaluation.tally import Result, Tally
 from tests.conftest import RunningGateway
 from tests.export.labelled import write_digits
 
@@ -96,6 +100,31 @@ def test_what_is_left_out_is_reported_with_exit_code_3(folder: Path, tmp_path: P
         "Left out, UNREADABLE_FILE: 1",
         "  lost.png: No such file or directory",
     ]
+
+
+def test_what_else_happened_is_remarked(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = Evaluation(Tally(1), 9, Counter(Overloaded=3, Unavailable=1), "2")
+    model = pb.Model(name="lenet5", version="1", is_default=True)
+    print_evaluation(model, evaluation)
+    assert capsys.readouterr().err.splitlines() == [
+        "9 answers were in the file already.",
+        "The gateway was asked again after a pause: Overloaded 3 times, Unavailable 1 times.",
+        "Meanwhile version 2 became the default; these are the figures of version 1.",
+    ]
+    print_evaluation(model, Evaluation(Tally(1), default_version="1"))
+    assert capsys.readouterr().err == ""
+
+
+def test_of_many_classes_the_worst_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally(30)
+    for truth in range(25):  # the last five have no pictures
+        for best in (truth, 29 if truth == 24 else truth):
+            tally.add(Result("a.png", str(truth), truth, (best,), (0.9,)))
+    print_classes(tally, [pb.Label(name=f"class{n}") for n in range(30)])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading == "  the worst 20 of 25 classes; --json has all"
+    rows = [line.split() for line in lines if "class" in line]
+    assert len(rows) == 20 and rows[0] == ["class24", "2", "50.00%", "50.00%"]
 
 
 @pytest.mark.parametrize(

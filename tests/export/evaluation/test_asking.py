@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from convoy import Client, NotFound
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import EvaluationError
 from export.evaluation import asking
-from export.evaluation.asking import Evaluation, evaluate, survey
+from export.evaluation.asking import Evaluation, Limiter, evaluate, survey
 from export.evaluation.results import ResultsFile
 from export.evaluation.tally import as_dict
 from export.evaluation.truth import MAX_FILE_BYTES, Classes, Truth
@@ -202,6 +204,32 @@ def test_few_pictures_wait_however_many_there_are(
     source = Counted(repeated(folder, tmp_path, 200))
     evaluate(client, client.model("lenet5"), source, concurrency=3, reporter=Answered())
     assert answered == 200 and most == 3 * asking.WAITING_PER_REQUEST
+
+
+def test_an_overload_halves_the_requests_that_are_sent_at_once() -> None:
+    limiter = Limiter(4)
+    assert can_send(limiter, 4)
+    limiter.decrease()
+    assert can_send(limiter, 2) and not can_send(limiter, 3, patience_s=0.2)
+    for _ in range(4):
+        limiter.increase()  # by about one for each round of answers
+    assert can_send(limiter, 3) and not can_send(limiter, 5, patience_s=0.2)
+
+
+def can_send(limiter: Limiter, count: int, patience_s: float = 30) -> bool:
+    """Whether so many requests have a slot at once."""
+    together = threading.Barrier(count, timeout=patience_s)
+
+    def send(_: int) -> bool:
+        with limiter.slot():
+            try:
+                together.wait()
+            except threading.BrokenBarrierError:
+                return False
+        return True
+
+    with ThreadPoolExecutor(count) as threads:
+        return all(threads.map(send, range(count)))
 
 
 def test_a_gateway_that_answers_with_another_manifest_ends_the_evaluation(
