@@ -342,9 +342,10 @@ def test_bad_input_is_answered_with_what_mends_it(
 def test_what_the_first_rung_or_the_golden_images_refuse(given: Given, tmp_path: Path) -> None:
     repository = tmp_path / "models"
     wrong = given.options("any.onnx", "--outputs", "probabilities")
-    assert "probabilities are 0 to 1 and sum to 1. Give --outputs logits" in refused(
-        repository, *wrong
-    )
+    for each in ((), ("--activation", "sigmoid")):
+        assert "probabilities are 0 to 1 and sum to 1. Give --outputs logits" in refused(
+            repository, *wrong, *each
+        )
     empty, alike, broken = (tmp_path / name for name in ("empty", "alike", "broken"))
     for folder in (empty, alike, broken):
         folder.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -18,7 +19,7 @@ from export.errors import EvaluationError
 from export.evaluation import asking
 from export.evaluation.asking import Evaluation, Limiter, evaluate, survey
 from export.evaluation.results import ResultsFile
-from export.evaluation.tally import as_dict
+from export.evaluation.tally import TOP, as_dict
 from export.evaluation.truth import MAX_FILE_BYTES, Classes, Truth
 from export.progress import SILENT, Reporter
 from tests.conftest import EditFacts, RunningGateway, Serve
@@ -87,7 +88,13 @@ def test_each_picture_is_answered_and_counted(client: Client, folder: Path, out:
     assert evaluation.tally.top1 >= COUNT - 1
     assert 0 < evaluation.tally.calibration_error < 0.2
     assert [completed for _, completed, _ in recorder.reports] == list(range(COUNT + 1))
-    assert len(out.read_text().splitlines()) == 1 + COUNT
+    assert [len(best) for best in read_best(out)] == [TOP] * COUNT
+
+
+def read_best(out: Path) -> list[list[int]]:
+    """The classes of each answer."""
+    _, *lines = out.read_text().splitlines()
+    return [json.loads(line)["best"] for line in lines]
 
 
 def test_a_wrong_label_is_a_confusion_and_a_confident_wrong_answer(
@@ -128,8 +135,9 @@ def test_what_is_no_picture_or_has_no_label_of_the_network_is_left_out_with_its_
     (source / "3" / "empty.png").touch()
     (source / "3" / "lost.png").symlink_to("nowhere")
     os.mkfifo(source / "3" / "pipe.png")
-    with (source / "3" / "large.png").open("wb") as file:
-        file.truncate(20 << 20)
+    for name, mebibytes in (("large", 20), ("larger", 40)):  # than a picture, than a message
+        with (source / "3" / f"{name}.png").open("wb") as file:
+            file.truncate(mebibytes << 20)
     with (source / "3" / "vast.png").open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
     shutil.copytree(source / "7", source / "seven")
@@ -139,7 +147,7 @@ def test_what_is_no_picture_or_has_no_label_of_the_network_is_left_out_with_its_
         "UNKNOWN_LABEL": len([*(source / "seven").iterdir()]),
         "IMAGE_FORMAT_UNSUPPORTED": 1,
         "IMAGE_DECODE_FAILED": 1,
-        "IMAGE_TOO_LARGE": 1,
+        "IMAGE_TOO_LARGE": 2,
         "UNREADABLE_FILE": 3,
     }
     assert with_reasons.examples["UNREADABLE_FILE"] == [
@@ -287,6 +295,11 @@ def is_gone(client: Client) -> bool:
     return False
 
 
+def set_thresholds(facts: pb.Model) -> None:
+    for label in facts.labels:
+        label.threshold = 1
+
+
 def test_a_version_that_arrives_or_leaves_meanwhile_is_reported(
     restartable: Restartable, folder: Path, out: Path, tmp_path: Path, edit_facts: EditFacts
 ) -> None:
@@ -297,7 +310,7 @@ def test_a_version_that_arrives_or_leaves_meanwhile_is_reported(
         def publish() -> None:
             staged = tmp_path / "lenet5.v2"
             shutil.copytree(repository / "lenet5.v1", staged)
-            edit_facts(staged, lambda facts: facts.manifest.ClearField("build_command"))
+            edit_facts(staged, set_thresholds)
             staged.rename(repository / "lenet5.v2")
             gateway.wait_for(lambda: client.model("lenet5").version == "2")
 
@@ -310,7 +323,9 @@ def test_a_version_that_arrives_or_leaves_meanwhile_is_reported(
         assert evaluation.default_version == "2"
         with pytest.raises(EvaluationError, match=r"version 2 is no longer served.*--keep-loaded"):
             run(client, source, tmp_path / "2.jsonl", Meanwhile(10, remove))
-        assert 10 < len((tmp_path / "2.jsonl").read_text().splitlines()) < 100
+        best = read_best(tmp_path / "2.jsonl")
+        assert 10 <= len(best) < 100
+        assert {len(classes) for classes in best} == {TOP}, "no threshold leaves any out"
         with pytest.raises(EvaluationError, match="has the results of lenet5 version 2"):
             run(client, source, tmp_path / "2.jsonl")
 
