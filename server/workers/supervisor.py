@@ -90,7 +90,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         with self._folder, ExitStack() as held:
             workers = self._create_workers(held)
-            # The workers are not to start only to find that nobody can ask for them.
+            # Whether it is in use shows before anything starts, and not after.
             listen(self._settings.metrics_address, "--metrics-address").close()
             keepers = [asyncio.create_task(worker.keep_running()) for worker in workers]
             reloading = asyncio.create_task(self._reload(workers, reload))
