@@ -34,6 +34,20 @@ CLASSIFY = "/v1/models/lenet5:classify"
 MAX_CONNECTIONS = 12
 
 
+HEAVY = {"server.gateway", "server.pipeline", "numpy", "onnxruntime", "PIL", "tritonclient"}
+# The first before it starts the workers; they import gateways while it imports the second.
+IMPORTED = {"server.workers.supervisor": HEAVY | {"httpx"}, "server.workers.admin": HEAVY}
+
+
+@pytest.mark.parametrize(("module", "unwanted"), IMPORTED.items())
+def test_the_supervisor_imports_nothing_of_what_computes(module: str, unwanted: set[str]) -> None:
+    command = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
+    assert not unwanted & set(done.stdout.split())
+
+
 def lines_of(name: str, rest: str = "") -> str:
     return f'[{name}]\nsha256 = "{hashlib.sha256(name.encode()).hexdigest()}"\n{rest}\n'
 
