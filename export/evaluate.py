@@ -13,7 +13,7 @@ from convoy.terminal import plain_console, print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
 from export.cli_options import Json, ServedModel, ServedVersion, Server
-from export.errors import ExportError
+from export.errors import EvaluationError, ExportError
 
 if TYPE_CHECKING:
     from export.evaluation.asking import Evaluation, Survey
@@ -110,6 +110,7 @@ def run(
     truth = Truth(pictures)
     with Client(server) as client, ProgressBars(name, 2) as bars:
         model = client.model(name, version)
+        check_ready(model)
         bars.step("Listing the pictures")
         surveyed = asking.survey(truth, Classes(model.labels))
         warn(surveyed)
@@ -125,6 +126,16 @@ def run(
                 concurrency=concurrency,
                 reporter=bars,
             )
+
+
+def check_ready(model: pb.Model) -> None:
+    """
+    Raises:
+        EvaluationError: it cannot answer; what it is, its labels included, may not be known yet.
+    """
+    if model.state != pb.STATE_READY:
+        reason = model.state_reason or pb.State.Name(model.state)
+        raise EvaluationError(f"{model.name} version {model.version} is not ready: {reason}.")
 
 
 def warn(surveyed: Survey) -> None:

@@ -16,6 +16,7 @@ import pytest
 from convoy import Client, NotFound
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import EvaluationError
+from export.evaluate import run as evaluate_from_shell
 from export.evaluation import asking
 from export.evaluation.asking import Evaluation, Limiter, evaluate, survey
 from export.evaluation.results import ResultsFile
@@ -25,6 +26,7 @@ from export.progress import SILENT, Reporter
 from tests.conftest import EditFacts, RunningGateway, Serve
 from tests.export.labelled import write_digits
 from tests.export.recorder import Recorder
+from tests.harmful_graphs import loop_while_bright
 
 COUNT = 24
 
@@ -341,6 +343,32 @@ def test_an_overloaded_or_restarted_gateway_is_asked_until_it_answers(
         evaluation = evaluate(client, model, source, reporter=reporter)
         assert evaluation.tally.total == 60 and not evaluation.tally.excluded
         assert evaluation.retries["Overloaded"] > 0 and evaluation.retries["Unavailable"] > 0
+
+
+def test_a_version_that_is_loading_is_waited_for(
+    restartable: Restartable, shipped_lenet5: Path, folder: Path, tmp_path: Path
+) -> None:
+    """As after a restart of the gateway; this one is never done."""
+    gateway = restartable.start()
+    loading = shutil.copytree(shipped_lenet5, tmp_path / "lenet5.v3")
+    loop_while_bright(loading)
+    loading = loading.rename(restartable.repository / loading.name)
+    with Client(restartable.address) as client:
+        gateway.wait_for(lambda: is_loading(client))
+        with pytest.raises(EvaluationError, match=r"lenet5 version 3 is not ready: \w+"):
+            evaluate_from_shell("lenet5", folder, "3", restartable.address, None, 1)
+        model = client.model("lenet5")
+        model.version = "3"  # as if it had been ready at the beginning
+        with pytest.raises(EvaluationError, match="No answer for 0 s: version 3 of lenet5 is not"):
+            evaluate(client, model, Truth(folder), concurrency=1, patience_s=0.2)
+    shutil.rmtree(loading)
+
+
+def is_loading(client: Client) -> bool:
+    try:
+        return client.model("lenet5", "3").state == pb.STATE_LOADING
+    except NotFound:
+        return False
 
 
 def test_a_gateway_that_does_not_come_back_ends_the_evaluation(
