@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 
@@ -45,14 +44,14 @@ def run_worker(
     cannot start.
     """
     # A gateway without a supervisor does not import what asks it.
-    from server.workers.sockets import ask_for_json
+    from server.workers.sockets import SupervisorSocket
 
     logs.set_up(settings.log_format, settings.log_level)
     place = Place(
         ledger=Ledger(shared.ledger, number),
         peers=Peers(shared.notices, number),
         announce=lambda: supervisor.send(LISTENING),
-        ask_supervisor=partial(ask_for_json, shared.supervisor_address),
+        ask_supervisor=SupervisorSocket(shared.supervisor_address).ask,
         is_replacement=is_replacement,
     )
     try:
