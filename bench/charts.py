@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from bench.ratios import Median
 
 PLOT_WIDTH, PLOT_HEIGHT = 300, 200  # of one panel's axes, in the drawing's units
 LEFT, TOP, GAP = 50, 40, 70
+LABEL_WIDTH = 130  # of the names in a panel of intervals
 STEPS = [digit * 10**power for power in range(6) for digit in (1, 2, 3, 5, 6)]  # between two ticks
 BLUE, ORANGE = "#0072b2", "#d55e00"  # distinguishable with colour blindness
 
@@ -55,4 +58,30 @@ def render_panel(
         lines.append(f'<text x="{x}" {below}>{times:g}</text>')
     middle = f'x="{PLOT_WIDTH / 2}" y="{PLOT_HEIGHT + 36}" text-anchor="middle"'
     lines.append(f"<text {middle}>load, times the capacity</text>")
+    return "\n".join(lines) + "\n"
+
+
+def render_intervals(title: str, medians: Mapping[str, Median]) -> str:
+    """Renders a line per name: a median and its interval, on an axis from 0, with a mark at 1."""
+    highest = max((median.high for median in medians.values()), default=1.0)
+    step = next(step for step in (0.2, 0.5, 1, 2, 5, 10, 20) if 5 * step >= 1.05 * highest)
+    scale = (PLOT_WIDTH - LABEL_WIDTH) / (5 * step)
+    lines = [f'<text y="-14" font-size="14">{title}</text>']
+    for number in range(6):
+        x = round(LABEL_WIDTH + number * step * scale, 1)
+        lines.append(f'<path d="M{x} 0V{PLOT_HEIGHT}" stroke="#ddd"/>')
+        below = f'y="{PLOT_HEIGHT + 18}" text-anchor="middle"'
+        lines.append(f'<text x="{x}" {below}>{number * step:g}</text>')
+    one = round(LABEL_WIDTH + scale, 1)
+    lines.append(f'<path d="M{one} 0V{PLOT_HEIGHT}" stroke="#888" stroke-dasharray="6 3"/>')
+    for number, (name, median) in enumerate(medians.items()):
+        y = round(PLOT_HEIGHT * (number + 0.5) / len(medians), 1)
+        low, middle, high = (
+            round(LABEL_WIDTH + value * scale, 1)
+            for value in (median.low, median.value, median.high)
+        )
+        lines.append(f'<text x="{LABEL_WIDTH - 8}" y="{y + 4}" text-anchor="end">{name}</text>')
+        lines.append(f'<path d="M{low} {y}H{high}" stroke="{BLUE}" stroke-width="2"/>')
+        lines.append(f'<circle cx="{middle}" cy="{y}" r="4" fill="{BLUE}"/>')
+        lines.append(f'<text x="{high + 8}" y="{y + 4}">{median.value:.2f}</text>')
     return "\n".join(lines) + "\n"
