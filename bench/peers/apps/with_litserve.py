@@ -40,5 +40,7 @@ class Classifier(ls.LitAPI):
 if __name__ == "__main__":
     timeout_s = MAX_WAIT_MS / 1e3 if MAX_BATCH > 1 else 0.0
     api = Classifier(max_batch_size=MAX_BATCH, batch_timeout=timeout_s)
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=WORKERS, fast_queue=True)
+    server = ls.LitServer(
+        api, accelerator="cpu", workers_per_device=WORKERS, fast_queue=True, timeout=60
+    )
     server.run(host=HOST, port=PORT, log_level="warning", generate_client_file=False)
