@@ -11,7 +11,7 @@ image classifier is refused by what it is, and nothing is assumed in silence.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,10 +23,17 @@ from export.adoption.detective.options import NO_REFERENCE, ReferenceOptions
 from export.bootstrap import require_packages
 from export.build_cache import Stages
 from export.console import PublishedVersion
-from export.errors import BadName, ExportError, PreparationError
+from export.errors import (
+    BadName,
+    CalibrationError,
+    EvaluationError,
+    ExportError,
+    PreparationError,
+)
+from export.evaluation.gate import check_gate
 from export.files import cache_path
 from export.option_groups import with_groups
-from export.options import Options
+from export.options import Options, Precision, select_precision
 from export.preparation.options import AS_PUBLISHED, PreparationOptions
 from export.progress import Reporter
 from export.publication import build_one, check_name, find_published, publish
@@ -84,6 +91,54 @@ MaxBatch = Annotated[
         show_default="8, or the one that the file fixes",
     ),
 ]
+Fp16 = Annotated[
+    bool,
+    typer.Option(
+        "--fp16",
+        help="Half precision, made of the file's float32: half the size, faster on a GPU.",
+    ),
+]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="8-bit integers, made of the file's float32 with the pictures of --calibration.",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="DIR",
+        help="For --int8: a folder with a few hundred pictures like those that will be served.",
+        show_default="the pictures of --examples",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """In place of the file's own precision."""
+
+    fp16: Fp16 = False
+    int8: Int8 = False
+    calibration: Calibration = None
+    max_drop: cli.MaxDrop = None
+
+    def select(self, evaluate: Path | None, examples: Path | None) -> tuple[Precision, Path | None]:
+        """The precision, fp32 if none was asked for, and the pictures that it is calibrated with.
+
+        Raises:
+            CalibrationError, EvaluationError: the options do not belong together.
+        """
+        pictures = self.calibration or (examples if self.int8 else None)
+        precision = select_precision(self.fp16, self.int8, pictures)
+        check_gate(evaluate, self.max_drop, precision, "onnx")
+        return precision, pictures
+
+
+USAGE_ERRORS = (BadName, PreparationError, CalibrationError, EvaluationError)
+OWN_PRECISION = PrecisionOptions()
 
 
 @with_groups
@@ -102,6 +157,7 @@ def adopt(
     force: cli.Force = False,
     preparation: PreparationOptions = AS_PUBLISHED,
     reference: ReferenceOptions = NO_REFERENCE,
+    converted: PrecisionOptions = OWN_PRECISION,
 ) -> None:
     """Adopt an ONNX file of your own: prove that it is served as it answers itself, and publish it.
 
@@ -118,6 +174,8 @@ def adopt(
         convoy adopt timm.onnx --labels labels.txt --outputs logits --preprocessing config.json
 
         convoy adopt old.onnx --labels labels.txt --examples photos/ --predictions answers.csv
+
+        convoy adopt flowers.onnx --labels flowers.txt --outputs logits --int8 --calibration photos/
     """
     require_packages()
     from export.adoption.decisions import decide
@@ -127,12 +185,15 @@ def adopt(
     name = published_as or name_of(file)
     try:
         check_name(name)
+        precision, calibration = converted.select(evaluate, examples)
         options = replace(
-            decide(file, labels, outputs, activation, max_batch, preparation),
+            decide(file, labels, outputs, activation, max_batch, preparation, precision),
             repository=(repository or default_repository()).absolute(),
             published_as=name,
             examples_path=examples,
+            calibration=calibration,
             evaluate=evaluate,
+            max_drop=converted.max_drop,
             keep=keep,
             triton=triton,
             force=force,
@@ -140,8 +201,7 @@ def adopt(
         options = find_preparation(options, reference)
     except ExportError as error:
         print_error(error)
-        is_usage = isinstance(error, BadName | PreparationError)
-        raise typer.Exit(2 if is_usage else 1) from error
+        raise typer.Exit(2 if isinstance(error, USAGE_ERRORS) else 1) from error
     result = build_one(run, options, "ONNX Runtime")
     if result.error:
         raise typer.Exit(1)

@@ -33,7 +33,6 @@ from export.checkpoints.download import PYTORCH_URL, Downloads
 from export.console import PublishedVersion, print_results
 from export.errors import (
     BadName,
-    CalibrationError,
     CheckpointError,
     EngineError,
     ExportError,
@@ -42,7 +41,7 @@ from export.errors import (
 from export.evaluation.gate import check_gate
 from export.files import cache_path
 from export.option_groups import with_groups
-from export.options import NOTHING_TYPED, Format, Options, Precision, TypedOptions
+from export.options import NOTHING_TYPED, Format, Options, TypedOptions, select_precision
 from export.preparation.options import AS_PUBLISHED, PreparationOptions
 from export.progress import SILENT, Reporter
 from export.publication import build_one, check_name, find_published, publish, write_aside
@@ -128,23 +127,6 @@ def select_networks(
     if published_as is not None and len(networks) > 1:
         raise BadName(f"{len(networks)} networks cannot share the name {published_as}.")
     return networks
-
-
-def select_precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
-    """
-    Raises:
-        CalibrationError: --calibration is missing for int8, or given without it.
-    """
-    if int8 and fp16:
-        raise CalibrationError("Give --fp16 or --int8, not both.")
-    if int8 and calibration is None:
-        raise CalibrationError(
-            "--int8 needs --calibration DIR, a folder with a few hundred pictures like those that "
-            "will be served."
-        )
-    if calibration and not int8:
-        raise CalibrationError("--calibration is only for --int8: give both, or neither.")
-    return "int8" if int8 else "fp16" if fp16 else "fp32"
 
 
 def select_activation(name: str) -> Activation:

@@ -15,6 +15,7 @@ from export.catalog import Activation, Network
 from export.checkpoints.choices import Choices
 from export.checkpoints.download import is_published
 from export.conversion.calibration import calibration_sha256
+from export.errors import CalibrationError
 from export.evaluation.truth import truth_sha256
 from export.files import TRAINED_WEIGHTS, file_sha256, shown_name
 from export.preparation.options import AS_PUBLISHED, PreparationOptions
@@ -172,3 +173,20 @@ class Options(TypedOptions):
         return [self.weights] + [
             entry for path in paths for entry in (shown_name(path), file_sha256(path))
         ]
+
+
+def select_precision(fp16: bool, int8: bool, calibration: Path | None) -> Precision:
+    """
+    Raises:
+        CalibrationError: --calibration is missing for int8, or given without it.
+    """
+    if int8 and fp16:
+        raise CalibrationError("Give --fp16 or --int8, not both.")
+    if int8 and calibration is None:
+        raise CalibrationError(
+            "--int8 needs --calibration DIR, a folder with a few hundred pictures like those that "
+            "will be served."
+        )
+    if calibration and not int8:
+        raise CalibrationError("--calibration is only for --int8: give both, or neither.")
+    return "int8" if int8 else "fp16" if fp16 else "fp32"

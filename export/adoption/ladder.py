@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -13,9 +15,11 @@ from onnx import TensorProto
 from convoy.v1 import classifier_pb2 as pb
 from export.adoption.classifier import Classifier, type_name
 from export.adoption.examples import choose
+from export.adoption.folding import fold
 from export.adoption.given import given_runtime
-from export.adoption.onnx_file import all_nodes, tensors
+from export.adoption.onnx_file import tensors
 from export.adoption.options import AdoptOptions
+from export.adoption.precision import in_fp16
 from export.adoption.sessions import first_line
 from export.adoption.wrapper import Scores, opset, wrap
 from export.build_cache import Stage, Stages
@@ -24,14 +28,17 @@ from export.checkpoints.download import Downloads
 from export.conversion.evidence import evidence_facts
 from export.errors import AdoptionError, ExportError
 from export.files import file_sha256
-from export.options import Precision
 from export.preparation.reference import reference_pixels
 from export.progress import Reporter
 from export.proof.golden import photo_goldens, sample_photos
-from export.proof.ladder import Ladder
+from export.proof.ladder import FP16, Ladder
 from export.proof.runtimes import Runtime, onnx_runtime
-from export.samples.images import PROOF_SEED, Probabilities, Samples, samples
+from export.samples.images import PROOF_SEED, Pixels, Probabilities, Samples, samples
 
+if TYPE_CHECKING:
+    from export.conversion.to_int8 import Target
+
+FP16_WHOLE = "float16, with the file's own last operator; normalisation in float32"
 SUM_TOLERANCE = 0.01  # of an image's probabilities; of those in float16 each is off by up to 5e-4
 
 
@@ -47,15 +54,6 @@ class AdoptedLadder(Ladder):
     ) -> None:
         super().__init__(options, labels, stages, Downloads(), reporter)
         self._adopted = options
-
-    def build(self) -> tuple[Stage, pb.Model]:
-        """
-        Raises:
-            ExportError: the file cannot be wrapped, or its answers differ then.
-        """
-        key = self._key(self._options.source_sha256, "adopted")
-        self._reference = self._stages.get_or_make(key, self._wrap)
-        return self._reference, self._reference.facts
 
     def golden_images(
         self, last: Stage, model: pb.Model, labels: Sequence[pb.Label]
@@ -84,6 +82,32 @@ class AdoptedLadder(Ladder):
         pixels = [reference_pixels(content, photo) for content in examples.values()]
         return Samples((*crops.names, *examples), np.stack([*crops.pixels, *pixels]))
 
+    def _original(self) -> Stage:
+        """The file in the contract's graph.
+
+        Raises:
+            ExportError: the file cannot be wrapped, or its answers differ then.
+        """
+        return self._stages.get_or_make(
+            self._key(self._options.source_sha256, "adopted"), self._wrap
+        )
+
+    def _write_fp16(self, path: Path) -> str:
+        options = self._adopted
+        self._reporter.step("Graph around the file in float16")
+        given = in_fp16(options.given)
+        wrapped = wrap(given, self._network, options.scores, options.activation)
+        path.write_bytes(wrapped.SerializeToString(deterministic=True))
+        return (FP16 if options.scores == "logits" else FP16_WHOLE).format(
+            activation=options.activation
+        )
+
+    def _write_int8(self, fp32: Path, path: Path, images: Pixels, target: Target) -> None:
+        with tempfile.TemporaryDirectory(prefix="convoy-int8-") as folder:
+            folded = Path(folder, self._adopted.given.file.name)
+            fold(fp32, folded, folded.name)
+            super()._write_int8(folded, path, images, target)
+
     def _wrap(self, path: Path) -> pb.Model:
         given, network, scores = self._adopted.given, self._network, self._adopted.scores
         self._reporter.step("Graph around the file")
@@ -93,7 +117,7 @@ class AdoptedLadder(Ladder):
         reference = given_runtime(given, network, scores, activation)
         _check_probabilities(given, reference, self._images, activation)
         rung = self._compare_in_batches(reference, onnx_runtime(path))
-        precision = self._options.precision
+        precision = self._adopted.own_precision
         return pb.Model(
             preprocessing=network.preprocessing,
             evidence=evidence_facts(path),
@@ -117,7 +141,8 @@ class AdoptedLadder(Ladder):
             ParityError: its answers differ.
         """
         try:
-            return self._compare("file → ONNX", reference, candidate, self._options.precision)
+            own = self._adopted.own_precision
+            return self._compare("file → ONNX", reference, candidate, own)
         except ExportError:
             raise
         except Exception as error:  # ONNX Runtime's errors share no base class
@@ -156,18 +181,6 @@ def _is_distribution(answer: Probabilities) -> bool:
 
 
 # ------------------------------------------------------------------------------ facts
-
-
-def precision_of(model: onnx.ModelProto) -> Precision:
-    """That of most of its weights."""
-    quantised = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul")
-    if any(node.op_type in quantised for node in all_nodes(model.graph.node)):
-        return "int8"
-    sizes: dict[int, int] = {TensorProto.FLOAT: 0, TensorProto.FLOAT16: 0}
-    for tensor in tensors(model.graph):
-        if tensor.data_type in sizes:
-            sizes[tensor.data_type] += int(np.prod(tensor.dims))
-    return "fp16" if sizes[TensorProto.FLOAT16] > sizes[TensorProto.FLOAT] else "fp32"
 
 
 def _count_parameters(model: onnx.ModelProto) -> int:

@@ -10,10 +10,11 @@ from pathlib import Path
 from convoy.v1 import classifier_pb2 as pb
 from export.adoption.classifier import Classifier
 from export.adoption.examples import read_examples
+from export.adoption.precision import precision_of
 from export.adoption.wrapper import Scores
 from export.build_cache import code_sha256, digest, package_versions
 from export.files import file_sha256, shown_name
-from export.options import Options
+from export.options import Options, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,11 @@ class AdoptOptions(Options):
         """
         return read_examples(self.examples_path) if self.examples_path else {}
 
+    @cached_property
+    def own_precision(self) -> Precision:
+        """The file's."""
+        return precision_of(self.given.file.model)
+
     def record_preparation(self, model: pb.Model) -> None:
         """What the file says is not assumed: its size, and that pixels go in as they are."""
         super().record_preparation(model)
@@ -47,12 +53,15 @@ class AdoptOptions(Options):
     @property
     def command(self) -> str:
         words = ["convoy", "adopt", shown_name(Path(self.weights))]
+        words += [f"--{self.precision}"] if self.precision != self.own_precision else []
         values = {
+            "--calibration": self.calibration,
             "--labels": self.labels,
             "--outputs": self.outputs,
             "--activation": self.manifest_activation or None,
             "--examples": self.examples_path,
             "--evaluate": self.evaluate,
+            "--max-drop": self.max_drop,
             "--name": self.published_as,
             "--max-batch": self.max_batch,
         }

@@ -15,12 +15,14 @@ from export.errors import AdoptionError
 FATAL = 4  # ONNX Runtime's level of logging: errors are raised, and need not be printed too
 
 
-def open_session(source: str | bytes, name: str) -> onnxruntime.InferenceSession:
+def open_session(
+    source: str | bytes, name: str, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
     """
     Raises:
         AdoptionError: ONNX Runtime does not open it; the message has its reason.
     """
-    options = onnxruntime.SessionOptions()
+    options = options or onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -98,17 +98,27 @@ def _prefixed(given: onnx.ModelProto, name: str) -> onnx.ModelProto:
     model.CopyFrom(given)
     if model.functions:
         model = inliner.inline_local_functions(model)
-    if opset(model) < MIN_OPSET:
-        try:
-            model = version_converter.convert_version(model, MIN_OPSET)
-        except Exception as error:  # the converter's errors share no base class
-            raise AdoptionError(
-                f"{name} has operators of opset {opset(given)}, which cannot be converted to "
-                f"{MIN_OPSET}: {str(error).splitlines()[0]}. Export it again with a newer opset."
-            ) from error
+    model = with_opset(model, MIN_OPSET, name)
     model.ir_version = max(model.ir_version, MIN_IR)
     compose.add_prefix(model, PREFIX, inplace=True)
     return model
+
+
+def with_opset(model: onnx.ModelProto, minimum: int, name: str) -> onnx.ModelProto:
+    """With newer operators if it has older ones; `name` is the file's, for people.
+
+    Raises:
+        AdoptionError: they cannot be replaced.
+    """
+    if opset(model) >= minimum:
+        return model
+    try:
+        return version_converter.convert_version(model, minimum)
+    except Exception as error:  # the converter's errors share no base class
+        raise AdoptionError(
+            f"{name} has operators of opset {opset(model)}, which cannot be converted to "
+            f"{minimum}: {str(error).splitlines()[0]}. Export it again with a newer opset."
+        ) from error
 
 
 def opset(model: onnx.ModelProto) -> int:

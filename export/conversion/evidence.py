@@ -114,8 +114,10 @@ def separate_class_weights(model: onnx.ModelProto) -> None:
     Otherwise each inference would turn all of them back to float32 to gather five rows.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    of_layers = {name for layer in layers for name in layer.input if name in weights}
     for number, node in enumerate(model.graph.node):
-        if node.op_type == "GatherND" and node.input[0] in weights:
+        if node.op_type in ("GatherND", "Gather") and node.input[0] in of_layers:
             copy = numpy_helper.to_array(weights[node.input[0]]).astype(np.float16)
             name, rows = f"{node.input[0]}_of_heatmaps", f"{node.output[0]}_float16"
             model.graph.initializer.append(numpy_helper.from_array(copy, name))

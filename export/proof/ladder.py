@@ -30,7 +30,7 @@ from export.proof.runtimes import Runtime, engine_runtime, onnx_runtime, torch_r
 from export.proof.served import served_rung
 from export.repository.config import facts_json
 from export.repository.layout import STAGING
-from export.samples.images import PROOF_SEED, Samples, samples
+from export.samples.images import PROOF_SEED, Pixels, Samples, samples
 
 if TYPE_CHECKING:
     from export.checkpoints.download import Downloads
@@ -65,11 +65,10 @@ class Ladder:
         Raises:
             ExportError: a stage failed, or two runtimes disagree.
         """
-        options, stages = self._options, [self._fp32()]
-        if options.precision == "fp16":
-            stages.append(self._fp16(stages[-1]))
-        elif options.precision == "int8":
-            stages.append(self._int8(stages[-1]))
+        options, stages = self._options, [self._original()]
+        if options.precision != stages[0].facts.manifest.precision:
+            convert = {"fp16": self._fp16, "int8": self._int8}[options.precision]
+            stages.append(convert(stages[0]))
         if options.format != "onnx":
             stages.append(self._engine(stages[-1]))
         facts = pb.Model()
@@ -199,7 +198,9 @@ class Ladder:
 
     # ------------------------------------------------------------------------ the rungs
 
-    def _fp32(self) -> Stage:
+    def _original(self) -> Stage:
+        """In the precision of the weights."""
+
         def make(path: Path) -> pb.Model:
             from export.conversion.evidence import evidence_facts
             from export.conversion.to_onnx import OPSET
@@ -239,8 +240,7 @@ class Ladder:
 
     def _fp16(self, fp32: Stage) -> Stage:
         def make(path: Path) -> pb.Model:
-            self._export("fp16", path)
-            recipe = FP16.format(activation=self._options.activation)
+            recipe = self._write_fp16(path)
             return self._in_precision("fp16", recipe, fp32, path)
 
         return self._stages.get_or_make(self._key(fp32.key, "fp16"), make)
@@ -250,12 +250,12 @@ class Ladder:
         target: Target = "cpu" if self._options.format == "onnx" else "tensorrt"
 
         def make(path: Path) -> pb.Model:
-            from export.conversion.to_int8 import RECIPES, to_int8
+            from export.conversion.to_int8 import RECIPES
 
             self._reporter.step("Calibration: preparing the pictures")
             images = calibration_images(folder, fp32.facts.preprocessing, self._reporter)
             self._reporter.step(f"Export: ONNX int8 for {target}")
-            to_int8(fp32.path, path, images.pixels, target, self._reporter)
+            self._write_int8(fp32.path, path, images.pixels, target)
             facts = self._in_precision("int8", RECIPES[target].text, fp32, path)
             facts.manifest.calibration.CopyFrom(images.facts)
             facts.manifest.calibration.refused = len(images.skipped)
@@ -318,6 +318,16 @@ class Ladder:
             activation=self._options.activation,
         )
         to_onnx(servable, network.size, self._classes, path)
+
+    def _write_fp16(self, path: Path) -> str:
+        """Returns the recipe."""
+        self._export("fp16", path)
+        return FP16.format(activation=self._options.activation)
+
+    def _write_int8(self, fp32: Path, path: Path, images: Pixels, target: Target) -> None:
+        from export.conversion.to_int8 import to_int8
+
+        to_int8(fp32, path, images, target, self._reporter)
 
     def _in_precision(self, precision: str, recipe: str, fp32: Stage, path: Path) -> pb.Model:
         """Compares with fp32; int8 is not judged on random weights, whose answers it loses."""

@@ -125,9 +125,11 @@ def adopted(
             *given.options("one.onnx", "--labels", given.folder / "one.txt", "--mean", "0"),
             *("--std", "1", "--resize", "32", "--examples", given.folder / "examples"),
         ],
+        "half": given.options("any.onnx", *beside, given.folder / "examples", "--fp16"),
+        "eight": given.options("any.onnx", *beside, given.folder / "examples", "--int8"),
     }
     return {
-        name: adopt_in(repository, *command, "--repository", repository)
+        name: adopt_in(repository, *command, "--name", name, "--repository", repository)
         for name, command in commands.items()
     }
 
@@ -181,6 +183,26 @@ def test_the_manifest_says_what_was_adopted(given: Given, repository: Path) -> N
     assert not {"mean", "std", "crop"} & set(pixels.manifest.preparation.assumed)
 
 
+@pytest.mark.parametrize(("name", "precision"), [("half", "fp16"), ("eight", "int8")])
+def test_a_file_is_published_in_the_precision_that_is_asked_for(
+    name: str,
+    precision: str,
+    adopted: dict[str, subprocess.CompletedProcess[str]],
+    repository: Path,
+) -> None:
+    model = facts(repository, f"{name}.v1")
+    manifest = model.manifest
+    assert manifest.precision == precision and precision[-2:] in manifest.precision_recipe
+    assert [rung.name for rung in model.parity] == [
+        "file → ONNX",
+        f"ONNX fp32 → ONNX {precision}",
+        f"ONNX {precision} → served",
+    ]
+    assert f"any.onnx --{precision} " in manifest.build_command
+    assert manifest.calibration.images == (4 if precision == "int8" else 0), "the examples"
+    assert re.search(f"published, {precision} onnx", adopted[name].stdout)
+
+
 def test_golden_images_are_of_different_classes(repository: Path) -> None:
     goldens = facts(repository, "beside_it.v1").golden_images
     assert len({golden.expected[0].label for golden in goldens}) == len(goldens) >= 2
@@ -194,7 +216,9 @@ def test_the_doctor_finds_nothing(repository: Path) -> None:
 
 
 def test_the_same_again_is_published_already(given: Given, repository: Path) -> None:
-    command = given.options("pixels.onnx", "--channels", "bgr", "--resize", "36")
+    command = given.options(
+        "pixels.onnx", "--channels", "bgr", "--resize", "36", "--name", "pixels"
+    )
     again = adopt_in(repository, *command)
     assert "pixels.v1: already published, by the same build" in again.stdout
 
@@ -260,6 +284,14 @@ def test_both_runners_answer_as_the_file_does(client: Client, given: Given) -> N
     answers = served(client, "beside_it")
     assert np.abs(answers - expected).max() < ONE_LEVEL
     assert len(set(expected.argmax(axis=1).tolist())) > 1, "so that it could differ"
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("half", 0.01), ("eight", 0.2)])
+def test_both_runners_answer_in_fp16_and_int8_as_in_fp32(
+    name: str, tolerance: float, client: Client
+) -> None:
+    """Of random weights, whose answers are far apart."""
+    assert 0 < np.abs(served(client, name) - served(client, "beside_it")).max() < tolerance
 
 
 def test_both_runners_fill_up_the_batch_of_a_file_that_fixes_one(
@@ -331,6 +363,9 @@ def refused(repository: Path, *command: str | Path) -> str:
         ("any.onnx", ("--outputs", "logits", "--name", "lenet5"), "name of a network of the catal"),
         ("any.onnx", ("--outputs", "logits", "--name", "A b"), "'A b' is not a valid model name"),
         ("none.onnx", (), "none.onnx cannot be read"),
+        ("any.onnx", ("--int8",), "--int8 needs --calibration DIR, a folder with a few hundred"),
+        ("any.onnx", ("--int8", "--fp16"), "Give --fp16 or --int8, not both"),
+        ("any.onnx", ("--max-drop", "1"), "--max-drop needs --evaluate DIR"),
     ],
 )
 def test_bad_input_is_answered_with_what_mends_it(
