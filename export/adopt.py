@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,11 +33,14 @@ from export.errors import (
 from export.evaluation.gate import check_gate
 from export.files import cache_path
 from export.option_groups import with_groups
-from export.options import Options, Precision, select_precision
+from export.options import Options, select_precision
 from export.preparation.options import AS_PUBLISHED, PreparationOptions
 from export.progress import Reporter
 from export.publication import build_one, check_name, find_published, publish
 from export.repository.layout import default_repository
+
+if TYPE_CHECKING:
+    from export.adoption.options import AdoptOptions
 
 OnnxFile = Annotated[
     Path,
@@ -125,16 +128,20 @@ class PrecisionOptions:
     calibration: Calibration = None
     max_drop: cli.MaxDrop = None
 
-    def select(self, evaluate: Path | None, examples: Path | None) -> tuple[Precision, Path | None]:
-        """The precision, fp32 if none was asked for, and the pictures that it is calibrated with.
-
-        Raises:
-            CalibrationError, EvaluationError: the options do not belong together.
+    def apply(self, options: AdoptOptions) -> AdoptOptions:
         """
-        pictures = self.calibration or (examples if self.int8 else None)
-        precision = select_precision(self.fp16, self.int8, pictures)
-        check_gate(evaluate, self.max_drop, precision, "onnx")
-        return precision, pictures
+        Raises:
+            ExportError: the options do not belong together, or the file is in float32 no more.
+        """
+        from export.adoption.precision import decide_precision
+
+        calibration = self.calibration or (options.examples_path if self.int8 else None)
+        asked = select_precision(self.fp16, self.int8, calibration)
+        check_gate(options.evaluate, self.max_drop, asked, options.format)
+        precision = decide_precision(options.given, asked)
+        return replace(
+            options, precision=precision, calibration=calibration, max_drop=self.max_drop
+        )
 
 
 USAGE_ERRORS = (BadName, PreparationError, CalibrationError, EvaluationError)
@@ -174,8 +181,6 @@ def adopt(
         convoy adopt timm.onnx --labels labels.txt --outputs logits --preprocessing config.json
 
         convoy adopt old.onnx --labels labels.txt --examples photos/ --predictions answers.csv
-
-        convoy adopt flowers.onnx --labels flowers.txt --outputs logits --int8 --calibration photos/
     """
     require_packages()
     from export.adoption.decisions import decide
@@ -185,20 +190,17 @@ def adopt(
     name = published_as or name_of(file)
     try:
         check_name(name)
-        precision, calibration = converted.select(evaluate, examples)
         options = replace(
-            decide(file, labels, outputs, activation, max_batch, preparation, precision),
+            decide(file, labels, outputs, activation, max_batch, preparation),
             repository=(repository or default_repository()).absolute(),
             published_as=name,
             examples_path=examples,
-            calibration=calibration,
             evaluate=evaluate,
-            max_drop=converted.max_drop,
             keep=keep,
             triton=triton,
             force=force,
         )
-        options = find_preparation(options, reference)
+        options = find_preparation(converted.apply(options), reference)
     except ExportError as error:
         print_error(error)
         raise typer.Exit(2 if isinstance(error, USAGE_ERRORS) else 1) from error

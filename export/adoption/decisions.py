@@ -11,12 +11,11 @@ from export.adoption.classifier import Classifier, read_classifier
 from export.adoption.endings import LOG_PROBABILITIES
 from export.adoption.onnx_file import read_onnx_file
 from export.adoption.options import AdoptOptions
-from export.adoption.precision import decide_precision
+from export.adoption.precision import precision_of
 from export.adoption.wrapper import Scores
 from export.catalog import IMAGENET_MEAN, IMAGENET_STD, Activation, Network, photo
 from export.checkpoints.labels import read_labels
 from export.errors import AdoptionError, PreparationError
-from export.options import Precision
 from export.preparation.options import PreparationOptions
 
 DEFAULT_MAX_BATCH = 8
@@ -30,7 +29,6 @@ def decide(
     activation_name: str,
     max_batch: int | None,
     preparation: PreparationOptions,
-    precision: Precision = "fp32",
 ) -> AdoptOptions:
     """
     Raises:
@@ -44,7 +42,7 @@ def decide(
     check_classes(given, read_labels(labels), labels, activation)
     return AdoptOptions(
         network=network_of(given, preparation),
-        precision=decide_precision(given, precision),
+        precision=precision_of(given.file.model),
         weights=str(file),
         seed=0,
         repository=Path(),

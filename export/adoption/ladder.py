@@ -26,7 +26,7 @@ from export.build_cache import Stage, Stages
 from export.catalog import Activation
 from export.checkpoints.download import Downloads
 from export.conversion.evidence import evidence_facts
-from export.errors import AdoptionError, ExportError
+from export.errors import AdoptionError, ExportError, ParityError
 from export.files import file_sha256
 from export.preparation.reference import reference_pixels
 from export.progress import Reporter
@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from export.conversion.to_int8 import Target
 
 FP16_WHOLE = "float16, with the file's own last operator; normalisation in float32"
+REMEDIES = {
+    "fp16": "Leave out --fp16, and the file is served as it is.",
+    "int8": "Give --calibration a few hundred pictures like those that will be served; if that is "
+    "not enough, take --fp16, or leave out --int8.",
+}
 SUM_TOLERANCE = 0.01  # of an image's probabilities; of those in float16 each is off by up to 5e-4
 
 
@@ -107,6 +112,16 @@ class AdoptedLadder(Ladder):
             folded = Path(folder, self._adopted.given.file.name)
             fold(fp32, folded, folded.name)
             super()._write_int8(folded, path, images, target)
+
+    def _in_precision(self, precision: str, recipe: str, fp32: Stage, path: Path) -> pb.Model:
+        """
+        Raises:
+            ParityError: it answers too differently; the message says what may help.
+        """
+        try:
+            return super()._in_precision(precision, recipe, fp32, path)
+        except ParityError as error:
+            raise ParityError(f"{error} {REMEDIES[precision]}") from error
 
     def _wrap(self, path: Path) -> pb.Model:
         given, network, scores = self._adopted.given, self._network, self._adopted.scores

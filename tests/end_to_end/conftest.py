@@ -1,4 +1,4 @@
-"""Prints the results of these tests as tables: the catalog's networks, faults, and endurance."""
+"""Prints the results of these tests as tables: networks, faults, and endurance."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ def small_digit(digit: bytes) -> bytes:
     Image.open(io.BytesIO(digit)).resize((32, 32)).save(content, "PNG")
     return content.getvalue()
 
+
+# By the property of a test that has a row of it.
+TABLES = {
+    "fault": ("fault", "runner", "requests", "clients saw", "longest call", "serves again"),
+    "photograph": ("photograph", "runner", "their answer", "fp32", "fp16", "int8"),
+    "adopted": (
+        "precision",
+        "file",
+        "top-1 agrees",
+        "scores off by, mean",
+        "at most",
+        "adopted in",
+    ),
+}
 
 Note = Callable[..., None]
 
@@ -37,20 +51,19 @@ def note(record_property: Callable[[str, object], None]) -> Note:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    walks, faults = collect_rows(terminalreporter, "walk"), collect_rows(terminalreporter, "fault")
-    if walks:
+    if walks := collect_rows(terminalreporter, "walk"):
         terminalreporter.section(
             "networks: largest difference of the rung of its precision, seconds"
         )
         for name, precision, difference, seconds in walks:
             terminalreporter.line(f"{name:18} {precision}  passed  {difference}  {seconds:>4} s")
-    if faults:
-        terminalreporter.section("faults")
-        columns = ("fault", "runner", "requests", "clients saw", "longest call", "serves again")
-        terminalreporter.line(f"| {' | '.join(columns)} |")
-        terminalreporter.line("|---" * len(columns) + "|")
-        for cells in faults:
-            terminalreporter.line(f"| {' | '.join(cells)} |")
+    for table, columns in TABLES.items():
+        if rows := collect_rows(terminalreporter, table):
+            terminalreporter.section(table)
+            terminalreporter.line(f"| {' | '.join(columns)} |")
+            terminalreporter.line("|---" * len(columns) + "|")
+            for cells in rows:
+                terminalreporter.line(f"| {' | '.join(cells)} |")
     if endurance := collect_rows(terminalreporter, "endurance"):
         terminalreporter.section(
             "memory of the gateway: after a quarter of the requests, and growth"

@@ -23,7 +23,9 @@ from export.build import run
 from export.catalog import find
 from export.console import PublishedVersion
 from export.files import TRAINED_WEIGHTS
-from export.options import Options
+from export.options import Options, Precision
+from export.proof.golden import draw_page
+from export.samples.images import CALIBRATION_SEED, digits
 from export.verify import compare_golden_images
 from tests.conftest import RUNNERS, RunningGateway, Serve, need_runner
 
@@ -52,22 +54,33 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "seven.txt").write_text("seven\n")
     build(folder, "marks", weights, "marks.csv")
     build(folder, "seven", seven, "seven.txt")
+    build(folder, "half", weights, "marks.csv", "fp16")
+    (folder / "pages").mkdir()
+    for number, plane in enumerate(digits(16, CALIBRATION_SEED).pixels):
+        (folder / "pages" / f"{number}.png").write_bytes(draw_page(plane))
+    build(folder, "eight", weights, "marks.csv", "int8", calibration=folder / "pages")
     return folder / "models"
 
 
 def build(
-    folder: Path, name: str, weights: dict[str, torch.Tensor], labels: str
+    folder: Path,
+    name: str,
+    weights: dict[str, torch.Tensor],
+    labels: str,
+    precision: Precision = "fp32",
+    calibration: Path | None = None,
 ) -> PublishedVersion:
     torch.save(weights, folder / f"{name}.pth")
     options = Options(
         NETWORK,
-        "fp32",
+        precision,
         str(folder / f"{name}.pth"),
         0,
         folder / "models",
         labels=folder / labels,
         published_as=name,
         activation="sigmoid",
+        calibration=calibration,
     )
     return run(options)
 
@@ -110,6 +123,18 @@ def every(client: Client, digit: bytes) -> Scores:
 def test_each_score_stands_for_itself(every: Scores) -> None:
     assert len(every) == 10 and next(iter(every)) == "seven"
     assert abs(sum(every.values()) - 1) > 1e-3
+
+
+@pytest.mark.parametrize(("name", "precision"), [("half", "fp16"), ("eight", "int8")])
+def test_fp16_and_int8_score_as_fp32_does(
+    name: str, precision: str, client: Client, digit: bytes, every: Scores
+) -> None:
+    answer = client.classify(digit, model=name, top_k=10, min_score=0)
+    allowed = NETWORK.tolerance(precision, is_random=False)
+    assert scores(answer.classes) == pytest.approx(every, abs=allowed)
+    manifest = client.model(name).manifest
+    assert (manifest.precision, manifest.activation) == (precision, "sigmoid")
+    assert f"--{precision}" in manifest.build_command
 
 
 def test_thresholds_say_which_labels_are_answered(

@@ -16,19 +16,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-import typer
 from PIL import Image
 from torch import nn
-from typer.testing import CliRunner
 
 from convoy import Client
 from convoy.v1 import classifier_pb2 as pb
-from export.adopt import adopt, name_of
+from export.adopt import name_of
 from export.doctor.checks import examine
 from export.doctor.folder import Repository, VersionFolder
 from export.repository.config import max_batch_size, read_facts
 from export.samples.images import PHOTOS, photo
 from tests.conftest import Serve, need_runner
+from tests.export.adopting import adopt_in
 from tests.export.adoption.networks import (
     ANY_BATCH,
     LABELS,
@@ -41,18 +40,6 @@ from tests.export.adoption.networks import (
 )
 
 ONE_LEVEL = 0.01  # what grey levels that the gateway's resizer rounds otherwise make of a score
-
-
-def adopt_in(repository: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in this process, which has imported torch already."""
-    app = typer.Typer()
-    app.command()(adopt)
-    environment = {"CONVOY_REPOSITORY": str(repository), "COLUMNS": "200"}
-    runner = CliRunner(env=environment)
-    ended = runner.invoke(app, [*map(str, arguments)], catch_exceptions=False)
-    return subprocess.CompletedProcess(
-        arguments, ended.exit_code, stdout=ended.stdout, stderr=ended.stderr
-    )
 
 
 class OneLogit(nn.Module):
@@ -363,9 +350,17 @@ def refused(repository: Path, *command: str | Path) -> str:
         ("any.onnx", ("--outputs", "logits", "--name", "lenet5"), "name of a network of the catal"),
         ("any.onnx", ("--outputs", "logits", "--name", "A b"), "'A b' is not a valid model name"),
         ("none.onnx", (), "none.onnx cannot be read"),
-        ("any.onnx", ("--int8",), "--int8 needs --calibration DIR, a folder with a few hundred"),
-        ("any.onnx", ("--int8", "--fp16"), "Give --fp16 or --int8, not both"),
-        ("any.onnx", ("--max-drop", "1"), "--max-drop needs --evaluate DIR"),
+        (
+            "any.onnx",
+            ("--outputs", "logits", "--int8"),
+            "--int8 needs --calibration DIR, a folder with a few hundred",
+        ),
+        (
+            "any.onnx",
+            ("--outputs", "logits", "--int8", "--fp16"),
+            "Give --fp16 or --int8, not both",
+        ),
+        ("any.onnx", ("--outputs", "logits", "--max-drop", "1"), "--max-drop needs --evaluate DIR"),
     ],
 )
 def test_bad_input_is_answered_with_what_mends_it(
@@ -396,6 +391,8 @@ def test_what_the_first_rung_or_the_golden_images_refuse(given: Given, tmp_path:
     assert "has one output, which softmax scores 1 for every picture: give --activation" in refused(
         repository, *one
     )
+    narrow = [*logits, given.folder / "examples", "--int8", "--calibration", alike]
+    assert re.search(r"→ ONNX int8: .* differs by .* Give --calib", refused(repository, *narrow))
     (tmp_path / "six.txt").write_text("a\nb\nc\nd\ne\nf\n")
     six = given.options("any.onnx", "--labels", tmp_path / "six.txt", "--outputs", "logits")
     assert "scores 7 classes, and" in refused(repository, *six)

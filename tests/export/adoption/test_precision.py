@@ -60,7 +60,7 @@ def with_clip_and_normalisation() -> nn.Module:
         layers.append(nn.ReLU6() if isinstance(layer, nn.ReLU) else layer)
         if isinstance(layer, nn.Conv2d):
             normalisation = nn.BatchNorm2d(layer.out_channels)
-            normalisation.running_var.fill_(2)  # type: ignore[union-attr, operator]
+            normalisation.running_var.fill_(2)  # type: ignore[union-attr]
             layers.append(normalisation)
     return nn.Sequential(*layers).eval()
 
@@ -193,7 +193,7 @@ def test_what_is_no_float32_is_not_converted(given: dict[str, Classifier]) -> No
     assert decide_precision(given["plain"], "int8") == "int8"
     for asked in ("fp16", "int8"):
         with pytest.raises(AdoptionError, match=f"is in float16, and --{asked} is made of float32"):
-            decide_precision(half, asked)  # type: ignore[arg-type]
+            decide_precision(half, asked)
 
 
 def test_doubles_are_not_converted(given: dict[str, Classifier]) -> None:
