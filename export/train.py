@@ -21,7 +21,7 @@ if not __package__:  # run by its path, not imported
     continue_in_venv()
 
 import difflib
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,9 @@ from convoy.terminal import lasting_output, print_error
 from export.bootstrap import require_packages
 from export.files import TRAINED_WEIGHTS
 from export.training.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from export.samples.mnist import Digits
 
 Data = Annotated[
     Path | None,
@@ -94,27 +97,37 @@ def train(
     check_name(name)
     require_packages()
     from export.console import ProgressBars
-    from export.errors import ExportError
-    from export.samples.mnist import InvalidDigits
-    from export.training.results import STEPS, load_digits, remeasure, train_and_measure
+    from export.training.results import STEPS, remeasure, train_and_measure
 
+    handwritten = read_digits(data, rows)
     try:
-        handwritten = load_digits(data, rows)
         output.mkdir(parents=True, exist_ok=True)
         if measure:
             facts = remeasure(name, handwritten, output)
         else:
             with ProgressBars(name, STEPS) as bars:
                 facts = train_and_measure(name, handwritten, seed, epochs, output, bars)
-    except (ExportError, InvalidDigits) as error:
-        sys.exit(str(error))
     except FileNotFoundError as error:
-        if error.filename == str(output / f"{name}.pth"):
-            sys.exit(f"There is no {error.filename} to measure: train without --measure first.")
-        sys.exit(f"There is no {error.filename}.")
+        sys.exit(f"There is no {error.filename} to measure: train without --measure first.")
     except OSError as error:
         sys.exit(f"Cannot write to {output}: {error.strerror}; choose another --output.")
     _print(output / f"{name}.pth", facts)
+
+
+def read_digits(data: Path | None, rows: Literal["shipped", "all"]) -> Digits:
+    """MNIST's digits; ends the command where they cannot be read."""
+    from export.errors import ExportError
+    from export.samples.mnist import InvalidDigits
+    from export.training.results import load_digits
+
+    try:
+        return load_digits(data, rows)
+    except FileNotFoundError as error:
+        sys.exit(f"There is no {error.filename}.")
+    except OSError as error:
+        sys.exit(f"Cannot read {error.filename}: {error.strerror}.")
+    except (ExportError, InvalidDigits) as error:
+        sys.exit(str(error))
 
 
 def check_name(name: str) -> None:

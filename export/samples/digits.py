@@ -14,6 +14,7 @@ thresholds give pen strokes.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -176,17 +177,23 @@ def network_input(ink: Tensor) -> Tensor:
     return (ink - DIGIT_MEAN) / DIGIT_STD
 
 
-def augment(fields: Tensor, random: torch.Generator) -> Tensor:
+AUGMENTATIONS = ("affine", "elastic", "stroke")  # moved and turned, bent, of another width
+
+
+def augment(
+    fields: Tensor, random: torch.Generator, omitted: Collection[str] = frozenset()
+) -> Tensor:
     """Draws each digit in another handwriting, N×1×32×32 in 0 (paper) to 1 (ink).
 
-    The ranges were tuned on drawn pictures of held-out digits; the stroke's width matters most.
+    The ranges were tuned on drawn pictures of held-out digits. Without those of AUGMENTATIONS that
+    are `omitted`, the others draw the same numbers.
     """
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(fields), 1, 1, 1, generator=random)
 
     warped = functional.grid_sample(
-        fields, _warp(len(fields), random), padding_mode="border", align_corners=False
+        fields, _warp(len(fields), random, omitted), padding_mode="border", align_corners=False
     )
     grey, distance = warped[:, :1], warped[:, 1:]
     level = uniform(0.25, 0.6)
@@ -195,12 +202,14 @@ def augment(fields: Tensor, random: torch.Generator) -> Tensor:
     radius, softness = uniform(0.6, 2.6), uniform(0.9, 1.6)  # pixels
     pen = ((radius - distance) / softness + 0.5).clamp(0, 1)
     style = uniform(0, 1)
+    if "stroke" in omitted:
+        style = torch.ones_like(style)
     ink = torch.where(style < 0.45, pen, torch.where(style < 0.75, marker, grey))
     noise = torch.randn(ink.shape, generator=random) * uniform(0, 0.05)
     return (ink * uniform(0.7, 1) + noise).clamp(0, 1)
 
 
-def _warp(count: int, random: torch.Generator) -> Tensor:
+def _warp(count: int, random: torch.Generator, omitted: Collection[str]) -> Tensor:
     """Returns the source of each pixel, N×32×32×2 in -1..1: rotated, stretched, moved and bent."""
 
     def uniform(limit: float) -> Tensor:
@@ -212,8 +221,12 @@ def _warp(count: int, random: torch.Generator) -> Tensor:
     x_row = [cos * aspect, (shear * cos - sin) * aspect, uniform(2 / 16)]  # 2 pixels; 16 are 1
     y_row = [sin / aspect, (shear * sin + cos) / aspect, uniform(2 / 16)]
     matrix = torch.stack([torch.stack(x_row, dim=1), torch.stack(y_row, dim=1)], dim=1)  # N×2×3
+    if "affine" in omitted:
+        matrix = torch.eye(2, 3).expand(count, 2, 3)
     grid = functional.affine_grid(matrix, [count, 1, DIGIT_SIZE, DIGIT_SIZE], align_corners=False)
     bends = 0.035 * torch.randn(count, 2, 5, 5, generator=random)
+    if "elastic" in omitted:
+        bends = torch.zeros_like(bends)
     bends = functional.interpolate(
         bends, size=(DIGIT_SIZE, DIGIT_SIZE), mode="bicubic", align_corners=True
     )

@@ -25,7 +25,7 @@ import typer
 from convoy.terminal import lasting_output
 from export.bootstrap import require_packages
 from export.files import ROOT, TRAINED_WEIGHTS
-from export.train import Data, Rows, check_name
+from export.train import Data, Rows, check_name, read_digits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,12 +48,11 @@ def draw_wrong_answers(
 
     from export.catalog import CATALOG
     from export.training.measure import held_out
-    from export.training.results import load_digits
 
     network = CATALOG[name].build().eval()
     network.load_state_dict(torch.load(TRAINED_WEIGHTS / f"{name}.pth", weights_only=True))
     wrong = [
-        cell for pictures in held_out(load_digits(data, rows)) for cell in cells(network, pictures)
+        cell for pictures in held_out(read_digits(data, rows)) for cell in cells(network, pictures)
     ]
     height = -(-len(wrong) // COLUMNS) * CELL
     sheet = Image.new("L", (COLUMNS * CELL, max(height, CELL)), 255)

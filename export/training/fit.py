@@ -9,7 +9,7 @@ and the network has no more parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import torch
@@ -41,8 +41,9 @@ def fit(
     data: TrainingSet,
     seed: int,
     epoch_done: Callable[[Epoch], object] = lambda _: None,
+    omitted: Collection[str] = frozenset(),
 ) -> Trained:
-    """Trains a new network; returns it in evaluation mode."""
+    """Trains a new network, without the `omitted` augmentations; returns it in evaluation mode."""
     torch.set_num_threads(1)  # more add in another order, and are no faster at this size
     torch.manual_seed(seed)  # the initial weights, and dropout
     random = torch.Generator().manual_seed(seed)
@@ -61,7 +62,7 @@ def fit(
         loss, wrong, total = 0.0, 0, 0
         for rows in torch.split(torch.randperm(len(data.labels), generator=random), recipe.batch):
             fields, labels = _batch(data, rows, recipe.nondigits, random)
-            step = _step(network, optimizer, fields, labels, random)
+            step = _step(network, optimizer, fields, labels, random, omitted)
             schedule.step()
             loss, wrong, total = loss + step[0], wrong + step[1], total + len(labels)
         rate = float(schedule.get_last_lr()[0])
@@ -106,9 +107,10 @@ def _step(
     fields: Tensor,
     labels: Tensor,
     random: torch.Generator,
+    omitted: Collection[str],
 ) -> tuple[float, int]:
     """Makes one step; returns the batch's summed loss, and its number of wrong answers."""
-    logits = network(network_input(augment(fields, random)))
+    logits = network(network_input(augment(fields, random, omitted)))
     none = torch.full((len(logits), 1), getattr(network, "rejection", 0.0))
     logits = torch.cat([logits, none], dim=1)
     loss = functional.cross_entropy(logits, labels)

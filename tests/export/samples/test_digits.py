@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.ndimage import center_of_mass
 from scipy.ndimage import label as find_regions
+from torch.nn import functional
 
 from export.catalog import DIGIT_BOX
 from export.samples import digits
@@ -95,6 +96,29 @@ def test_augmented_digits_are_the_same_for_the_same_seed_alone() -> None:
 
     assert torch.equal(drawn(0), drawn(0))
     assert not torch.equal(drawn(0), drawn(1))
+
+
+def moved_and_bent(omitted: tuple[str, ...]) -> float:
+    """How far, in grey levels of 0 to 1, augmented digits of one stroke are from plain ones."""
+    some, _ = digits.fields(np.arange(50))
+    plain = functional.avg_pool2d(some[:, :1], 2)
+    drawn = digits.augment(some, torch.Generator().manual_seed(0), ("stroke", *omitted))
+    return float((drawn - plain).abs().mean())
+
+
+def test_omitted_augmentations_leave_the_digit_in_its_place_and_shape() -> None:
+    everything, neither = moved_and_bent(()), moved_and_bent(("affine", "elastic"))
+    for one in ("affine", "elastic"):
+        assert neither < moved_and_bent((one,)) < everything
+
+
+def test_without_another_stroke_the_levels_are_those_of_the_data_set() -> None:
+    some, _ = digits.fields(np.arange(50))
+    rest = ("affine", "elastic")
+    own = digits.augment(some, torch.Generator().manual_seed(0), ("stroke", *rest))
+    drawn = digits.augment(some, torch.Generator().manual_seed(0), rest)
+    plain = functional.avg_pool2d(some[:, :1], 2)
+    assert (own - plain).abs().mean() < 0.75 * (drawn - plain).abs().mean()
 
 
 def test_augmented_digits_stay_digits() -> None:
