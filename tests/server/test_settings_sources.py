@@ -203,6 +203,7 @@ def test_help_spells_out_choices_and_leaves_out_what_hardly_anybody_sets() -> No
         "min_body_bytes_per_s",
         "staged",
         "unload_grace_s",
+        "worker_timeout_s",
     }
 
 
