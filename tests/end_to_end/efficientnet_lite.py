@@ -4,7 +4,8 @@
 
 No code of this project runs in it. It writes model.onnx, and answers.jsonl with a line per picture
 of PHOTOS. Pictures are prepared as the network was trained (tensorflow/tpu, efficientnet/lite): the
-shorter side to 256 by bicubic interpolation, the centre of 224, and (pixel - 127) / 128.
+shorter side to 256 by bicubic interpolation, the centre of 224 as torchvision's CenterCrop takes it,
+and (pixel - 127) / 128.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def prepare(path: Path) -> torch.Tensor:
     ratio = (SIDE + 32) / min(picture.size)
     size = (int(picture.width * ratio), int(picture.height * ratio))
     resized = picture.resize(size, Image.Resampling.BICUBIC)
-    left, top = ((side - SIDE) // 2 for side in resized.size)
+    left, top = (round((side - SIDE) / 2) for side in resized.size)
     pixels = np.asarray(resized.crop((left, top, left + SIDE, top + SIDE)), np.float32)
     return torch.from_numpy((pixels - 127) / 128).permute(2, 0, 1)[None]
 
