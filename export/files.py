@@ -6,6 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from export.errors import ExportError
+
 ROOT = Path(__file__).resolve().parents[1]  # of the checkout, or where the packages are installed
 TRAINED_WEIGHTS = ROOT / "export" / "weights"  # written by export/train.py, and shipped
 
@@ -28,3 +30,23 @@ def file_sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path, max_bytes: int, error: type[ExportError], remedy: str) -> str:
+    """A file that a user names: UTF-8, with or without a byte order mark.
+
+    Raises:
+        ExportError: of this type: it cannot be read, is longer, or is no such text; with the
+            remedy.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+        if len(content) <= max_bytes:
+            return content.decode("utf-8-sig")
+        reason = f"has more than {max_bytes >> 20} MiB"
+    except OSError as fault:
+        reason = f"cannot be read ({fault.strerror})"
+    except UnicodeDecodeError:
+        reason = "is no UTF-8 text"
+    raise error(f"{path} {reason}: {remedy}.")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import PreparationError
-from export.files import shown_name
+from export.files import read_text, shown_name
 from export.preparation.given import INTERPOLATIONS, Given
 from export.preparation.hugging_face import read_hugging_face
 from export.preparation.values import Values
@@ -38,7 +38,8 @@ def read_preprocessing(path: Path) -> Given:
     Raises:
         PreparationError: the file is of no known kind, or has what cannot be done here.
     """
-    name, text = shown_name(path), _read_text(path)
+    name, remedy = shown_name(path), f"--preprocessing takes {FORMATS}"
+    text = read_text(path, MAX_BYTES, PreparationError, remedy)
     if preset := PRESET.fullmatch(text):
         return _read_torchvision(Values(name, _parse_preset(name, preset["fields"])))
     try:
@@ -50,20 +51,6 @@ def read_preprocessing(path: Path) -> Given:
             if any(key in document for key in keys):
                 return read(Values(name, document))
     raise PreparationError(f"{path} says no preparation that is known: it must be {FORMATS}.")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) <= MAX_BYTES:
-            return content.decode("utf-8-sig")
-        reason = f"has more than {MAX_BYTES:,} bytes"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    except UnicodeDecodeError:
-        reason = "is no text"
-    raise PreparationError(f"{path} {reason}: --preprocessing takes {FORMATS}.")
 
 
 # ------------------------------------------------------------------------------ torchvision

@@ -4,7 +4,7 @@
 
 No code of this project runs in it. It writes model.onnx, and answers.jsonl with a line per picture
 of PHOTOS. Pictures are prepared as the network was trained (tensorflow/tpu, efficientnet/lite): the
-shorter side to 256 by bicubic interpolation, the centre of 224 as torchvision's CenterCrop takes it,
+shorter side to 256 by bicubic interpolation, the centre of 224 as torchvision does it,
 and (pixel - 127) / 128.
 """
 

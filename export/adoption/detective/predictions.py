@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from export.errors import AdoptionError
 from export.evaluation.truth import Classes
+from export.files import read_text
 
 MAX_BYTES = 256 << 20
 NAMES = ("path", "picture", "image", "file", "filename", "name")
@@ -58,7 +59,8 @@ def read_predictions(path: Path, classes: Classes, count: int) -> Predictions:
         AdoptionError: it cannot be read, or is in none of the forms.
     """
     reader = _Reader(path, classes, count)
-    for place, record in _records(path, _read_text(path)):
+    text = read_text(path, MAX_BYTES, AdoptionError, f"--predictions takes {FORMS}")
+    for place, record in _records(path, text):
         reader.add(place, record)
     return reader.finish()
 
@@ -144,20 +146,6 @@ def _take(record: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
 
 
 # ------------------------------------------------------------------------------ the two formats
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) <= MAX_BYTES:
-            return content.decode("utf-8-sig")
-        reason = f"has more than {MAX_BYTES >> 20} MiB"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    except UnicodeDecodeError:
-        reason = "is no UTF-8 text"
-    raise AdoptionError(f"{path} {reason}: --predictions takes {FORMS}.")
 
 
 def _records(path: Path, text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -248,7 +248,7 @@ def test_a_file_says_what_its_library_does(
         ([1, 2], "says no preparation that is known"),
         ("resize: 224", "is no JSON: --preprocessing takes timm's config.json"),
         ("[" * 100_000, "is no JSON"),
-        (" " * (1 << 20) + "{}", "has more than 1,048,576 bytes"),
+        (" " * (1 << 20) + "{}", "has more than 1 MiB"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(
@@ -262,5 +262,5 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(PreparationError, match=r"missing\.json cannot be read \(No such file"):
         read_preprocessing(tmp_path / "missing.json")
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(PreparationError, match=r"photo\.jpg is no text"):
+    with pytest.raises(PreparationError, match=r"photo\.jpg is no UTF-8 text"):
         read_preprocessing(tmp_path / "photo.jpg")
