@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -130,7 +129,7 @@ class Classifier:
             await self._prepare(call, image)
             outcome = await self._outcome(call, image)
         response = to_response(image, outcome)
-        if image.request.include or outcome.inference.outputs:
+        if image.request.include:
             await self._add_evidence(image, outcome, response)
         image.end(response)
         return response
@@ -187,10 +186,10 @@ class Classifier:
         response.MergeFrom(evidence)
 
     def _admitted(self, call: Call) -> contextlib.AbstractContextManager[None]:
-        images = Counter(
-            Work.of(self.known_name(image.request.model), len(image.content))
-            for image in call.images
-        )
+        images: dict[Work, int] = {}
+        for image in call.images:
+            work = Work.of(self.known_name(image.request.model), len(image.content))
+            images[work] = images.get(work, 0) + 1
         return self._admission.request(
             images, call.remaining_s(), client=call.client, own_s=call.preparation_s
         )

@@ -10,6 +10,8 @@ import numpy as np
 from convoy.v1 import classifier_pb2 as pb
 from server.core.call import Call, RequestedImage
 from server.errors import InferenceFailed, cut
+from server.evidence.messages import to_unfamiliar
+from server.evidence.outputs import UNFAMILIAR
 from server.pipeline import Outcome, best_scores
 from server.preprocessing.decode import DecodedImage
 
@@ -45,6 +47,9 @@ def to_response(image: RequestedImage, outcome: Outcome) -> pb.ClassifyResponse:
             response.classes.add(label=label.name, score=score, index=index, id=label.id)
     fill_image(response.image, outcome.prepared.image)
     fill_timing(response.timing, outcome)
+    unfamiliar = outcome.inference.outputs.get(UNFAMILIAR)
+    if unfamiliar is not None:
+        response.unfamiliar.CopyFrom(to_unfamiliar(servable.loaded.facts.manifest, unfamiliar))
     response.timing.total_us = int((time.monotonic() - image.began_s) * 1e6)
     return response
 

@@ -16,7 +16,6 @@ from server.evidence.outputs import (
     HEATMAP_CLASSES,
     HEATMAPS,
     LAYER_PREFIX,
-    UNFAMILIAR,
 )
 from server.pipeline import Outcome
 from server.preprocessing.photo import crop_box
@@ -52,8 +51,6 @@ def to_evidence(
             to_layer(shape, outputs[f"{LAYER_PREFIX}{shape.name}"][0])
             for shape in facts.evidence.layers
         )
-    if UNFAMILIAR in outputs:
-        response.unfamiliar.CopyFrom(to_unfamiliar(facts.manifest, outputs[UNFAMILIAR]))
     return response
 
 
