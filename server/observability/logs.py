@@ -25,8 +25,9 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\
 STANDARD_ERROR = 2
 # At 2 kB per record, 20 MB wait for a reader that has stopped.
 MAX_WAITING_LINES = 10_000
-# Waking the writer for each of many lines would cost more than writing them.
+# Waking the writer for each of many lines, or the kernel, would cost more than writing them.
 PAUSE_S = 0.01
+LINES_AT_ONCE = 64
 FLUSH_TIMEOUT_S = 1.0
 to_json = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
 
@@ -92,20 +93,44 @@ class LineHandler(logging.Handler):
         super().close()
 
     def _write_lines(self) -> None:
-        while record := self._waiting.get():
+        while records := self._take():
+            lines = [line for record in records if (line := self._to_line(record))]
             try:
-                self._write(record)
-            except Exception:  # the file takes no more, or the arguments do not fit the message
-                self.lost_lines += 1
+                self._write(lines)
+            except OSError:  # the file takes no more
+                self.lost_lines += len(lines)
             if self._waiting.empty():
                 time.sleep(PAUSE_S)
 
-    def _write(self, record: logging.LogRecord) -> None:
-        line = f"{self.format(record)}\n".encode(errors="backslashreplace")
-        rest = b"\n" + line if self._is_line_cut else line
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
-            self._is_line_cut = bool(rest)
+    def _take(self) -> list[logging.LogRecord]:
+        """Waits for a record, and takes what waits behind it; nothing at the end."""
+        records = []
+        while record := self._waiting.get():
+            records.append(record)
+            if len(records) == LINES_AT_ONCE or self._waiting.empty():
+                return records
+        if records:
+            self._waiting.put(None)  # for the next time
+        return records
+
+    def _to_line(self, record: logging.LogRecord) -> bytes | None:
+        try:
+            return f"{self.format(record)}\n".encode(errors="backslashreplace")
+        except Exception:  # the arguments do not fit the message
+            self.lost_lines += 1
+            return None
+
+    def _write(self, lines: list[bytes]) -> None:
+        """Takes out of the list what is written, also where the rest fails."""
+        if self._is_line_cut and lines:
+            lines[0] = b"\n" + lines[0]
+        while lines:
+            n_bytes = os.writev(self._descriptor, lines)
+            while lines and n_bytes >= len(lines[0]):
+                n_bytes -= len(lines.pop(0))
+            self._is_line_cut = n_bytes > 0
+            if n_bytes:
+                lines[0] = lines[0][n_bytes:]
 
 
 def extra_fields(record: logging.LogRecord) -> dict[str, object]:
