@@ -162,11 +162,9 @@ class Admission:
         self._idle = asyncio.Event()
         self._idle.set()
         self._queues: dict[str, ModelQueue] = defaultdict(ModelQueue)  # by model
+        self._in_flight_for = Counter[str]()  # images by client
+        self.in_flight = 0
         self.in_flight_bytes = 0
-
-    @property
-    def in_flight(self) -> int:
-        return sum(queue.in_flight.total() for queue in self._queues.values())
 
     def reserve(self, max_bytes: int) -> ByteReservation:
         """For one call, whose message has at most `max_bytes`; to be released at its end."""
@@ -220,12 +218,12 @@ class Admission:
     def queue(self, model: str) -> ModelQueue:
         return self._queues[model]
 
-    def note_arrival(self, client: str) -> None:
+    def note_arrival(self, client: str, images: int) -> None:
         self._idle.clear()
-        self._share(client)
+        self._count(client, images)
 
-    def note_end(self, client: str) -> None:
-        self._share(client)
+    def note_end(self, client: str, images: int) -> None:
+        self._count(client, -images)
         if not self.in_flight:
             self._idle.set()
 
@@ -249,7 +247,7 @@ class Admission:
         await self._idle.wait()
 
     def _check_room(self, count: int, client: str) -> None:
-        in_flight, own = self.in_flight, self._in_flight_for(client) if client else 0
+        in_flight, own = self.in_flight, self._in_flight_for[client] if client else 0
         if self._ledger:
             in_flight += self._ledger.others_images()
             own += self._ledger.others_images_for(client) if client else 0
@@ -280,16 +278,15 @@ class Admission:
                     retry_after_s=wait_s - timeout_s,
                 )
 
-    def _share(self, client: str) -> None:
-        """Shows the other workers what is in flight here."""
-        if self._ledger is None:
-            return
-        self._ledger.hold_images(self.in_flight)
-        if client:
-            self._ledger.hold_images_for(client, self._in_flight_for(client))
-
-    def _in_flight_for(self, client: str) -> int:
-        return sum(queue.in_flight[client] for queue in self._queues.values())
+    def _count(self, client: str, images: int) -> None:
+        self.in_flight += images
+        own = self._in_flight_for[client] = self._in_flight_for[client] + images
+        if not own:
+            del self._in_flight_for[client]
+        if self._ledger:  # shows the other workers what is in flight here
+            self._ledger.hold_images(self.in_flight)
+            if client:
+                self._ledger.hold_images_for(client, own)
 
     def _drain_time_s(self) -> float:
         waits_s = [queue.wait_s(0) for queue in self._queues.values()]
@@ -312,6 +309,7 @@ class Admitted:
     ) -> None:
         self._admission = admission
         self._images = images
+        self._count = sum(images.values())
         self._timeout_s = timeout_s
         self._client = client
         self._own_s = own_s
@@ -324,7 +322,7 @@ class Admitted:
         self._places = [
             admission.queue(work.model).hold(self._client, n) for work, n in self._images.items()
         ]
-        admission.note_arrival(self._client)
+        admission.note_arrival(self._client, self._count)
 
     def __exit__(
         self,
@@ -338,4 +336,4 @@ class Admitted:
             queue = admission.queue(work.model)
             queue.release(self._client, n)
             queue.estimators[work.size].learn(place, took_s, self._timeout_s, kind)
-        admission.note_end(self._client)
+        admission.note_end(self._client, self._count)
