@@ -184,6 +184,8 @@ def main(
     """Compare a gateway of one worker with one of two."""
     if not shutil.which("h2load"):
         raise SystemExit("h2load is missing: install Debian's package nghttp2-client")
+    if json_path:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         gateways = []

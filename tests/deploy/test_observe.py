@@ -99,13 +99,23 @@ def busy_gateway(
 
 
 @pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    log_path = tmp_path_factory.mktemp("workers") / "gateway.log"
+    with serving(log_path, "--workers=2", "--models=lenet5") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def prometheus(
-    tmp_path_factory: pytest.TempPathFactory, busy_gateway: RunningGateway, digit: bytes
+    tmp_path_factory: pytest.TempPathFactory,
+    busy_gateway: RunningGateway,
+    workers: RunningGateway,
+    digit: bytes,
 ) -> Iterator[Callable[[str], list[Any]]]:
-    """Queries a Prometheus that has scraped the busy gateway for some seconds."""
+    """Queries a Prometheus that has scraped both gateways for some seconds."""
     program, folder, port = found("prometheus"), tmp_path_factory.mktemp("prometheus"), free_port()
-    target = busy_gateway.admin.removeprefix("http://")
-    job = {"job_name": "gateway", "static_configs": [{"targets": [target]}]}
+    targets = [gateway.admin.removeprefix("http://") for gateway in (busy_gateway, workers)]
+    job = {"job_name": "gateway", "static_configs": [{"targets": targets}]}
     config = {"global": {"scrape_interval": "500ms"}, "scrape_configs": [job]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     command = [program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}"]
