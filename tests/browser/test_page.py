@@ -354,8 +354,8 @@ def test_a_folder_is_filtered_by_class(visit: Visits, gateway: Any, tmp_path: Pa
     visitor.check()
 
 
-@pytest.mark.parametrize("locale", ["en-US", "ko-KR"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+# Whether text is cut depends on its language, and contrast on the colours.
+@pytest.mark.parametrize(("locale", "scheme"), [("en-US", "light"), ("ko-KR", "dark")])
 def test_no_view_is_cut_on_a_phone_or_has_a_serious_fault(
     visit: Visits, gateway: Any, locale: str, scheme: str
 ) -> None:
