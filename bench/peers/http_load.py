@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,7 +83,7 @@ async def ask_once(port: int, request: bytes) -> bytes:
 async def closed_loop(
     port: int, requests: Sequence[bytes], concurrency: int, warm_s: float, seconds: float
 ) -> Load:
-    """Asks for `warm_s`, then measures for `seconds`, or until each connection has had an answer.
+    """Asks for `warm_s`, then measures for `seconds`; each part has an answer per connection.
 
     Raises:
         RequestFailed: an answer was not 200.
@@ -95,7 +96,7 @@ async def closed_loop(
     def is_over() -> bool:
         if time.monotonic() < begin_s + seconds:
             return False
-        return sum(answer.at_s > begin_s for answer in answers[-2 * concurrency :]) >= concurrency
+        return len(answers) - n_warm(answers, begin_s, concurrency) >= concurrency
 
     async with asyncio.timeout(warm_s + seconds + TIMEOUT_S):
         connections = [await connect(port) for _ in range(concurrency)]
@@ -104,7 +105,7 @@ async def closed_loop(
         finally:
             for connection in connections:
                 connection.close()
-    return summarise(answers, begin_s)
+    return summarise(answers, n_warm(answers, begin_s, concurrency))
 
 
 async def ask(
@@ -122,10 +123,15 @@ async def ask(
         answers.append(Answer(answered_s, answered_s - sent_s))
 
 
-def summarise(answers: Sequence[Answer], begin_s: float) -> Load:
+def n_warm(answers: Sequence[Answer], begin_s: float, concurrency: int) -> int:
+    """How many do not count: a server that computes large batches answers late, and all at once."""
+    return max(concurrency, bisect.bisect_right(answers, begin_s, key=lambda answer: answer.at_s))
+
+
+def summarise(answers: Sequence[Answer], warm: int) -> Load:
     """Counts from one answer to another: answers come in batches, which the ends would cut."""
-    first_s = max((answer.at_s for answer in answers if answer.at_s <= begin_s), default=begin_s)
-    measured = [answer for answer in answers if answer.at_s > first_s]
+    measured = answers[warm:]
     took_ms = [answer.took_s * 1e3 for answer in measured]
     p50_ms, p99_ms = (float(value) for value in np.percentile(took_ms, (50, 99)))
-    return Load(len(measured) / (measured[-1].at_s - first_s), p50_ms, p99_ms, len(measured))
+    seconds = measured[-1].at_s - answers[warm - 1].at_s
+    return Load(len(measured) / seconds, p50_ms, p99_ms, len(measured))

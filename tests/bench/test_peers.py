@@ -14,7 +14,14 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.peers.contest import Turn
-from bench.peers.http_load import Answer, RequestFailed, closed_loop, request_bytes, summarise
+from bench.peers.http_load import (
+    Answer,
+    RequestFailed,
+    closed_loop,
+    n_warm,
+    request_bytes,
+    summarise,
+)
 from bench.peers.peers import OURS, OURS_THROUGH_TRITON, TRITON
 from bench.peers.processes import ServerProcess, descendants
 from bench.peers.report import compare, draw, render_table
@@ -28,8 +35,14 @@ def turn(peer: str, number: int, per_s: float) -> Turn:
 
 def test_answers_in_batches_are_counted_from_one_batch_to_another() -> None:
     batches = [Answer(float(second), 0.5) for second in range(7) for _ in range(8)]
-    load = summarise(batches, begin_s=1.9)
+    load = summarise(batches, n_warm(batches, 1.9, concurrency=8))
     assert (load.per_s, load.answers) == (8.0, 40)  # those of seconds 2 to 6, since second 1
+
+
+def test_what_a_server_was_asked_at_the_start_does_not_count_however_late_it_answers() -> None:
+    batches = [Answer(float(second), 3.0) for second in (3, 6, 9) for _ in range(16)]
+    load = summarise(batches, n_warm(batches, 1.0, concurrency=16))
+    assert (load.per_s, load.answers) == (pytest.approx(16 / 3), 32)
 
 
 @pytest.mark.parametrize("status", [200, 503])
