@@ -84,7 +84,8 @@ class Network:
     labels: Callable[[], list[pb.Label]]
     weights: str  # the default of `--weights`: "imagenet", or "digits" where we train
     checkpoints: tuple[Checkpoint, ...] = ()  # the default one first
-    max_batch_size: int = 8
+    max_batch_size: int = 8  # of a file that CPUs serve too, where larger batches gain nothing
+    plan_max_batch_size: int = 64  # of a TensorRT plan: a GPU needs many images to be busy
     proof_images: int = 8  # on which two runtimes are compared
     # The largest difference of a probability that each rung of the ladder allows: from PyTorch to
     # ONNX Runtime in fp32 (measured: at most 3e-5); from fp32 to fp16 or int8; from the ONNX file

@@ -108,7 +108,7 @@ MaxBatch = Annotated[
         min=1,
         max=1024,
         help="Maximum batch size.",
-        show_default="the network's",
+        show_default="8, or 64 for a plan",
     ),
 ]
 OptBatch = Annotated[
@@ -117,7 +117,7 @@ OptBatch = Annotated[
         "--opt-batch",
         min=1,
         help="The batch size for which an engine is optimised.",
-        show_default="--max-batch",
+        show_default="32, or --max-batch if that is less",
     ),
 ]
 OptimizationLevel = Annotated[

@@ -271,8 +271,7 @@ class Ladder:
 
         options = self._options
         library: Library = "tensorrt" if options.format == "plan" else "tensorrt_rtx"
-        max_batch = options.max_batch_size
-        profile = Profile(1, options.opt_batch or max_batch, max_batch)
+        profile = Profile(1, options.opt_batch_size, options.max_batch_size)
 
         def make(path: Path) -> pb.Model:
             self._reporter.step(f"Engine: {library}")
@@ -294,7 +293,7 @@ class Ladder:
             return facts
 
         key = self._key(
-            onnx.key, target_key(library), options.opt_batch, options.optimization_level
+            onnx.key, target_key(library), options.opt_batch_size, options.optimization_level
         )
         return self._stages.get_or_make(key, make)
 

@@ -79,6 +79,24 @@ def test_another_option_is_another_build(options: Options, change: dict[str, obj
     assert dataclasses.replace(options, **change).sha256 != options.sha256  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("change", "batch_sizes"),
+    [
+        ({}, (8, 8)),
+        ({"format": "rtx"}, (8, 8)),
+        ({"format": "plan"}, (64, 32)),
+        ({"format": "plan", "max_batch": 16}, (16, 16)),
+        ({"format": "plan", "max_batch": 128, "opt_batch": 128}, (128, 128)),
+    ],
+    ids=str,
+)
+def test_a_plan_takes_the_batches_of_a_gpu(
+    options: Options, change: dict[str, object], batch_sizes: tuple[int, int]
+) -> None:
+    changed = dataclasses.replace(options, **change)  # type: ignore[arg-type]
+    assert (changed.max_batch_size, changed.opt_batch_size) == batch_sizes
+
+
 def test_where_it_goes_and_what_is_kept_is_no_other_build(options: Options, tmp_path: Path) -> None:
     same = dataclasses.replace(options, repository=tmp_path / "other", keep=2, force=True)
     assert same.sha256 == options.sha256
