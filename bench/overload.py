@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -266,7 +266,10 @@ def draw(capacity: float, loads: list[Load]) -> str:
 
 @contextlib.contextmanager
 def gateway(
-    options: list[str], log_path: Path, checkout: Path | None = None
+    options: list[str],
+    log_path: Path,
+    checkout: Path | None = None,
+    program: Sequence[str] = ("-m", "convoy.cli"),
 ) -> Iterator[tuple[str, str, int]]:
     """Yields HOST:PORT of gRPC, http://HOST:PORT and the process's id, when it is ready.
 
@@ -274,7 +277,7 @@ def gateway(
     """
     python = str(checkout / ".venv" / "bin" / "python") if checkout else sys.executable
     ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
-    command = [python, "-m", "convoy.cli", "serve", *ports, *options]
+    command = [python, *program, "serve", *ports, *options]
     with log_path.open("w") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=checkout
