@@ -40,7 +40,7 @@ from server.runners.version_files import MODEL_FILE
 ROOT = Path(__file__).resolve().parents[1]
 BATCHES = (1, 2, 4, 8)
 WARM_UP_CPU_S = 8.0  # after 5 the gateway opens a graph again, with threads
-SETTLE_S = 0.5  # at the beginning of a turn
+MIN_IMAGES = 24  # in a turn: three batches
 
 
 Case = tuple[str, str, int]  # model, picture, requests held open
@@ -177,14 +177,16 @@ async def take_turn(
 ) -> Turn:
     """The rate is that between two answers, since those of a batch come together."""
     request = request_for(facts["model"], content)
+    settle_s = max(BATCHES) / bare.per_s  # the first batches are small
+    end_s = settle_s + max(seconds, MIN_IMAGES / bare.per_s)
     clocks = (time.monotonic, served.cpu_s, time.process_time, machine_cpu_s)
     before = [clock() for clock in clocks]
-    answers = await served.load(request, facts["concurrency"], SETTLE_S + seconds)
+    answers = await served.load(request, facts["concurrency"], end_s)
     took_s, gateway_s, client_s, all_s = (
         clock() - since for clock, since in zip(clocks, before, strict=True)
     )
-    began_s = max((at_s for at_s, *_ in answers if at_s < SETTLE_S), default=0.0)
-    counted = [answer for answer in answers if began_s < answer[0] <= SETTLE_S + seconds]
+    began_s = max((at_s for at_s, *_ in answers if at_s < settle_s), default=0.0)
+    counted = [answer for answer in answers if began_s < answer[0] <= end_s]
     ended_s = max(at_s for at_s, *_ in counted)
     timings = [answer.timing for *_, answer in counted]
     computed_s = sum(a.timing.compute_us / a.served.batch_size for *_, a in counted) / 1e6
