@@ -22,6 +22,7 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -144,6 +145,19 @@ def measure(served: Served, model: str, in_flight: int, seconds: float) -> dict[
     }
 
 
+def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    options = [f"--repository={arguments.repository}", f"--models={arguments.model}"]
+    options += arguments.options
+    with tempfile.TemporaryDirectory() as folder:
+        for workers in map(int, arguments.workers.split(",")):
+            log_path = Path(folder) / f"{workers}.log"
+            starting = gateway([*options, f"--workers={workers}"], log_path)
+            with starting as (address, http, pid):
+                served = Served(workers, http, address, pid)
+                for in_flight in map(int, arguments.in_flight.split(",")):
+                    yield measure(served, arguments.model, in_flight, arguments.seconds)
+
+
 def decoding(threads: int, seconds: float) -> int:
     """Images per second that the gateway's code decodes and resizes in that many threads."""
     facts = pb.Preprocessing(photo=pb.Photo(resize=256, crop=224))
@@ -184,18 +198,10 @@ def main() -> None:
     if arguments.decoding:
         for threads in (1, 4, os.cpu_count() or 1):
             print(f"decoding alone, {threads} threads: {decoding(threads, 3.0)} images/s")
-    options = [f"--repository={arguments.repository}", f"--models={arguments.model}"]
-    with tempfile.TemporaryDirectory() as folder:
-        for workers in map(int, arguments.workers.split(",")):
-            log_path = Path(folder) / f"{workers}.log"
-            more = [f"--workers={workers}", *arguments.options]
-            with gateway([*options, *more], log_path) as (address, http, pid):
-                served = Served(workers, http, address, pid)
-                for in_flight in map(int, arguments.in_flight.split(",")):
-                    row = measure(served, arguments.model, in_flight, arguments.seconds)
-                    print(*(f"{name}={value}" for name, value in row.items()), flush=True)
-                    if arguments.json:
-                        append_line(arguments.json, json.dumps(row))
+    for row in rows(arguments):
+        print(*(f"{name}={value}" for name, value in row.items()), flush=True)
+        if arguments.json:
+            append_line(arguments.json, json.dumps(row))
 
 
 if __name__ == "__main__":
