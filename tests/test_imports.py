@@ -41,7 +41,8 @@ SERVER = [
     ["main"],
 ]
 EXPORT = [
-    ["errors", "files", "progress", "architectures", "bootstrap"],
+    ["errors", "progress", "architectures", "bootstrap"],
+    ["files"],
     ["catalog", "build_cache"],
     ["preparation"],
     ["samples", "repository", "layers"],
