@@ -17,8 +17,6 @@ import threading
 import time
 from typing import Any, Literal
 
-import orjson
-
 # What every record has; other fields came through `extra` and are part of the message.
 STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 # Line ends, escape sequences of terminals, marks that change the direction of writing, and bytes of
@@ -31,7 +29,7 @@ MAX_WAITING_LINES = 10_000
 PAUSE_S = 0.01
 LINES_AT_ONCE = 64
 FLUSH_TIMEOUT_S = 1.0
-to_ascii_json = json.JSONEncoder(default=str).encode  # json.dumps would make one for each line
+to_json = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for each line
 
 
 def set_up(log_format: Literal["auto", "text", "json"], level: str) -> None:
@@ -167,15 +165,6 @@ class TextFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802
         lines = super().formatException(ei).split("\n")
         return textwrap.indent("\n".join(map(escaped, lines)), "    ")
-
-
-def to_json(fields: dict[str, object]) -> str:
-    """In ASCII, since some readers end a line at any mark that Unicode says ends one."""
-    try:
-        line = orjson.dumps(fields, default=str)
-    except TypeError:  # half of a surrogate pair, or a number of more than 64 bits
-        return to_ascii_json(fields)
-    return line.decode() if line.isascii() else to_ascii_json(fields)
 
 
 def escaped(text: str) -> str:
