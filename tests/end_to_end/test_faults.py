@@ -160,7 +160,8 @@ def test_a_tritonserver_that_hangs_is_found_and_replaced(
             wait_for(lambda: bool(running.seen()) and running.is_served(stopped_s))
             for thread in threads:
                 thread.join(30)
-        assert endless == ["RUNNER_UNAVAILABLE"] * 2
+        # On a busy machine one may come when the hang has been found, and wait for the next.
+        assert len(endless) == 2 and set(endless) <= {"RUNNER_UNAVAILABLE", "7"}
         assert running.seen() <= AWAY
         assert running.longest_s() < 30
         assert find_tritonserver(pid) != first
