@@ -40,6 +40,12 @@ def scikit_learn(rows: Integers) -> TrainingSet:
     )
 
 
+def handwritten_digits(handwritten: mnist.Digits) -> TrainingSet:
+    """The training part of MNIST's digits, without anything that is no digit."""
+    fields, labels = _training_part(handwritten)
+    return TrainingSet(fields, labels, torch.empty((0, 2, 64, 64), dtype=torch.uint8))
+
+
 def training_set(handwritten: mnist.Digits | None, *, drawings: bool = True) -> TrainingSet:
     """What the shipped networks are trained on: the training parts of both data sets.
 
@@ -54,16 +60,21 @@ def training_set(handwritten: mnist.Digits | None, *, drawings: bool = True) -> 
     if drawings:
         parts += [drawn(rows, inverted=inverted) for inverted in (False, True)]
     if handwritten is not None:
-        chosen = mnist.split(handwritten.labels).train
-        images = handwritten.images[chosen]
-        pictures = [mnist.png(image) for image in images]
-        parts.insert(0, prepared_fields(pictures, handwritten.labels[chosen]))
+        images = handwritten.images[mnist.split(handwritten.labels).train]
+        parts.insert(0, _training_part(handwritten))
     strokes = training_nondigits(images, NONDIGITS, NONDIGITS_SEED)
     return TrainingSet(
         fields=torch.cat([fields for fields, _ in parts]),
         labels=torch.cat([labels for _, labels in parts]),
         nondigits=_pack(np.stack([digits.stroke_fields(each) for each in strokes])),
     )
+
+
+def _training_part(handwritten: mnist.Digits) -> tuple[Tensor, Tensor]:
+    """Fields and labels."""
+    chosen = mnist.split(handwritten.labels).train
+    pictures = [mnist.png(image) for image in handwritten.images[chosen]]
+    return prepared_fields(pictures, handwritten.labels[chosen])
 
 
 def drawn(rows: Integers, *, inverted: bool) -> tuple[Tensor, Tensor]:

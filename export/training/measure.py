@@ -78,13 +78,13 @@ def held_out(handwritten: mnist.Digits) -> HeldOut:
         for number, row in enumerate(chosen)
     ]
     return HeldOut(
-        tempering=_accept_rows(handwritten, tempering),
-        plain=_accept_rows(handwritten, rows),
+        tempering=accept_rows(handwritten, tempering),
+        plain=accept_rows(handwritten, rows),
         drawn=accept(drawn, handwritten.labels[chosen]),
     )
 
 
-def _accept_rows(handwritten: mnist.Digits, rows: Integers) -> Accepted:
+def accept_rows(handwritten: mnist.Digits, rows: Integers) -> Accepted:
     pictures = [mnist.png(image) for image in handwritten.images[rows]]
     return accept(pictures, handwritten.labels[rows])
 
@@ -99,24 +99,24 @@ def measure(network: nn.Module, mnist_digits: HeldOut | None) -> list[dict[str, 
         },
         {
             "measured": "top-1, those held-out digits drawn by pen and marker, both polarities",
-            **_count(network, Accepted(pixels, labels, total)),
+            **count(network, Accepted(pixels, labels, total)),
         },
     ]
     if mnist_digits is not None:
         entries += [
             {
                 "measured": "top-1, held-out fifth of the MNIST digits, as 28×28 pictures",
-                **_count(network, mnist_digits.tempering, mnist_digits.plain),
+                **count(network, mnist_digits.tempering, mnist_digits.plain),
             },
             {
                 "measured": "top-1, held-out MNIST digits drawn by pen and marker",
-                **_count(network, mnist_digits.drawn),
+                **count(network, mnist_digits.drawn),
             },
         ]
     return entries
 
 
-def _count(network: nn.Module, *parts: Accepted) -> dict[str, int]:
+def count(network: nn.Module, *parts: Accepted) -> dict[str, int]:
     return {
         "correct": sum(count_correct(network, part.pixels, part.labels) for part in parts),
         "total": sum(part.total for part in parts),
