@@ -99,6 +99,7 @@ def gateways(
 
 
 # ---------------------------------------------------------------- the program
+# mypy forbids to replace a method of a class; here that is the point.
 
 
 def wait_before_batches(wait_s: float) -> None:

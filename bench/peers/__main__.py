@@ -58,6 +58,7 @@ async def contest(
 
 
 def main(
+    # typer needs a list, and copies it.
     networks: Annotated[list[str], typer.Option(help="Only these.")] = list(NETWORKS),  # noqa: B006
     peers: Annotated[list[str] | None, typer.Option(help="Only these, beside Convoy.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that count.")] = 15,
