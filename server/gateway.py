@@ -128,6 +128,7 @@ class Gateway:
         stopped = asyncio.create_task(stop.wait())
         try:
             if self._place and self._place.is_replacement:
+                self._place.peers.is_spare = True
                 models_tried = asyncio.create_task(self._wait_for_models())
                 await wait_for_first(stopped, models_tried, *background)
             await self._serve(reload, stopped, background)
@@ -158,6 +159,7 @@ class Gateway:
 
     def _announce(self, servers: Servers) -> None:
         if self._place:
+            self._place.peers.is_spare = False
             self._place.announce()
         else:
             grpc_address = servers.grpc_address(self._settings.grpc_address)

@@ -181,6 +181,7 @@ class VersionManager:
         if not self._started:
             await asyncio.gather(*updates)
             self._started = True
+            self._defaults.tick()  # tells the other workers
             if not self._models:
                 logger.warning("the repository holds no model: build one with export/build.py")
 

@@ -1,9 +1,10 @@
-"""What the workers of one gateway have decided about versions, in memory that they share.
+"""What the workers of one gateway tell each other, in memory that they share.
 
 Like several runners, workers move a default once each of them has proven the new version or
-rejected it, and keep the old one loaded while it is the default of any. Each writes its own notice
-and reads those of the others, without a lock: a notice that is being written does not match its
-checksum, and the one before it counts meanwhile.
+rejected it, and keep the old one loaded while it is the default of any. None is ready before all
+are, since whoever asks one of them sends requests to all. Each writes its own notice and reads
+those of the others, without a lock: a notice that is being written does not match its checksum, and
+the one before it counts meanwhile.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.context import SpawnContext
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,15 @@ NOTHING = bytes(HEADER.size)
 
 @dataclass(frozen=True)
 class Notice:
-    """Folders of the repository, as one worker has them."""
+    """Folders of the repository, as one worker has them, and whether it is ready."""
 
     decided: list[str]  # proven, or failed
     pending: list[str]  # neither yet
     defaults: list[str]
+    why_not_ready: str = ""
+
+
+STARTING = Notice([], [], [], "a worker is starting")
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,11 @@ class NoticeMemory:
 
     @classmethod
     def create(cls, context: SpawnContext, workers: int) -> NoticeMemory:
-        return cls(workers, context.RawArray("B", workers * NOTICE_BYTES))
+        """All workers are to be waited for."""
+        memory = cls(workers, context.RawArray("B", workers * NOTICE_BYTES))
+        for worker in range(workers):
+            write_notice(memory.place(worker), STARTING)
+        return memory
 
     def place(self, worker: int) -> memoryview:
         return memoryview(self.text).cast("B")[worker * NOTICE_BYTES : (worker + 1) * NOTICE_BYTES]
@@ -53,7 +62,20 @@ class NoticeMemory:
         self.place(worker)[: HEADER.size] = NOTHING
 
 
-def to_notice(managers: Iterable[VersionManager], defaults: Mapping[str, int]) -> Notice:
+def write_notice(place: memoryview, notice: Notice) -> None:
+    """One that is too long is none: nobody waits for that worker."""
+    text = json.dumps(asdict(notice)).encode()
+    if len(text) > NOTICE_BYTES - HEADER.size:
+        text = b""
+    header = HEADER.pack(len(text), zlib.crc32(text)) if text else NOTHING
+    if header != bytes(place[: HEADER.size]):
+        place[HEADER.size : HEADER.size + len(text)] = text
+        place[: HEADER.size] = header
+
+
+def to_notice(
+    managers: Iterable[VersionManager], defaults: Mapping[str, int], why_not_ready: str
+) -> Notice:
     """A version is decided once each runner that has it has proven or rejected it."""
     decisions: dict[str, set[bool | None]] = defaultdict(set)
     for manager in managers:
@@ -64,6 +86,7 @@ def to_notice(managers: Iterable[VersionManager], defaults: Mapping[str, int]) -
         [folder for folder, made in decisions.items() if True in made and False not in made],
         [folder for folder, made in decisions.items() if False in made],
         [f"{name}.v{number}" for name, number in defaults.items()],
+        why_not_ready,
     )
 
 
@@ -71,6 +94,7 @@ class Peers:
     """The other workers."""
 
     def __init__(self, memory: NoticeMemory, worker: int) -> None:
+        self.is_spare = False  # no request can come here yet: nobody waits until this one is ready
         self._own = memory.place(worker)
         self._others = [memory.place(n) for n in range(memory.workers) if n != worker]
         self._headers = [NOTHING for _ in self._others]
@@ -84,14 +108,7 @@ class Peers:
         return len(self._others)
 
     def publish(self, notice: Notice) -> None:
-        """A notice that is too long is none: the others do not wait for this worker."""
-        text = json.dumps(asdict(notice)).encode()
-        if len(text) > NOTICE_BYTES - HEADER.size:
-            text = b""
-        header = HEADER.pack(len(text), zlib.crc32(text)) if text else NOTHING
-        if header != bytes(self._own[: HEADER.size]):
-            self._own[HEADER.size : HEADER.size + len(text)] = text
-            self._own[: HEADER.size] = header
+        write_notice(self._own, replace(notice, why_not_ready="") if self.is_spare else notice)
 
     def refresh(self) -> None:
         """Reads the notices that have changed."""
@@ -114,6 +131,13 @@ class Peers:
 
     def have_as_default(self, folder: str) -> bool:
         return any(folder in notice.defaults for notice in self._present())
+
+    def why_not_ready(self) -> str:
+        """Of the first that is not; empty: all are."""
+        self.refresh()
+        return next(
+            (notice.why_not_ready for notice in self._present() if notice.why_not_ready), ""
+        )
 
     def _present(self) -> Iterable[Notice]:
         return (notice for notice in self._notices if notice)

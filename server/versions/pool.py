@@ -100,7 +100,8 @@ class Pool:
             if number in self._numbers(name)
         }
         if self._peers:
-            self._peers.publish(to_notice(self._reachable(), self._defaults))
+            why_not_ready = self._why_not_ready_here()
+            self._peers.publish(to_notice(self._reachable(), self._defaults, why_not_ready))
 
     def is_default_elsewhere(self, name: str, number: int) -> bool:
         return self._peers.have_as_default(f"{name}.v{number}")
@@ -237,24 +238,25 @@ class Pool:
         return "; ".join(faults) if faults and all(faults) else self.runner_fault
 
     def is_ready(self) -> bool:
-        """Each wanted model can answer; if none is named: all were tried once, and one can."""
-        if self.runner_fault:
-            return False
-        can_answer = {name for name in self._names() if self.default(name)}
-        if self._policy.wanted:
-            return self._policy.wanted <= can_answer
-        return self.has_started() and bool(can_answer)
+        return not self.why_not_ready()
+
+    def why_not_ready(self) -> str:
+        """Empty: this worker and all others are."""
+        return self._why_not_ready_here() or self._peers.why_not_ready()
+
+    def _why_not_ready_here(self) -> str:
+        """Empty: each wanted model can answer; if none is named: all were tried, and one can."""
+        names, wanted = self._names(), self._policy.wanted
+        can_answer = {name for name in names if self.default(name)}
+        can_all = wanted <= can_answer if wanted else self.has_started() and bool(can_answer)
+        if can_all and not self.runner_fault:
+            return ""
+        waiting = [name for name in sorted(wanted) or names if name not in can_answer]
+        return self.fault or "; ".join(map(self._why_not, waiting)) or "the repository is empty"
 
     def has_started(self) -> bool:
         """Whether all versions of a runner were tried once."""
         return any(manager.has_started() for manager in self._managers.values())
-
-    def why_not_ready(self) -> str:
-        if self.fault:
-            return self.fault
-        names = sorted(self._policy.wanted) or self._names()
-        waiting = [name for name in names if not self.default(name)]
-        return "; ".join(map(self._why_not, waiting)) or "the repository is empty"
 
     # ------------------------------------------------------------ small helpers
 

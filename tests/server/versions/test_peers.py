@@ -14,7 +14,7 @@ from server.pipeline import Pipeline
 from server.runners.in_process import InProcessRunner
 from server.runners.tracked import TrackedRunner
 from server.versions.manager import LoadingPolicy, VersionManager
-from server.versions.peers import NOTICE_BYTES, Notice, NoticeMemory, Peers
+from server.versions.peers import NOTICE_BYTES, STARTING, Notice, NoticeMemory, Peers
 from server.versions.pool import Pool
 
 GRACE_S = 0.01
@@ -62,6 +62,22 @@ async def poll_past_grace(pool: Pool) -> None:
 
 def defaults(pools: list[Pool]) -> list[str]:
     return [pool.resolve("lenet5").version for pool in pools]
+
+
+async def test_a_worker_is_ready_once_all_are(pools: list[Pool], memory: NoticeMemory) -> None:
+    first, _ = pools
+    assert first.is_ready()
+    second = Peers(memory, 1)
+    second.publish(STARTING)
+    assert (first.is_ready(), first.why_not_ready()) == (False, "a worker is starting")
+    second.is_spare = True
+    second.publish(STARTING)
+    assert first.is_ready(), "no request can come to a worker that replaces another one yet"
+    second.is_spare = False
+    second.publish(STARTING)
+    assert not first.is_ready()
+    memory.clear(1)
+    assert first.is_ready(), "nobody waits for a process that has ended"
 
 
 def publish_second(repository: Path) -> None:

@@ -24,7 +24,7 @@ import tritonclient.http
 
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc
-from tests.loopback import free_port
+from tests.loopback import free_port, wait_for
 from tests.server.open_inference.clients import image_input
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux shares ports evenly")
@@ -323,6 +323,34 @@ def test_without_their_supervisor_workers_drain_and_leave_the_ports(impatient: A
         time.sleep(0.05)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{impatient.http}/livez")
+
+
+def workers_of(supervisor: int) -> list[int]:
+    """The processes that multiprocessing has started."""
+    pids = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(pid) for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_none_is_ready_before_all_are(shipped_lenet5: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "convoy.cli", "serve", "--workers=2", "--log-level=error"]
+    command += [f"--{api}-address=127.0.0.1:0" for api in ("grpc", "metrics")]
+    command += [f"--http-address=127.0.0.1:{port}", f"--repository={shipped_lenet5.parent}"]
+
+    def get(path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{port}{path}")
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as supervisor:
+        try:
+            wait_for(lambda: len(workers_of(supervisor.pid)) == 2)
+            late = workers_of(supervisor.pid)[1]
+            os.kill(late, signal.SIGSTOP)
+            wait_for(lambda: get("/v1/models/lenet5").json()["state"] == "STATE_READY")
+            assert get("/readyz").status_code == 503, "half of the connections come to the late one"
+            os.kill(late, signal.SIGCONT)
+            wait_for(lambda: get("/readyz").status_code == 200)
+        finally:
+            supervisor.terminate()
 
 
 def test_a_worker_that_cannot_start_ends_all_with_its_reason(tmp_path: Path) -> None:
