@@ -2,8 +2,8 @@
 
 It is the first GPU that the driver shows (CUDA_VISIBLE_DEVICES), in the package onnxruntime-gpu.
 There, cuDNN plans every convolution again whenever the batch has another size than the one before,
-which takes as long as 35 to 170 batches (docs/performance.md). So only two sizes go through a GPU,
-one image and the largest batch, each in a session of its own; batches in between are padded.
+which takes as long as 35 to 170 batches (docs/performance.md). So only a few sizes go through a
+GPU, each in a session of its own: 1, 8, 64, … and the largest batch. Others are padded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,13 +112,21 @@ def to_model(path: Path) -> Path | bytes:
 
 def on_gpu(path: Path, options: ort.SessionOptions, max_batch_size: int) -> OnnxModel:
     """Runs each session once, so that convolutions are planned before the first request."""
-    sizes = sorted({1, max_batch_size})
+    sizes = gpu_batch_sizes(max_batch_size)
     network = OnnxModel("gpu", {size: cuda_session(path, options) for size in sizes})
     # It logs an error for each fusion that cuDNN lacks, and goes on; real failures are raised.
     ort.set_default_logger_severity(FATAL)
     for size, session in network.sessions.items():
         network.probabilities(np.zeros((size, *session.get_inputs()[0].shape[1:]), np.uint8))
     return network
+
+
+def gpu_batch_sizes(largest: int) -> list[int]:
+    """So few, since each session stores the weights; so many, since a padded batch takes as long as
+    a full one.
+    """
+    powers = itertools.takewhile(lambda size: size < largest, (8**n for n in itertools.count()))
+    return [*powers, largest]
 
 
 def cuda_session(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:

@@ -67,7 +67,7 @@ def test_the_gpu_answers_as_the_cpu_does(name: str, precision: Precision, graph:
     found = open_onnx_model(path, OPTIONS, LARGEST, may_use_gpu=True)
     assert (expected.device, found.device) == ("cpu", "gpu")
     answers, allowed = expected.probabilities(images), network.tolerance(precision, is_random=True)
-    for size in (1, 2, 3, 8, LARGEST):
+    for size in (1, 2, 3, 8, 9, LARGEST):
         difference = np.abs(found.probabilities(images[:size]) - answers[:size]).max()
         print(f"{name} {precision} batch {size}: {difference:.1e}")
         assert difference <= allowed, f"in a batch of {size}"
@@ -86,11 +86,14 @@ def test_no_batch_size_waits_for_a_plan(graph: Graph) -> None:
     assert max(seconds) < 0.05
 
 
-def test_an_answer_does_not_depend_on_how_many_ride_along(graph: Graph) -> None:
+@pytest.mark.parametrize("sizes", [(2, 3, 8), (9, 12, LARGEST)])  # one session's each
+def test_an_answer_does_not_depend_on_how_many_ride_along(
+    sizes: tuple[int, ...], graph: Graph
+) -> None:
     network = open_onnx_model(graph("googlenet", "fp16"), OPTIONS, LARGEST, may_use_gpu=True)
     images = samples(find("googlenet"), LARGEST, PROOF_SEED).pixels
-    whole = network.probabilities(images)
-    for size in (2, 3, 8):
+    whole = network.probabilities(images[: sizes[-1]])
+    for size in sizes:
         assert np.array_equal(network.probabilities(images[:size]), whole[:size])
 
 
