@@ -23,17 +23,19 @@ async def kill_silent_workers(
     """
     seen: dict[Process, int] = {}
     missed: Counter[Process] = Counter()
+
+    def looks_in_vain(worker: SupervisedWorker) -> int:
+        process, beat = worker.process, beats[worker.number]
+        is_new = not worker.pid or seen.get(process) != beat
+        seen[process] = beat
+        missed[process] = 0 if is_new else missed[process] + 1
+        return missed[process]
+
     while True:
         await asyncio.sleep(timeout_s / LOOKS)
         for worker in workers:
-            process, beat = worker.process, beats[worker.number]
-            if not worker.pid or seen.get(process) != beat:
-                seen[process] = beat
-                del missed[process]
-                continue
-            missed[process] += 1
             allowed = 1 if worker.is_listening else 2
-            if missed[process] == allowed * LOOKS:
+            if looks_in_vain(worker) == allowed * LOOKS:
                 stood_s = allowed * timeout_s
                 logger.error("worker %d has stood still for %g s", worker.number, stood_s)
                 worker.kill()
