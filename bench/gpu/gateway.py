@@ -173,13 +173,19 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             log_path = Path(folder) / f"{workers}.log"
             starting = gateway([*options, f"--workers={workers}"], log_path)
             with starting as (address, http, pid):
-                served = Served(workers, http, address, pid)
-                for in_flight in map(int, arguments.in_flight.split(",")):
-                    if not arguments.h2load:
-                        yield measure(served, arguments.model, in_flight, arguments.seconds)
-                        continue
-                    for case in classification_cases(Path(folder), arguments.model, photo()):
-                        yield measure_by_h2load(served, case, in_flight, arguments.seconds)
+                yield from rows_of(Served(workers, http, address, pid), arguments, Path(folder))
+
+
+def rows_of(
+    served: Served, arguments: argparse.Namespace, folder: Path
+) -> Iterator[dict[str, Any]]:
+    cases = classification_cases(folder, arguments.model, photo())
+    for in_flight in map(int, arguments.in_flight.split(",")):
+        if arguments.h2load:
+            for case in cases:
+                yield measure_by_h2load(served, case, in_flight, arguments.seconds)
+        else:
+            yield measure(served, arguments.model, in_flight, arguments.seconds)
 
 
 def decoding(threads: int, seconds: float) -> int:
