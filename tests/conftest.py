@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
+import trustme
 from filelock import FileLock
 from google.protobuf import json_format, text_format
 from PIL import Image
@@ -87,6 +89,18 @@ def build_cache(session_path: Path) -> None:
     """Shares a build cache within a run; the installed Triton is shared between runs."""
     os.environ["CONVOY_CACHE"] = str(default_cache_path())
     os.environ["XDG_CACHE_HOME"] = str(session_path / "cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In place of all public ones: httpx reads them for each `httpx.get`, which takes 20 ms, and
+    the tests ask nobody whom one of them would vouch for.
+    """
+    path = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(path))
+        yield
 
 
 # ---------------------------------------------------------------- repositories
