@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoy.terminal import lasting_output, plain_console, print_error
+from convoy.tables import plain_console
+from convoy.terminal import lasting_output, print_error
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
 from export.cli_options import Json, Repository

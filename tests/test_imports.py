@@ -58,7 +58,7 @@ EXPORT = [
 CLIENT = [
     ["v1"],
     ["errors", "evidence", "preparation", "terminal"],
-    ["transports"],
+    ["tables", "transports"],
     ["client"],
     ["overlay"],
     ["cli"],

@@ -25,6 +25,18 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 
+UNWANTED = {"rich", "filelock", "httpx"}  # at the start; each takes 10 to 30 ms to import
+
+
+def test_a_start_imports_nothing_that_only_some_requests_or_runners_need() -> None:
+    command = "import sys, convoy.cli, server.workers.worker; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
+    assert "server.gateway" in done.stdout.split()
+    assert not UNWANTED & set(done.stdout.split())
+
+
 def open_files(hard: int, max_connections: int) -> subprocess.CompletedProcess[str]:
     """In a process of its own: a hard limit is lowered for good."""
     command = [sys.executable, "-c", ASK, str(hard), str(max_connections)]

@@ -20,7 +20,7 @@ from google.protobuf import json_format
 from convoy.client import DEFAULT_SERVER, DEFAULT_TIMEOUT_S, Classification, Client
 from convoy.errors import ConvoyError
 from convoy.evidence import Unfamiliar
-from convoy.terminal import PlainTable, lasting_output, plain_console, print_error, printable
+from convoy.terminal import lasting_output, print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 
 app = typer.Typer(
@@ -120,7 +120,7 @@ def models(
             )
         )
     else:
-        plain_console().print(render_table(served))
+        print_table(served)
 
 
 def show(path: Path, answer: Classification, as_json: bool) -> None:
@@ -168,7 +168,9 @@ def write_heatmap(path: Path, image: Path, answer: Classification) -> None:
         raise typer.Exit(1) from error
 
 
-def render_table(models: list[pb.Model]) -> PlainTable:
+def print_table(models: list[pb.Model]) -> None:
+    from convoy.tables import PlainTable, plain_console
+
     table = PlainTable(
         "model", "version", "state", "precision", "weights", "parameters", "manifest"
     )
@@ -183,7 +185,7 @@ def render_table(models: list[pb.Model]) -> PlainTable:
             f"{model.manifest.parameters:,.0f}",
             model.manifest_digest[:12],
         )
-    return table
+    plain_console().print(table)
 
 
 def entries_for(command: str) -> list[EntryPoint]:
