@@ -20,7 +20,8 @@ from google.protobuf import json_format
 from convoy.client import DEFAULT_SERVER, DEFAULT_TIMEOUT_S, Classification, Client
 from convoy.errors import ConvoyError
 from convoy.evidence import Unfamiliar
-from convoy.terminal import lasting_output, print_error, printable
+from convoy.process import command_process
+from convoy.terminal import print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 
 app = typer.Typer(
@@ -203,7 +204,7 @@ def main() -> None:
             app.add_typer(command)
         else:
             app.command(entry.name)(command)
-    with lasting_output():
+    with command_process():
         app()
 
 
