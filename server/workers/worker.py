@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
+import gc
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ def run_worker(
     # A gateway without a supervisor does not import what asks it.
     from server.workers.sockets import SupervisorSocket
 
+    gc.freeze()  # as `convoy serve` does in a process of one gateway
     logs.set_up(settings.log_format, settings.log_level)
     place = Place(
         ledger=Ledger(shared.ledger, number),
