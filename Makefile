@@ -9,7 +9,8 @@
 
 PYTHON ?= python3
 SECONDS ?= 60
-WORKERS ?= 2
+# One more than the cores of a small machine, since tests also wait for processes that they start.
+WORKERS ?= 3
 # Elsewhere pip's own index has the CPU build.
 ifeq ($(shell uname),Linux)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -32,7 +33,7 @@ serve: .venv/serve.done ## serve the models of model_repository/ on this machine
 setup-export: .venv/export.done ## install what building and training need, torch included
 
 # Some hundred processes import the same files: none may compile them again.
-test: .venv/dev.done ## run all tests but the slow ones, WORKERS=2 files at a time
+test: .venv/dev.done ## run all tests but the slow ones, WORKERS=3 files at a time
 	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slow: .venv/dev.done ## run the tests that take minutes
