@@ -1,6 +1,8 @@
 """What the tests of export/ share: a shallow network beside the catalog's, and exported graphs."""
 
 import dataclasses
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,17 @@ from filelock import FileLock
 from export.catalog import Network, find
 from export.checkpoints.load import Loaded, load
 from export.conversion.to_onnx import Precision, ServedNetwork, to_onnx
+
+
+@pytest.fixture(scope="session", autouse=True)
+def operators() -> Iterator[None]:
+    """Torch's exporter parses the sources of its 500 operators for each graph; here, once."""
+    from onnxscript._framework_apis.torch_2_5 import get_torchlib_ops
+
+    with pytest.MonkeyPatch.context() as patch:
+        seen_by_torch = "torch.onnx._internal._lazy_import.onnxscript_apis"
+        patch.setattr(f"{seen_by_torch}.get_torchlib_ops", cache(get_torchlib_ops))
+        yield
 
 
 @pytest.fixture(scope="session")
