@@ -165,9 +165,8 @@ def test_taps_that_name_another_module_fail_on_the_first_rung(
 
 
 def test_a_mistake_of_the_precision_fails_on_its_rung(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, mutant: pytest.MonkeyPatch
 ) -> None:
-    """What it makes in fp32 is right, so that other builds share that stage."""
 
     class Mistaken(ServedNetwork):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -176,7 +175,7 @@ def test_a_mistake_of_the_precision_fails_on_its_rung(
                 self.network = copy.deepcopy(self.network)
                 next(iter(self.network.parameters())).data.mul_(1.5)
 
-    monkeypatch.setattr(to_onnx, "ServedNetwork", Mistaken)
+    mutant.setattr(to_onnx, "ServedNetwork", Mistaken)
     with pytest.raises(ParityError, match=r"ONNX fp32 → ONNX fp16: .* 0.02 is allowed"):
         run(Options(find("lenet5"), "fp16", "digits", 0, tmp_path / "models"))
 
