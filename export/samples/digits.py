@@ -171,10 +171,11 @@ def fields(rows: Integers) -> tuple[Tensor, Tensor]:
 def clean(rows: Integers) -> npt.NDArray[np.uint8]:
     """Returns the digits without augmentation, N×32×32×1, 0 paper, 255 ink."""
     fine = _rows_fields(rows)[:, 0]  # N×64×64
-    quarters = (fine[:, y::2, x::2] for y in (0, 1) for x in (0, 1))
-    grey = sum(quarters, np.float32(0)) / 4  # N×32×32
+    quarters = [fine[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    grey: Floats = np.stack(quarters).sum(axis=0) / 4  # N×32×32
     grey = grey / grey.max(axis=(1, 2), keepdims=True)
-    return (grey * 255).round().astype(np.uint8)[..., np.newaxis]
+    pixels: npt.NDArray[np.uint8] = (grey * 255).round().astype(np.uint8)
+    return pixels[..., np.newaxis]
 
 
 def network_input(ink: Tensor) -> Tensor:
