@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from convoy.terminal import plain_console
+from convoy.tables import plain_console
 from export.adoption.detective.report import difference
 from export.console import table
 from tests.export.adoption.detective.hidden import HIDDEN, find, verdict, write_pictures

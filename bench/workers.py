@@ -91,18 +91,21 @@ class Load:
 
 
 def create_cases(folder: Path) -> list[Case]:
-    image = digit()
-    message = pb.ClassifyRequest(model=MODEL, image=pb.Image(content=image)).SerializeToString()
+    description = Case("no image, HTTP", f"/v1/models/{MODEL}", ["--h1"])
+    return [description, *classification_cases(folder, MODEL, digit())]
+
+
+def classification_cases(folder: Path, model: str, image: bytes) -> list[Case]:
+    """The same image over both wires; what is sent is written into the folder."""
+    message = pb.ClassifyRequest(model=model, image=pb.Image(content=image)).SerializeToString()
     body, call = folder / "body", folder / "call"
     body.write_bytes(image)
     call.write_bytes(struct.pack(">BI", 0, len(message)) + message)
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-    classify = f"/v1/models/{MODEL}:classify"
     return [
-        Case("no image, HTTP", f"/v1/models/{MODEL}", ["--h1"]),
-        Case("28×28, HTTP", classify, ["--h1", f"--data={body}"]),
+        Case("image, HTTP", f"/v1/models/{model}:classify", ["--h1", f"--data={body}"]),
         Case(
-            "28×28, gRPC",
+            "image, gRPC",
             "/convoy.v1.ImageClassifier/Classify",
             [f"--data={call}", *headers],
             is_grpc=True,

@@ -75,15 +75,7 @@ Examples = Annotated[
         show_default="two sample photographs",
     ),
 ]
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--name",
-        metavar="NAME",
-        help="The model's name: lower-case letters, digits, '-' and '_'.",
-        show_default="the file's name",
-    ),
-]
+ModelName = Annotated[str | None, cli.name_option("the file's name")]
 MaxBatch = Annotated[
     int | None,
     typer.Option(
@@ -108,15 +100,7 @@ Int8 = Annotated[
         help="8-bit integers, made of the file's float32 with the pictures of --calibration.",
     ),
 ]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(
-        "--calibration",
-        metavar="DIR",
-        help="For --int8: a folder with a few hundred pictures like those that will be served.",
-        show_default="the pictures of --examples",
-    ),
-]
+Calibration = Annotated[Path | None, cli.calibration_option("the pictures of --examples")]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from collections.abc import Sequence
 
 import typer
 
-from convoy.terminal import lasting_output, print_error
+from convoy.process import command_process
+from convoy.terminal import print_error
 from export import cli_options as cli
 from export.bootstrap import require_packages
 from export.build_cache import Stages
@@ -200,5 +201,5 @@ def run(options: Options, reporter: Reporter = SILENT, runtime: str = "") -> Pub
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(build)

@@ -8,7 +8,7 @@ figures, the next three by those that ask a running gateway. The others are thos
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,14 +62,18 @@ Int8 = Annotated[
         "--int8", help="8-bit integers, with the recipe of the target; needs --calibration."
     ),
 ]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(
+
+
+def calibration_option(default: str | bool = False) -> Any:
+    return typer.Option(
         "--calibration",
         metavar="DIR",
         help="For --int8: a folder with a few hundred pictures like those that will be served.",
-    ),
-]
+        show_default=default,
+    )
+
+
+Calibration = Annotated[Path | None, calibration_option()]
 Evaluate = Annotated[
     Path | None,
     typer.Option(
@@ -200,15 +204,17 @@ Labels = Annotated[
 
 # ------------------------------------------------------------------------------ where it goes
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(
+
+def name_option(default: str) -> Any:
+    return typer.Option(
         "--name",
         metavar="NAME",
         help="The model's name: lower-case letters, digits, '-' and '_'.",
-        show_default="the network's name",
-    ),
-]
+        show_default=default,
+    )
+
+
+ModelName = Annotated[str | None, name_option("the network's name")]
 Keep = Annotated[
     int | None,
     typer.Option(

@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoy.terminal import lasting_output, plain_console, print_error
+from convoy.process import command_process
+from convoy.tables import plain_console
+from convoy.terminal import print_error
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
 from export.cli_options import Json, Repository
@@ -241,5 +243,5 @@ def _head_table(heads: Iterable[Head]) -> Table:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(compare)

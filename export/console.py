@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from convoy.preparation import describe_preparation
-from convoy.terminal import PlainTable, plain_console, print_error, printable
+from convoy.tables import PlainTable, plain_console
+from convoy.terminal import print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.progress import Reporter
 

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoy.terminal import lasting_output, plain_console, print_error
+from convoy.process import command_process
+from convoy.tables import plain_console
+from convoy.terminal import print_error
 from export.bootstrap import require_packages
 from export.catalog import CATALOG, Network, find
 from export.cli_options import Json
@@ -140,5 +142,5 @@ def _render_sides(pair: tuple[int, ...]) -> str:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(describe)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from convoy.terminal import plain_console, print_error, printable
+from convoy.tables import plain_console
+from convoy.terminal import print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 from export.bootstrap import require_packages
 from export.cli_options import Json, ServedModel, ServedVersion, Server

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from convoy.terminal import lasting_output, print_error
+from convoy.process import command_process
+from convoy.terminal import print_error
 from export.bootstrap import require_packages
 from export.files import TRAINED_WEIGHTS
 from export.training.recipes import RECIPES
@@ -150,5 +151,5 @@ def _print(path: Path, facts: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(train)

@@ -61,6 +61,7 @@ class Place:
 
     ledger: Ledger
     peers: Peers
+    beat: Callable[[], None]  # tells the supervisor from now on that the event loop turns
     announce: Callable[[], None]  # that its ports are open
     ask_supervisor: AskSupervisor
     is_replacement: bool  # of one that ended: the others serve until this one is ready

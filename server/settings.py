@@ -165,7 +165,7 @@ class Settings(BaseSettings):
         "above 50 MB in process.",
     )
     worker_timeout_s: Annotated[PositiveFloat, RARE_SECONDS] = Field(
-        30.0, description="A worker that does not answer its supervisor for so long is replaced."
+        30.0, description="A worker whose event loop stands still for so long is replaced."
     )
     models: Names = Field(
         [],

@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import certifi
 import httpx
 import pytest
+import trustme
 from filelock import FileLock
 from google.protobuf import json_format, text_format
 from PIL import Image
@@ -38,6 +40,7 @@ from server.runners.triton_local import TritonLocalRunner
 from server.runners.tritonserver_wheel import install
 from server.settings import default_cache_path
 from tests.loopback import holds
+from tests.preloaded import ForkedProcess, fork_gateway
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
@@ -87,6 +90,18 @@ def build_cache(session_path: Path) -> None:
     """Shares a build cache within a run; the installed Triton is shared between runs."""
     os.environ["CONVOY_CACHE"] = str(default_cache_path())
     os.environ["XDG_CACHE_HOME"] = str(session_path / "cache")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In place of all public ones: httpx reads them for each `httpx.get`, which takes 20 ms, and
+    the tests ask nobody whom one of them would vouch for.
+    """
+    path = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(path))
+        yield
 
 
 # ---------------------------------------------------------------- repositories
@@ -244,7 +259,7 @@ def start_triton_at(tritonserver: Path) -> StartTritonAt:
 class RunningGateway:
     """A process of `convoy serve`."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProcess
     http: str  # http://HOST:PORT
     grpc: str  # HOST:PORT
     admin: str  # http://HOST:PORT
@@ -279,16 +294,23 @@ class RunningGateway:
 
 @contextlib.contextmanager
 def serving(
-    log_path: Path, *arguments: str, environment: dict[str, str] | None = None
+    log_path: Path,
+    *arguments: str,
+    environment: dict[str, str] | None = None,
+    is_forked: bool = sys.platform == "linux",
 ) -> Iterator[RunningGateway]:
-    """Runs a gateway on free ports, and stops it at the end."""
+    """Runs a gateway on free ports, and stops it at the end.
+
+    It is not forked, but run as users do, with variables of its own, which may be read by what is
+    imported, and where a test is about the start.
+    """
     ports = [f"--{api}-address=127.0.0.1:0" for api in ("http", "grpc", "metrics")]
-    command = [sys.executable, "-m", "convoy.cli", "serve", *ports, *arguments]
-    environment = {**os.environ, **(environment or {})}
+    arguments = (*ports, *arguments)
     with log_path.open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        )
+        if is_forked and not environment:
+            process: subprocess.Popen[str] | ForkedProcess = fork_gateway(arguments, log)
+        else:
+            process = run_gateway(arguments, log, environment or {})
     try:
         yield RunningGateway(process, *read_addresses(process, log_path), log_path)
     finally:
@@ -303,7 +325,22 @@ def serving(
             process.stdout.close()
 
 
-def read_addresses(process: subprocess.Popen[str], log_path: Path) -> tuple[str, str, str]:
+def run_gateway(
+    arguments: Sequence[str], log: TextIO, environment: dict[str, str]
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "convoy.cli", "serve", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def read_addresses(
+    process: subprocess.Popen[str] | ForkedProcess, log_path: Path
+) -> tuple[str, str, str]:
     assert process.stdout
     banner = ""
     for line in process.stdout:
@@ -324,9 +361,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts gateways with the given options; they end with the test."""
     with contextlib.ExitStack() as running:
 
-        def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningGateway:
+        def start(*arguments: str, **options: Any) -> RunningGateway:
             log_path = tmp_path / f"gateway-{time.monotonic_ns()}.log"
-            return running.enter_context(serving(log_path, *arguments, environment=environment))
+            return running.enter_context(serving(log_path, *arguments, **options))
 
         yield start
 
@@ -336,9 +373,9 @@ def serve_together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Like `serve`, for gateways that the tests of a file share."""
     with contextlib.ExitStack() as running:
 
-        def start(*arguments: str, environment: dict[str, str] | None = None) -> RunningGateway:
+        def start(*arguments: str, **options: Any) -> RunningGateway:
             log_path = tmp_path_factory.mktemp("shared") / "gateway.log"
-            return running.enter_context(serving(log_path, *arguments, environment=environment))
+            return running.enter_context(serving(log_path, *arguments, **options))
 
         yield start
 
@@ -375,7 +412,8 @@ def lenet_gateway(
 @pytest.fixture(scope="session")
 def shipped_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
     """The gateway that `make serve` starts: with all shipped models."""
-    with serving(tmp_path_factory.mktemp("shipped") / "gateway.log") as running:
+    log_path = tmp_path_factory.mktemp("shipped") / "gateway.log"
+    with serving(log_path, is_forked=False) as running:
         running.wait_until_ready()
         yield running
 

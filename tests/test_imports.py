@@ -58,7 +58,7 @@ EXPORT = [
 CLIENT = [
     ["v1"],
     ["errors", "evidence", "preparation", "terminal"],
-    ["transports"],
+    ["process", "tables", "transports"],
     ["client"],
     ["overlay"],
     ["cli"],

@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from export.conversion.tensorrt_library import explain_missing_plan_support
 from export.repository.config import read_facts
 from export.samples.images import PHOTOS, photo
 from tests.export.adoption.detective import hidden
+from tests.export.preparation.test_files import TIMM
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "moving-in.md"
 COMMANDS = {"python export/build.py": build, "convoy adopt": adopt}
@@ -232,30 +232,7 @@ def test_a_checkpoint_that_timm_trained(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 BICUBIC = Image.Resampling.BICUBIC
-TIMM_CONFIG: dict[str, Any] = {
-    "architecture": "resnet18",
-    "num_classes": 3,
-    "num_features": 512,
-    "global_pool": "avg",
-    "pretrained_cfg": {
-        "tag": "a1_in1k",
-        "custom_load": False,
-        "input_size": [3, 224, 224],
-        "test_input_size": [3, 288, 288],
-        "fixed_input_size": False,
-        "interpolation": "bicubic",
-        "crop_pct": 0.95,
-        "test_crop_pct": 1.0,
-        "crop_mode": "center",
-        **IMAGENET,
-        "num_classes": 3,
-        "pool_size": [7, 7],
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        "paper_ids": "arXiv:2110.00476",
-    },
-}
+TIMM_CONFIG = {**TIMM, "architecture": "resnet18", "num_classes": 3, "num_features": 512}
 
 
 def test_an_onnx_file_that_nobody_knows_how_to_feed(

@@ -1,14 +1,16 @@
 """The whole gateway over gRPC on this machine: JPEG in, labels out, in a closed loop.
 
     PYTHONPATH=. python bench/gpu/gateway.py --repository DIR --model resnet50
-        [--workers 1,2,4,8] [--in-flight 1,32,128,256] [--seconds 6] [-- OPTIONS OF convoy serve]
+        [--workers 1,2,4,8] [--in-flight 1,32,128,256] [--seconds 6] [--h2load]
+        [-- OPTIONS OF convoy serve]
 
 For each number of workers (processes of one gateway that share its ports and the GPU), and of
 requests held open: how many answers a second, how long they took, which stage took how long, how
 many images were in a batch, on which device, and how busy the processors were, with the event loops
 (the main threads; that of the supervisor first) apart. The kernel gives each connection to one
 worker, so clients open eight per worker and take turns with them. They are processes of this
-machine, too, and take some of its cores. Linux alone.
+machine, too, and take some of its cores: h2load (Debian's package nghttp2-client) takes far less,
+and sends over both wires, a connection per request held open. Linux alone.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ import numpy as np
 
 from bench.overload import gateway
 from bench.pictures import photo
-from bench.workers import Served
+from bench.workers import Case, Served, classification_cases
+from bench.workers import measure as run_h2load
 from convoy.v1 import classifier_pb2 as pb
 from convoy.v1 import classifier_pb2_grpc as pb_grpc
 from server.preprocessing import prepare
@@ -145,6 +148,23 @@ def measure(served: Served, model: str, in_flight: int, seconds: float) -> dict[
     }
 
 
+def measure_by_h2load(
+    served: Served, case: Case, connections: int, seconds: float
+) -> dict[str, Any]:
+    run_h2load(served, case, connections, WARM_UP_S)
+    load = run_h2load(served, case, connections, seconds)
+    return {
+        "wire": case.name,
+        "workers": served.workers,
+        "in_flight": connections,
+        "answers_per_s": round(load.per_s),
+        "mean_ms": round(load.mean_ms, 1),
+        "gateway_cpu_ms": round(load.gateway_ms, 2),  # per answer
+        "client_cpu_ms": round(load.client_ms, 2),
+        "memory_mb": round(served.memory_mb()),
+    }
+
+
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     options = [f"--repository={arguments.repository}", f"--models={arguments.model}"]
     options += arguments.options
@@ -153,9 +173,19 @@ def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             log_path = Path(folder) / f"{workers}.log"
             starting = gateway([*options, f"--workers={workers}"], log_path)
             with starting as (address, http, pid):
-                served = Served(workers, http, address, pid)
-                for in_flight in map(int, arguments.in_flight.split(",")):
-                    yield measure(served, arguments.model, in_flight, arguments.seconds)
+                yield from rows_of(Served(workers, http, address, pid), arguments, Path(folder))
+
+
+def rows_of(
+    served: Served, arguments: argparse.Namespace, folder: Path
+) -> Iterator[dict[str, Any]]:
+    cases = classification_cases(folder, arguments.model, photo())
+    for in_flight in map(int, arguments.in_flight.split(",")):
+        if arguments.h2load:
+            for case in cases:
+                yield measure_by_h2load(served, case, in_flight, arguments.seconds)
+        else:
+            yield measure(served, arguments.model, in_flight, arguments.seconds)
 
 
 def decoding(threads: int, seconds: float) -> int:
@@ -190,6 +220,7 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2,4,8", help="of the gateway, in turn")
     parser.add_argument("--in-flight", default="1,32,128,256", help="in all")
     parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--h2load", action="store_true", help="the client, over both wires")
     parser.add_argument("--decoding", action="store_true", help="first, decoding alone")
     parser.add_argument("--json", type=Path, help="where each row is also written, one a line")
     parser.add_argument("options", nargs="*")

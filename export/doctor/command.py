@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoy.terminal import plain_console, printable
+from convoy.tables import plain_console
+from convoy.terminal import printable
 from export import cli_options
 
 if TYPE_CHECKING:

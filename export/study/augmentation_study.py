@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from convoy.terminal import lasting_output
+from convoy.process import command_process
 from export.bootstrap import require_packages
 from export.train import Data, Epochs, Rows, Seed, check_name, read_digits
 
@@ -84,5 +84,5 @@ def _title(omitted: tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(study)

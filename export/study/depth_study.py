@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from convoy.terminal import lasting_output
+from convoy.process import command_process
 from export.bootstrap import require_packages
 from export.train import Data, Rows, read_digits
 from export.training.recipes import TrainingRecipe
@@ -256,5 +256,5 @@ def _y(error: float) -> float:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(study)

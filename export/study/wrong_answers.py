@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from convoy.terminal import lasting_output
+from convoy.process import command_process
 from export.bootstrap import require_packages
 from export.files import ROOT, TRAINED_WEIGHTS
 from export.train import Data, Rows, check_name, read_digits
@@ -90,5 +90,5 @@ def cells(network: nn.Module, pictures: Accepted) -> list[tuple[str, Pixels]]:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with command_process():
         typer.run(draw_wrong_answers)

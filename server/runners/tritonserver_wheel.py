@@ -16,8 +16,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from filelock import FileLock
-
 from server.errors import TritonCannotStart
 
 REQUIREMENT_PATH = Path(__file__).with_name("tritonserver.txt")
@@ -35,6 +33,8 @@ def install(cache_path: Path) -> Path:
     Raises:
         TritonCannotStart: the wheel does not run on this machine, or cannot be installed.
     """
+    from filelock import FileLock
+
     digest = hashlib.sha256(REQUIREMENT_PATH.read_bytes()).hexdigest()[:12]
     folder = cache_path / f"tritonserver-{digest}"
     if not folder.is_dir():

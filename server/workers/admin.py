@@ -23,6 +23,7 @@ from server.observability import exposition
 from server.observability.metrics import Facts, describe_traffic, summarize
 from server.settings import Settings
 from server.workers.facts import merge_facts
+from server.workers.shared import Shared
 from server.workers.silence import kill_silent_workers
 from server.workers.sockets import ask
 from server.workers.supervised import Process, SupervisedWorker
@@ -136,17 +137,21 @@ class AdminPort:
     """
 
     def __init__(
-        self, workers: Sequence[SupervisedWorker], settings: Settings, socket: str
+        self, workers: Sequence[SupervisedWorker], settings: Settings, shared: Shared
     ) -> None:
         whole, address = AllWorkers(workers, settings), settings.metrics_address
         guard = Middleware(BrowserGuardMiddleware, guard=BrowserGuard(settings, address))
         admin = Starlette(routes=admin_routes(whole), middleware=[guard])
         self._servers = [
             HttpServer(admin, address, "--metrics-address", settings),
-            HttpServer(Starlette(routes=supervisor_routes(whole)), socket, "", settings),
+            HttpServer(
+                Starlette(routes=supervisor_routes(whole)), shared.supervisor_address, "", settings
+            ),
         ]
         self.url = self._servers[0].url
-        self.watching = asyncio.create_task(kill_silent_workers(workers, settings.worker_timeout_s))
+        self.watching = asyncio.create_task(
+            kill_silent_workers(workers, shared.beats, settings.worker_timeout_s)
+        )
 
     async def stop(self) -> None:
         await asyncio.gather(*(server.stop() for server in self._servers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext
+from typing import Any
 
 from server.core.ledger import LedgerMemory
 from server.versions.peers import NoticeMemory
@@ -18,12 +19,14 @@ class Shared:
 
     ledger: LedgerMemory
     notices: NoticeMemory
+    beats: Any  # of each worker, counted while its event loop turns
     folder: str
 
     @classmethod
     def create(cls, context: SpawnContext, workers: int, folder: str) -> Shared:
         ledger = LedgerMemory.create(context, workers)
-        return cls(ledger, NoticeMemory.create(context, workers), folder)
+        notices = NoticeMemory.create(context, workers)
+        return cls(ledger, notices, context.RawArray("Q", workers), folder)
 
     @property
     def supervisor_address(self) -> str:

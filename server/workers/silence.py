@@ -1,4 +1,4 @@
-"""Workers that run, and do not answer any more."""
+"""Workers that run, and do nothing any more."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from server.workers.sockets import ask
 from server.workers.supervised import Process, SupervisedWorker
 
 logger = logging.getLogger(__name__)
 
-# In a row: a supervisor that was stopped together with its workers misses one answer at most.
-QUESTIONS = 3
+# In a row: a supervisor that was stopped together with its workers finds nothing new once.
+LOOKS = 3
 
 
-async def kill_silent_workers(workers: Sequence[SupervisedWorker], timeout_s: float) -> None:
-    """Kills each process that has not answered for so long, until it is cancelled."""
-    wait_s = timeout_s / QUESTIONS / 2  # between two questions, and for the answer
+async def kill_silent_workers(
+    workers: Sequence[SupervisedWorker], beats: Sequence[int], timeout_s: float
+) -> None:
+    """Kills each process whose event loop has stood still for so long, or twice as long before it
+    listens, until it is cancelled.
+    """
+    seen: dict[Process, int] = {}
     missed: Counter[Process] = Counter()
 
-    async def question(worker: SupervisedWorker) -> None:
-        process = worker.process
-        if await ask(worker.settings.metrics_address, "/livez", timeout_s=wait_s):
-            missed.pop(process, None)
-            return
-        missed[process] += 1
-        if missed[process] >= QUESTIONS and worker.process == process:
-            logger.error("worker %d has not answered for %g s", worker.number, timeout_s)
-            worker.kill()
+    def looks_in_vain(worker: SupervisedWorker) -> int:
+        process, beat = worker.process, beats[worker.number]
+        is_new = not worker.pid or seen.get(process) != beat
+        seen[process] = beat
+        missed[process] = 0 if is_new else missed[process] + 1
+        return missed[process]
 
     while True:
-        await asyncio.sleep(wait_s)
-        await asyncio.gather(*(question(worker) for worker in workers if worker.is_listening))
+        await asyncio.sleep(timeout_s / LOOKS)
+        for worker in workers:
+            allowed = 1 if worker.is_listening else 2
+            if looks_in_vain(worker) == allowed * LOOKS:
+                stood_s = allowed * timeout_s
+                logger.error("worker %d has stood still for %g s", worker.number, stood_s)
+                worker.kill()

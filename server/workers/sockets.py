@@ -11,16 +11,14 @@ import httpx
 ANSWER_TIMEOUT_S = 5.0
 
 
-async def ask(
-    address: str, path: str, *, accept: str = "", timeout_s: float = ANSWER_TIMEOUT_S
-) -> httpx.Response | None:
+async def ask(address: str, path: str, *, accept: str = "") -> httpx.Response | None:
     """
     Args:
         address: unix:PATH.
     """
     transport = httpx.AsyncHTTPTransport(uds=address.removeprefix("unix:"), verify=False)
     try:
-        async with httpx.AsyncClient(transport=transport, timeout=timeout_s) as client:
+        async with httpx.AsyncClient(transport=transport, timeout=ANSWER_TIMEOUT_S) as client:
             return await client.get(f"http://localhost{path}", headers={"accept": accept})
     except httpx.HTTPError:
         return None

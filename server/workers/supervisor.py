@@ -110,7 +110,7 @@ class Supervisor:
         await asyncio.to_thread(import_module, "server.workers.admin")
         from server.workers.admin import AdminPort
 
-        return AdminPort(workers, self._settings, self._shared.supervisor_address)
+        return AdminPort(workers, self._settings, self._shared)
 
     def _create_workers(self, held: ExitStack) -> list[SupervisedWorker]:
         """

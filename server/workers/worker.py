@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
+import gc
 import logging
 import os
 import signal
@@ -21,6 +23,8 @@ from server.versions.peers import Peers
 from server.workers.shared import LISTENING, Shared
 
 logger = logging.getLogger(__name__)
+
+BEAT_EVERY_S = 1.0
 
 
 def run_gateway(settings: Settings) -> int:
@@ -46,10 +50,12 @@ def run_worker(
     # A gateway without a supervisor does not import what asks it.
     from server.workers.sockets import SupervisorSocket
 
+    gc.freeze()  # as `convoy serve` does in a process of one gateway
     logs.set_up(settings.log_format, settings.log_level)
     place = Place(
         ledger=Ledger(shared.ledger, number),
         peers=Peers(shared.notices, number),
+        beat=functools.partial(beat, shared, number),
         announce=lambda: supervisor.send(LISTENING),
         ask_supervisor=SupervisorSocket(shared.supervisor_address).ask,
         is_replacement=is_replacement,
@@ -70,6 +76,7 @@ def serve(settings: Settings, place: Place | None = None) -> None:
     async def run() -> None:
         if place:
             drain_if_supervisor_ends()
+            place.beat()
         await Gateway(settings, place).run()
 
     if settings.otlp_endpoint:
@@ -83,6 +90,12 @@ def end_if_threads_are_busy() -> None:
     if daemon_threads.are_busy():
         atexit._run_exitfuncs()  # which write what waits of the log and of traces
         os._exit(0)
+
+
+def beat(shared: Shared, number: int) -> None:
+    """Once a second, for as long as the event loop turns."""
+    shared.beats[number] += 1
+    asyncio.get_running_loop().call_later(BEAT_EVERY_S, beat, shared, number)
 
 
 def drain_if_supervisor_ends() -> None:

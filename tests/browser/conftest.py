@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from export.console import PublishedVersion
 
@@ -50,17 +50,31 @@ class Visit:
         self.url = url
         self.errors: list[str] = []
         self.addresses: set[str] = set()
-        page.on("console", self._listen)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", lambda request: self.addresses.add(request.url))
+        self._listeners: dict[Any, Callable[[Any], None]] = {
+            "console": self._note_message,
+            "pageerror": lambda error: self.errors.append(str(error)),
+            "request": lambda request: self.addresses.add(request.url),
+        }
+        for event, listener in self._listeners.items():
+            page.on(event, listener)
 
-    def _listen(self, message: Any) -> None:
+    def _note_message(self, message: Any) -> None:
         if message.type == "error":
             self.errors.append(message.text)
 
+    def leave(self) -> None:
+        """The page is as new for the next visit."""
+        for event, listener in self._listeners.items():
+            self.page.remove_listener(event, listener)
+        if self.page.url.startswith(self.url):
+            self.page.evaluate("() => { localStorage.clear(); sessionStorage.clear(); }")
+        self.page.goto("about:blank")
+
     def show(self, view: str) -> Page:
+        is_loaded = self.page.url.startswith(self.url)
         self.page.goto(f"{self.url}/#/{view}")
-        self.page.reload()
+        if is_loaded:  # what follows # loads nothing
+            self.page.reload()
         self.page.locator("h1").wait_for()
         return self.page
 
@@ -73,16 +87,29 @@ class Visit:
 Visits = Callable[..., Visit]
 
 
+@pytest.fixture(scope="module")
+def shared_page(browser: Browser) -> Page:
+    """A page of a new context takes three times as long to load."""
+    return browser.new_context(locale="en-US").new_page()
+
+
 @pytest.fixture
-def visit(browser: Browser) -> Iterator[Visits]:
-    """Opens a page with options such as `viewport` and `color_scheme`."""
-    contexts = []
+def visit(browser: Browser, shared_page: Page) -> Iterator[Visits]:
+    """Opens a page, of a context of its own with options such as `viewport` and `permissions`, or
+    for a second visitor.
+    """
+    contexts: list[BrowserContext] = []
+    sharing: list[Visit] = []
 
     def begin(url: str, **options: Any) -> Visit:
-        context = browser.new_context(**{"locale": "en-US", **options})
-        contexts.append(context)
-        return Visit(context.new_page(), url)
+        if not options and not sharing:
+            sharing.append(Visit(shared_page, url))
+            return sharing[0]
+        contexts.append(browser.new_context(**{"locale": "en-US", **options}))
+        return Visit(contexts[-1].new_page(), url)
 
     yield begin
     for context in contexts:
         context.close()
+    for visitor in sharing:
+        visitor.leave()

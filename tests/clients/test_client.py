@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import pytest
 
@@ -86,6 +87,18 @@ def test_a_deadline_is_the_clients(lenet_gateway: Gateway, digit: bytes) -> None
 def test_nobody_there_is_unavailable(server: str) -> None:
     with Client(server) as client, pytest.raises(errors.Unavailable):
         client.models()
+
+
+def test_authorities_are_read_for_tls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take 20 ms."""
+
+    def refuse(**_: object) -> NoReturn:
+        raise AssertionError("the authorities were read")
+
+    monkeypatch.setattr(ssl, "create_default_context", refuse)
+    Client("http://127.0.0.1:9").close()
+    with pytest.raises(AssertionError, match="were read"):
+        Client("https://127.0.0.1:9")
 
 
 def test_a_file_that_is_not_there_is_a_bad_image(client: Client, tmp_path: Path) -> None:

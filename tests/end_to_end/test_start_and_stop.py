@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,12 @@ Serve = Callable[..., Any]
 
 # Concurrent requests to ResNet-18: work for seconds, so that a test can observe the drain.
 REQUESTS = 48
+
+
+@pytest.fixture
+def serve(serve: Serve) -> Serve:
+    """As users start a gateway: it imports everything itself."""
+    return partial(serve, is_forked=False)
 
 
 def refused(*arguments: str) -> str:

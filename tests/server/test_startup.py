@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import httpx
+import pytest
 
+from server.main import lasting_imports
 from tests.conftest import RunningGateway
 
 SOFT = 300
@@ -23,6 +27,29 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({SOFT}, int(sys.argv[1])))
 allow_open_files(int(sys.argv[2]))
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
+
+
+UNWANTED = {"rich", "filelock", "httpx"}  # at the start; each takes 10 to 30 ms to import
+
+
+def test_a_start_imports_nothing_that_only_some_requests_or_runners_need() -> None:
+    command = "import sys, convoy.cli, server.workers.worker; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
+    assert "server.gateway" in done.stdout.split()
+    assert not UNWANTED & set(done.stdout.split())
+
+
+def test_what_is_imported_is_never_searched_for_garbage_and_all_else_is() -> None:
+    try:
+        with pytest.raises(ModuleNotFoundError), lasting_imports():
+            assert not gc.isenabled()
+            import_module("server.nothing")
+        assert gc.isenabled()
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
 
 
 def open_files(hard: int, max_connections: int) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,8 @@ from google.protobuf import json_format
 from convoy.client import DEFAULT_SERVER, DEFAULT_TIMEOUT_S, Classification, Client
 from convoy.errors import ConvoyError
 from convoy.evidence import Unfamiliar
-from convoy.terminal import PlainTable, lasting_output, plain_console, print_error, printable
+from convoy.process import command_process
+from convoy.terminal import print_error, printable
 from convoy.v1 import classifier_pb2 as pb
 
 app = typer.Typer(
@@ -120,7 +121,7 @@ def models(
             )
         )
     else:
-        plain_console().print(render_table(served))
+        print_table(served)
 
 
 def show(path: Path, answer: Classification, as_json: bool) -> None:
@@ -168,7 +169,9 @@ def write_heatmap(path: Path, image: Path, answer: Classification) -> None:
         raise typer.Exit(1) from error
 
 
-def render_table(models: list[pb.Model]) -> PlainTable:
+def print_table(models: list[pb.Model]) -> None:
+    from convoy.tables import PlainTable, plain_console
+
     table = PlainTable(
         "model", "version", "state", "precision", "weights", "parameters", "manifest"
     )
@@ -183,7 +186,7 @@ def render_table(models: list[pb.Model]) -> PlainTable:
             f"{model.manifest.parameters:,.0f}",
             model.manifest_digest[:12],
         )
-    return table
+    plain_console().print(table)
 
 
 def entries_for(command: str) -> list[EntryPoint]:
@@ -206,7 +209,7 @@ def add_commands(command: str) -> None:
 
 def main() -> None:
     add_commands(sys.argv[1] if sys.argv[1:] else "")
-    with lasting_output():
+    with command_process():
         app()
 
 

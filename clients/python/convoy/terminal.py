@@ -15,16 +15,12 @@ import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-
-from rich.console import Console, RenderableType
-from rich.table import Table
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 JOINERS = "\u200c\u200d"  # zero-width, and part of words in Persian, Hindi and others
-PIPE_WIDTH = 160  # characters of a line that goes into a file or a pipe
 
 # ------------------------------------------------------------------------------ what is printed
 
@@ -44,20 +40,6 @@ def printable(text: str) -> str:
 def print_error(message: object) -> None:
     """Writes one line to standard error."""
     print(printable(str(message)), file=sys.stderr)
-
-
-def plain_console(soft_wrap: bool = False) -> Console:
-    """Prints text without markup; lines in a pipe are not folded to 80 characters."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
-
-
-class PlainTable(Table):
-    """A table whose cells are text that somebody else may have written."""
-
-    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        shown = (printable(cell) if isinstance(cell, str) else cell for cell in cells)
-        super().add_row(*shown, **options)
 
 
 # ------------------------------------------------------------------------------ where it goes

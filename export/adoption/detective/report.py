@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from rich.console import RenderableType
 
-from convoy.terminal import PlainTable, plain_console, printable
+from convoy.tables import PlainTable, plain_console
+from convoy.terminal import printable
 from export.adoption.detective.findings import ASPECTS, MANY, Aspect, Findings
 from export.adoption.detective.reference import Reference
 from export.adoption.detective.search import CLOSE

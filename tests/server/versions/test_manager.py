@@ -15,8 +15,9 @@ from server.errors import ModelNotFound, ModelNotReady, RunnerUnavailable, Versi
 from server.pipeline import Pipeline
 from server.runners.in_process import InProcessRunner
 from server.runners.tracked import TrackedRunner
-from server.versions.manager import LoadingPolicy, VersionManager
+from server.versions.manager import LoadingPolicy
 from server.versions.pool import Pool
+from tests.server.versions.polling import manager_of, poll, poll_past_grace
 
 EditFacts = Callable[[Path, Callable[[pb.Model], None]], None]
 BuildPool = Callable[..., Pool]
@@ -47,25 +48,6 @@ async def build(runner: InProcessRunner) -> AsyncIterator[BuildPool]:
     for built in pools:
         await manager_of(built).close()
     pipeline.close()
-
-
-def manager_of(pool: Pool) -> VersionManager:
-    (manager,) = pool.managers.values()
-    return manager
-
-
-async def poll(pool: Pool) -> None:
-    """One look, and all that follows from it."""
-    await manager_of(pool).poll()
-    for model in list(manager_of(pool)._models.values()):
-        if model.update:
-            await model.update
-
-
-async def wait_out_grace(pool: Pool) -> None:
-    await poll(pool)
-    await asyncio.sleep(GRACE_S)
-    await poll(pool)
 
 
 def publish(repository: Path, version: int, change: Callable[[Path], object] | None = None) -> Path:
@@ -114,7 +96,7 @@ async def test_a_new_version_becomes_the_default_and_the_old_one_is_let_go(
     assert pool.resolve("lenet5").version == "2"
     assert pool.resolve("lenet5", "1").version == "1", "the old one has its grace period"
 
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"2": "READY", "1": "AVAILABLE"}
     assert await runner.index() == {"lenet5.v1": False, "lenet5.v2": True}
     with pytest.raises(VersionNotFound, match="loaded: 2"):
@@ -249,13 +231,13 @@ async def test_a_withdrawn_version_hands_over_to_the_one_below(
 ) -> None:
     pool = build()
     path = publish(repository, 2)
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"2": "READY", "1": "AVAILABLE"}
 
     path.rename(repository / "lenet5.v2.withdrawn")
     await poll(pool)
     assert pool.resolve("lenet5").version == "1"
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"1": "READY"}
 
 
@@ -263,7 +245,7 @@ async def test_a_model_that_was_removed_is_let_go(build: BuildPool, repository: 
     pool = build()
     await poll(pool)
     remove(repository, "lenet5")
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     with pytest.raises(ModelNotFound, match="there is none"):
         pool.resolve("lenet5")
 
@@ -310,7 +292,7 @@ async def test_a_repository_that_is_lost_withdraws_nothing(
     await poll(pool)
     happen(repository)
     for _ in range(2):
-        await wait_out_grace(pool)
+        await poll_past_grace(pool, GRACE_S)
     assert (pool.resolve("lenet5").version, pool.is_ready()) == ("1", True)
     with pytest.raises(RunnerUnavailable, match=reason):
         pool.resolve("another")
@@ -402,8 +384,8 @@ async def test_as_many_stay_loaded_as_told_and_answer_by_their_number(
     for number in (2, 3):
         publish(repository, number)
     pool = build(keep_loaded=2)
-    await wait_out_grace(pool)
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
     assert pool.resolve("lenet5").version == "3"
     assert pool.resolve("lenet5", "2").version == "2"
@@ -421,7 +403,7 @@ async def test_the_lowest_of_those_that_stay_makes_room_for_a_new_one(
     publish(repository, 3)
     await poll(pool)
     assert states(pool) == {"3": "READY", "2": "READY", "1": "READY"}
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"3": "READY", "2": "READY", "1": "AVAILABLE"}
 
 
@@ -431,7 +413,7 @@ async def test_one_that_fails_does_not_count_among_those_that_stay(
     publish(repository, 2, lambda path: edit_facts(path, forget_golden_images))
     publish(repository, 3)
     pool = build(keep_loaded=2)
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"3": "READY", "2": "FAILED", "1": "READY"}
 
 
@@ -440,11 +422,11 @@ async def test_after_a_roll_back_one_that_stayed_answers_before_the_next_look(
 ) -> None:
     pool = build(keep_loaded=2)
     path = publish(repository, 2)
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     path.rename(repository / "lenet5.v2.withdrawn")
     await manager_of(pool).poll()  # what loads goes on beside it
     assert pool.resolve("lenet5").version == "1"
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"1": "READY"}
 
 
@@ -456,11 +438,11 @@ async def test_a_withdrawn_version_answers_while_none_below_proves_itself(
 ) -> None:
     pool = build()
     path = publish(repository, 2)
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     edit_facts(repository / "lenet5.v1", forget_golden_images)
     path.rename(repository / "lenet5.v2.withdrawn")
     for _ in range(2):
-        await wait_out_grace(pool)
+        await poll_past_grace(pool, GRACE_S)
     assert states(pool) == {"2": "READY", "1": "FAILED"}
     assert pool.resolve("lenet5").version == "2"
 
@@ -499,7 +481,7 @@ async def test_a_number_that_was_superseded_is_not_loaded_again(
     await poll(pool)
     lost = pool.resolve("lenet5", "1")
     publish(repository, 2)
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     pool.note_loss(lost)
     with pytest.raises(VersionNotFound, match="loaded: 2"):
         await pool.find("lenet5", "1")
@@ -511,7 +493,7 @@ async def test_a_model_that_is_gone_is_not_found_again(build: BuildPool, reposit
     await poll(pool)
     lost = pool.resolve("lenet5")
     remove(repository, "lenet5")
-    await wait_out_grace(pool)
+    await poll_past_grace(pool, GRACE_S)
     pool.note_loss(lost)
     with pytest.raises(ModelNotFound):
         await pool.find("lenet5")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing
 import shutil
 from collections.abc import AsyncIterator
@@ -13,9 +12,10 @@ import pytest
 from server.pipeline import Pipeline
 from server.runners.in_process import InProcessRunner
 from server.runners.tracked import TrackedRunner
-from server.versions.manager import LoadingPolicy, VersionManager
+from server.versions.manager import LoadingPolicy
 from server.versions.peers import NOTICE_BYTES, STARTING, Notice, NoticeMemory, Peers
 from server.versions.pool import Pool
+from tests.server.versions.polling import manager_of, poll, poll_past_grace
 
 GRACE_S = 0.01
 SPAWN = multiprocessing.get_context("spawn")
@@ -40,24 +40,6 @@ async def pools(memory: NoticeMemory, repository: Path) -> AsyncIterator[list[Po
         await manager_of(pool).close()
         await manager_of(pool).runner.close()
     pipeline.close()
-
-
-def manager_of(pool: Pool) -> VersionManager:
-    (manager,) = pool.managers.values()
-    return manager
-
-
-async def poll(pool: Pool) -> None:
-    await manager_of(pool).poll()
-    for model in list(manager_of(pool)._models.values()):
-        if model.update:
-            await model.update
-
-
-async def poll_past_grace(pool: Pool) -> None:
-    await poll(pool)
-    await asyncio.sleep(2 * GRACE_S)
-    await poll(pool)
 
 
 def defaults(pools: list[Pool]) -> list[str]:
@@ -109,10 +91,10 @@ async def test_the_old_version_stays_loaded_while_another_worker_answers_with_it
     await poll(first)
     await poll(second)
     assert defaults(pools) == ["1", "2"], "the first has not looked again"
-    await poll_past_grace(second)
+    await poll_past_grace(second, 2 * GRACE_S)
     assert second.resolve("lenet5", "1").version == "1"
     first.tick()
-    await poll_past_grace(second)
+    await poll_past_grace(second, 2 * GRACE_S)
     assert manager_of(second).proven("lenet5") == {2}
 
 

@@ -111,6 +111,12 @@ def workers(gateway: Any) -> list[dict[str, Any]]:
     return [worker for worker in status(gateway)["workers"] if worker["is_listening"]]
 
 
+def workers_of(supervisor: int) -> list[int]:
+    """The processes that multiprocessing has started."""
+    pids = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(pid) for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 def wait_until_all_serve(gateway: Any) -> None:
     gateway.wait_for(lambda: len(workers(gateway)) == 2)
     gateway.wait_for(lambda: httpx.get(f"{gateway.admin}/readyz", timeout=60).status_code == 200)
@@ -310,8 +316,19 @@ def test_a_worker_that_does_not_answer_is_replaced(impatient: Any, digit: bytes)
     os.kill(silent, signal.SIGSTOP)
     impatient.wait_for(lambda: not is_running(silent))
     wait_until_all_serve(impatient)
-    assert "has not answered for 6 s" in impatient.log()
+    assert "has stood still for 6 s" in impatient.log()
     assert [ask(impatient, digit) for _ in range(10)] == [200] * 10
+
+
+def test_a_worker_that_does_not_get_as_far_as_listening_is_replaced(impatient: Any) -> None:
+    known = set(workers_of(impatient.process.pid))
+    os.kill(max(known), signal.SIGKILL)
+    impatient.wait_for(lambda: bool(set(workers_of(impatient.process.pid)) - known))
+    (replacement,) = set(workers_of(impatient.process.pid)) - known
+    os.kill(replacement, signal.SIGSTOP)
+    impatient.wait_for(lambda: not is_running(replacement))
+    wait_until_all_serve(impatient)
+    assert "has stood still for 12 s" in impatient.log()
 
 
 def test_without_their_supervisor_workers_drain_and_leave_the_ports(impatient: Any) -> None:
@@ -323,12 +340,6 @@ def test_without_their_supervisor_workers_drain_and_leave_the_ports(impatient: A
         time.sleep(0.05)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{impatient.http}/livez")
-
-
-def workers_of(supervisor: int) -> list[int]:
-    """The processes that multiprocessing has started."""
-    pids = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [int(pid) for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_none_is_ready_before_all_are(shipped_lenet5: Path) -> None:
