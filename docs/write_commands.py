@@ -6,18 +6,22 @@ python docs/write_commands.py --print   prints what it would write; a test compa
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+# The layout of help, the same on every machine; typer reads it when it is imported.
+os.environ |= {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
+
+from convoy.cli import add_commands, app
 
 PAGE = Path(__file__).with_name("commands.md")
 COMMANDS = (
     *("", "classify", "models", "serve", "build", "adopt", "verify", "evaluate", "doctor"),
     *("rollback", "restore", "remove", "train", "describe", "compare"),
 )
-# The layout of help, the same on every machine.
-LAYOUT = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"}
 
 HEAD = """\
 # Commands
@@ -27,13 +31,18 @@ Written by `make docs` from each command's own `--help`.
 
 
 def run_help(command: str) -> str:
-    words = [Path(sys.executable).with_name("convoy"), *command.split(), "--help"]
-    environment = {**os.environ, **LAYOUT}
-    process = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    return "\n".join(line.rstrip() for line in process.stdout.strip().splitlines())
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown):
+            app([*command.split(), "--help"], prog_name="convoy")
+    except SystemExit as ended:  # as a command ends
+        if ended.code:
+            raise
+    return "\n".join(line.rstrip() for line in shown.getvalue().strip().splitlines())
 
 
 def page() -> str:
+    add_commands("")
     sections = [HEAD]
     for command in COMMANDS:
         title = f"convoy {command}".strip()

@@ -131,11 +131,16 @@ class Network:
 
     def build(self) -> nn.Module:
         """Returns the architecture: normalised float N×C×H×W to logits N×K."""
-        module, _, builder = self.architecture.partition(":")
-        network: nn.Module = getattr(
-            importlib.import_module(f"export.architectures.{module}"), builder
-        )()
-        return network
+        return build(self.architecture)
+
+
+def build(architecture: str) -> nn.Module:
+    """Returns the network of "module:builder" in export/architectures."""
+    module, _, builder = architecture.partition(":")
+    network: nn.Module = getattr(
+        importlib.import_module(f"export.architectures.{module}"), builder
+    )()
+    return network
 
 
 def digit_labels() -> list[pb.Label]:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from export.catalog import Network
+from export.catalog import Network, build
 from export.errors import PreparationError
 
 if TYPE_CHECKING:
@@ -156,11 +157,16 @@ def check_size(module: nn.Module, network: Network) -> None:
 
 def describe_network(network: Network) -> Description:
     """The layers of a network of the catalog, as it is served."""
+    return _describe(network.architecture, network.channels, network.size)
+
+
+@cache  # a page asks for each network more than once
+def _describe(architecture: str, channels: int, size: int) -> Description:
     import torch
 
     with torch.device("meta"):
-        module = network.build().eval()
-    return describe_module(module, network.channels, network.size)
+        module = build(architecture).eval()
+    return describe_module(module, channels, size)
 
 
 def _layer(name: str, module: nn.Module, output: Tensor) -> Layer:

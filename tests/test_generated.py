@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -28,8 +29,6 @@ def project(manifest: str) -> dict[str, object]:
     ("script", "file", "command"),
     [
         ("docs/write_commands.py", "docs/commands.md", "make docs"),
-        ("docs/write_models.py", "docs/models.md", "make docs"),
-        ("docs/write_catalog.py", "server/page/static/catalog.json", "make docs"),
         ("protocol/write_openapi.py", "server/http_api/openapi.json", "make protocol"),
     ],
 )
@@ -37,6 +36,26 @@ def test_a_generated_file_is_what_its_script_prints(script: str, file: str, comm
     words = [sys.executable, script, "--print"]
     printed = subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout
     assert (ROOT / file).read_bytes() == printed, f"run `{command}`"
+
+
+@pytest.mark.parametrize(
+    ("script", "file"),
+    [
+        ("docs/write_models.py", "docs/models.md"),
+        ("docs/write_catalog.py", "server/page/static/catalog.json"),
+    ],
+)
+def test_a_file_about_the_networks_is_what_its_script_prints(
+    script: str,
+    file: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """In this process: the two share torch, and the descriptions of all networks."""
+    monkeypatch.setattr(sys, "argv", [script, "--print"])
+    monkeypatch.setattr(sys, "path", sys.path.copy())  # the scripts change it
+    runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert (ROOT / file).read_bytes() == capsysbinary.readouterr().out, "run `make docs`"
 
 
 def test_the_page_has_the_javascript_client() -> None:

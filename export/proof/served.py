@@ -15,6 +15,7 @@ import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -56,7 +57,7 @@ def pictures(preprocessing: pb.Preprocessing) -> Pictures:
         ParityError: the gateway's preprocessing rejects every digit.
     """
     if preprocessing.WhichOneof("kind") == "digit":
-        return _digits(preprocessing)
+        return _digits(preprocessing.SerializeToString())
     return _photos(preprocessing.photo)
 
 
@@ -89,7 +90,9 @@ def _unchanged_sides(transform: pb.Photo, number: int) -> tuple[int, int]:
     return side + 13 + 8 * number, side
 
 
-def _digits(preprocessing: pb.Preprocessing) -> Pictures:
+@cache  # a command that builds several networks asks the gateway's preprocessing once
+def _digits(serialized: bytes) -> Pictures:
+    preprocessing = pb.Preprocessing.FromString(serialized)
     held_out = digits(2 * COUNT, SERVED_SEED)
     pages = [draw_page(plane) for plane in held_out.pixels]
     inputs = prepare(pages, preprocessing)

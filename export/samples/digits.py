@@ -17,16 +17,17 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional
 
 from export.catalog import DIGIT_BOX, DIGIT_MEAN, DIGIT_SIZE, DIGIT_STD
+
+if TYPE_CHECKING:  # proofs need digits, and not torch
+    import torch
+    from torch import Tensor
 
 FINE = 12  # points of the fine grid per pixel of the data set
 _INK = 0.42  # of the darkest pixel: the least that counts as ink when a digit's box is measured
@@ -155,21 +156,26 @@ def _row_fields(row: int) -> Floats:
     return stroke_fields(stroke(digits[row]))
 
 
-def _rows_fields(rows: Integers) -> Tensor:
-    return torch.from_numpy(np.stack([_row_fields(int(row)) for row in rows]))
+def _rows_fields(rows: Integers) -> Floats:
+    return np.stack([_row_fields(int(row)) for row in rows])
 
 
 def fields(rows: Integers) -> tuple[Tensor, Tensor]:
     """Returns the input of `augment`, N×2×64×64, and the labels, N."""
+    import torch
+
     _, labels = data_set()
-    return _rows_fields(rows), torch.from_numpy(labels[rows])
+    return torch.from_numpy(_rows_fields(rows)), torch.from_numpy(labels[rows])
 
 
 def clean(rows: Integers) -> npt.NDArray[np.uint8]:
     """Returns the digits without augmentation, N×32×32×1, 0 paper, 255 ink."""
-    grey = functional.avg_pool2d(_rows_fields(rows)[:, :1], 2)  # N×1×32×32
-    grey = grey / grey.amax(dim=(1, 2, 3), keepdim=True)
-    return (grey * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    fine = _rows_fields(rows)[:, 0]  # N×64×64
+    quarters = [fine[:, y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    grey: Floats = np.stack(quarters).sum(axis=0) / 4  # N×32×32
+    grey = grey / grey.max(axis=(1, 2), keepdims=True)
+    pixels: npt.NDArray[np.uint8] = (grey * 255).round().astype(np.uint8)
+    return pixels[..., np.newaxis]
 
 
 def network_input(ink: Tensor) -> Tensor:
@@ -188,6 +194,9 @@ def augment(
     The ranges were tuned on drawn pictures of held-out digits. Without those of AUGMENTATIONS that
     are `omitted`, the others draw the same numbers.
     """
+
+    import torch
+    from torch.nn import functional
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(fields), 1, 1, 1, generator=random)
@@ -211,6 +220,9 @@ def augment(
 
 def _warp(count: int, random: torch.Generator, omitted: Collection[str]) -> Tensor:
     """Returns the source of each pixel, N×32×32×2 in -1..1: rotated, stretched, moved and bent."""
+
+    import torch
+    from torch.nn import functional
 
     def uniform(limit: float) -> Tensor:
         return limit * (2 * torch.rand(count, generator=random) - 1)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from export.catalog import Network
+from export.catalog import Network, build
 from export.layers import KINDS, WEIGHT_LAYERS, describe_network
 from export.repository.layout import highest_published, model_file
 from export.study.reported_figures import PAPERS, ReportedAccuracy, accuracy
@@ -55,6 +56,11 @@ def compute_row(network: Network, repository: Path) -> Row:
 
 def depth(network: Network) -> int:
     """Returns the number of layers with weights on the longest path, as in the papers' names."""
+    return _depth(network.architecture)
+
+
+@cache
+def _depth(architecture: str) -> int:
     import torch
     from torch import fx, nn
 
@@ -63,7 +69,7 @@ def depth(network: Network) -> int:
             return type(module).__name__ in KINDS or super().is_leaf_module(module, name)
 
     with torch.device("meta"):
-        module = network.build().eval()
+        module = build(architecture).eval()
     deepest: dict[fx.Node, int] = {}
     for node in Tracer().trace(module).nodes:
         before = max((deepest[source] for source in node.all_input_nodes), default=0)

@@ -21,7 +21,7 @@ from export.options import Options, Precision
 
 Serve = Callable[..., Any]
 
-WALK = ("resnet18", "fp16")
+WALK = ("nin_cifar10", "fp16")
 WHOLE_WALK = [(name, precision) for name in CATALOG for precision in ("fp32", "fp16")]
 
 

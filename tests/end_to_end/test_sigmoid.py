@@ -47,34 +47,36 @@ nine,
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three precisions of one file of weights share its graph in fp32."""
     folder = tmp_path_factory.mktemp("sigmoid")
     weights = torch.load(TRAINED_WEIGHTS / f"{NETWORK.name}.pth", weights_only=True)
+    torch.save(weights, folder / "ten.pth")
     seven = {name: row[7:8] if name.startswith("scores.") else row for name, row in weights.items()}
+    torch.save(seven, folder / "one.pth")
     (folder / "marks.csv").write_text(MARKS)
     (folder / "seven.txt").write_text("seven\n")
-    build(folder, "marks", weights, "marks.csv")
-    build(folder, "seven", seven, "seven.txt")
-    build(folder, "half", weights, "marks.csv", "fp16")
+    build(folder, "marks", "ten.pth", "marks.csv")
+    build(folder, "seven", "one.pth", "seven.txt")
+    build(folder, "half", "ten.pth", "marks.csv", "fp16")
     (folder / "pages").mkdir()
     for number, plane in enumerate(digits(16, CALIBRATION_SEED).pixels):
         (folder / "pages" / f"{number}.png").write_bytes(draw_page(plane))
-    build(folder, "eight", weights, "marks.csv", "int8", calibration=folder / "pages")
+    build(folder, "eight", "ten.pth", "marks.csv", "int8", calibration=folder / "pages")
     return folder / "models"
 
 
 def build(
     folder: Path,
     name: str,
-    weights: dict[str, torch.Tensor],
+    weights: str,
     labels: str,
     precision: Precision = "fp32",
     calibration: Path | None = None,
 ) -> PublishedVersion:
-    torch.save(weights, folder / f"{name}.pth")
     options = Options(
         NETWORK,
         precision,
-        str(folder / f"{name}.pth"),
+        str(folder / weights),
         0,
         folder / "models",
         labels=folder / labels,

@@ -75,7 +75,10 @@ def build_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Built:
     return build
 
 
-def test_build_publishes_and_reports_from_any_folder(tmp_path: Path) -> None:
+def test_build_publishes_and_reports_from_any_folder(
+    tmp_path: Path, built: PublishedVersion
+) -> None:
+    """The stage in fp32 is in the cache, as `built` left it there."""
     done = build(tmp_path, "lenet5", "--fp16", "--weights", "random")
     assert (done.returncode, done.stderr) == (0, "")
     folder = tmp_path / "models" / "lenet5.v1"

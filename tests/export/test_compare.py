@@ -1,7 +1,6 @@
 import json
 import re
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from export.study.figures import (
 from export.study.latency import STAGES, measure
 from export.study.reported_figures import PAPERS, REPORTED, TABLE_1, ReportedAccuracy, accuracy
 from export.study.tradeoffs import BottleneckCost, head, shortcut_costs
+from tests.export.conftest import RunScript
 from tests.export.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
@@ -260,10 +260,9 @@ def test_lessons_are_printed_for_people() -> None:
 # ----------------------------------------------------------------------------------- the command
 
 
-def test_script_lays_the_networks_of_the_notes_side_by_side() -> None:
+def test_script_lays_the_networks_of_the_notes_side_by_side(run_script: RunScript) -> None:
     names = ["lenet5", "alexnet_2012", "vgg16", "resnet152", "nin", "googlenet"]
-    script = [sys.executable, "export/compare.py", *names]
-    shown = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = run_script("export/compare.py", *names)
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert [line.split()[0] for line in lines if line.partition(" ")[0] in names] == names
     assert "resnet152 2015 He et al. 152 60,192,808 11,513,626,624 241 82.284 / 96.002" in lines
@@ -350,7 +349,8 @@ def test_speed_is_measured_alone_and_in_the_largest_batch() -> None:
     assert len(recorder.steps) == STAGES
 
 
-def test_measured_speed_is_beside_the_rest() -> None:
+def test_measured_speed_is_beside_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.compare.measure", partial(measure, min_s=0.01))
     code, stdout, stderr = command("lenet5", "--measure", "--json")
     assert code == 0, stderr
     shown = json.loads(stdout)

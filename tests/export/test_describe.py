@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from export.architectures.inception_v3 import inception_v3
 from export.architectures.lenet import lenet5
 from export.catalog import find
 from export.layers import Description, describe_module, describe_network, macs, parameters
+from tests.export.conftest import RunScript
 
 ROOT = Path(__file__).parents[2]
 FIGURES = json.loads((ROOT / "tests" / "data" / "architectures.json").read_text())["networks"]
@@ -104,17 +103,11 @@ def test_blocks_have_all_that_the_layers_have() -> None:
     assert description.blocks[6].output == (2048, 7, 7)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "export/describe.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_script_prints_the_papers_figures() -> None:
-    shown = run("lenet5")
-    assert shown.returncode == 0, shown.stderr
-    assert "151,600" in shown.stdout
-    assert "16×10×10" in shown.stdout
-    assert "Parameters 60,000, MACs 325,680, neurons 6,508, connections 340,908." in shown.stdout
+def test_script_prints_the_papers_figures(run_script: RunScript) -> None:
+    shown = run_script("export/describe.py", "lenet5")
+    assert "151,600" in shown
+    assert "16×10×10" in shown
+    assert "Parameters 60,000, MACs 325,680, neurons 6,508, connections 340,908." in shown
 
 
 def command(*arguments: str) -> tuple[int, str, str]:

@@ -26,7 +26,7 @@ from export.samples.digit_accuracy import (
 from export.samples.digits import clean, data_set, random_fifth
 from export.samples.images import Pixels
 from export.train import train
-from export.training.data import drawn
+from export.training.data import drawn, scikit_learn
 from export.training.measure import (
     DRAWING_SEED,
     PREPROCESSING,
@@ -70,6 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_file: Path) -> tupl
     folder = tmp_path_factory.mktemp("weights")
     patch = pytest.MonkeyPatch()
     patch.setattr("export.training.data.NONDIGITS", 60)
+    patch.setattr("export.training.data.scikit_learn", lambda rows: scikit_learn(rows[:200]))
     patch.setattr(
         "export.training.data.drawn", lambda rows, inverted: drawn(rows[:20], inverted=inverted)
     )

@@ -197,13 +197,18 @@ def entries_for(command: str) -> list[EntryPoint]:
     return [entry for entry in entries if entry.name == command] or entries
 
 
-def main() -> None:
-    for entry in entries_for(sys.argv[1] if sys.argv[1:] else ""):
-        command = entry.load()
-        if isinstance(command, typer.Typer):
-            app.add_typer(command)
+def add_commands(command: str) -> None:
+    """Adds the command of another distribution to the app, or all of them (`entries_for`)."""
+    for entry in entries_for(command):
+        loaded = entry.load()
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded)
         else:
-            app.command(entry.name)(command)
+            app.command(entry.name)(loaded)
+
+
+def main() -> None:
+    add_commands(sys.argv[1] if sys.argv[1:] else "")
     with command_process():
         app()
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient
 
+from convoy import Client
 from convoy.v1 import classifier_pb2 as pb
 from export.catalog import find
 from export.console import PublishedVersion
@@ -30,34 +31,31 @@ def staged(built_nin: PublishedVersion, tmp_path_factory: pytest.TempPathFactory
     return shutil.copytree(built_nin.folder, repository / "tested.v3.staging")
 
 
-def prove(
-    folder: Path,
-    root: Path = ROOT,
-    triton: str | None = None,
-    *,
-    precision: str = "fp32",
-    off_by: float = 0,
-) -> pb.ParityRung:
-    """The served rung of a version's folder, behind the gateway of the checkout at root.
+def prove(folder: Path, root: Path = ROOT, triton: str | None = None) -> pb.ParityRung:
+    """The served rung of a version's folder, behind the gateway of the checkout at root."""
+    with private_gateway(folder, root=root, triton=triton) as client:
+        return rung_of(client, folder)
 
-    As if the file had that precision, and the CPU's answer to it differed by so much.
-    """
+
+def rung_of(
+    client: Client, folder: Path, precision: str = "fp32", off_by: float = 0
+) -> pb.ParityRung:
+    """As if the file had that precision, and the CPU's answer to it differed by so much."""
     model = read_facts(folder)
     assert model
     model.name, model.version = "tested", "3"
     model.manifest_digest = facts_json(model)["manifest_digest"]
     model.manifest.precision = precision
     runtime = onnx_runtime(folder / MODEL_FILES["onnx"])
-    with private_gateway(folder, root=root, triton=triton) as client:
-        return served_rung(
-            client,
-            model,
-            dataclasses.replace(
-                runtime, answer=lambda images: runtime.answer(images) + np.float32(off_by)
-            ),
-            f"ONNX {precision}",
-            max_batch_size=8,
-        )
+    return served_rung(
+        client,
+        model,
+        dataclasses.replace(
+            runtime, answer=lambda images: runtime.answer(images) + np.float32(off_by)
+        ),
+        f"ONNX {precision}",
+        max_batch_size=8,
+    )
 
 
 def mutated(tmp_path: Path, file: str, old: str, new: str) -> Path:
@@ -96,13 +94,17 @@ def test_a_gpu_may_round_less_than_fp32_otherwise_than_the_cpu(
 ) -> None:
     """8e-3 is what an H200 was seen to differ by; the gateway says here that one computed."""
     on_gpu = mutated(tmp_path, "runners/in_process.py", "network.device,", '"gpu",')
-    for precision in ("fp16", "int8"):
-        rung = prove(staged, on_gpu, precision=precision, off_by=8e-3)
-        assert rung.largest_difference == pytest.approx(8e-3, abs=1e-5)
-    with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
-        prove(staged, on_gpu, precision="fp32", off_by=8e-3)
-    with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
-        prove(staged, precision="fp16", off_by=8e-3)
+    with private_gateway(staged, root=on_gpu) as client:
+        for precision in ("fp16", "int8"):
+            rung = rung_of(client, staged, precision, off_by=8e-3)
+            assert rung.largest_difference == pytest.approx(8e-3, abs=1e-5)
+        with pytest.raises(ParityError, match=r"and 0\.001 is allowed"):
+            rung_of(client, staged, "fp32", off_by=8e-3)
+    with (
+        private_gateway(staged) as client,
+        pytest.raises(ParityError, match=r"and 0\.001 is allowed"),
+    ):
+        rung_of(client, staged, "fp16", off_by=8e-3)
 
 
 def test_the_build_stores_the_rung_and_the_batch_sizes_seen(built_nin: PublishedVersion) -> None:

@@ -34,6 +34,14 @@ def test_held_out_digits_are_light_on_dark_20_pixels_long_and_centred_by_mass() 
         assert center_of_mass(image) == pytest.approx((15.5, 15.5), abs=0.3)
 
 
+def test_clean_digits_are_what_torch_makes_of_the_fields_that_are_trained_on() -> None:
+    rows = np.arange(40)
+    fields, _ = digits.fields(rows)
+    grey = functional.avg_pool2d(fields[:, :1], 2)
+    pixels = (grey / grey.amax(dim=(1, 2, 3), keepdim=True) * 255).round()
+    assert digits.clean(rows).tolist() == pixels.permute(0, 2, 3, 1).int().tolist()
+
+
 def test_no_digit_is_in_two_parts() -> None:
     whole = np.arange(1797)
     for part in (digits.random_fifth(), *digits.contiguous_fifths()):
