@@ -16,10 +16,10 @@ PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 
 
-def section(title: str) -> str:
+def section(title: str, of: str = OPERATIONS) -> str:
     """Returns the text from a heading to the next one of the same rank."""
     rank = title.split(maxsplit=1)[0]
-    return re.split(rf"^{rank} ", OPERATIONS.partition(f"\n{title}\n")[2], flags=re.M)[0]
+    return re.split(rf"^{rank} ", of.partition(f"\n{title}\n")[2], flags=re.M)[0]
 
 
 def test_each_alert_has_its_section_in_the_order_of_the_rules() -> None:
@@ -47,25 +47,29 @@ def test_files_that_are_named_are_there() -> None:
 
 
 def test_the_sizes_follow_from_what_was_measured() -> None:
-    """Rows of performance.md: gateways, in flight, answers/s, p50, p99, batch, cores."""
-    rows = re.findall(r"^\| (\d) \| (\d+) \| ([\d,]+) \| .+ \| ([\d.]+) \|$", PERFORMANCE, re.M)
-    measured = {(int(row[0]), int(row[1])): (number(row[2]), float(row[3])) for row in rows}
-    sizing = section("## Sizing")
-    table = re.findall(r"^\|.*?([\d,]+)/s \| ([\d.]+) \| (\d+) \|$", sizing, re.M)
-    runs = [(1, 32), (4, 32), (8, 96)]
-    assert len(table) == len(runs)
-    for (answers, cores, for_each), run in zip(table, runs, strict=True):
-        rate, used = measured[run]
-        assert number(answers) == round(rate / run[0])
-        assert float(cores) == used / run[0]
-        assert int(for_each) == round(rate / used)
+    with_workers, sizing = section("### With workers", PERFORMANCE), section("## Sizing")
+    # Workers, in flight, answers/s, p50, p99, batch, cores.
+    rows = re.findall(r"^\| (\d) \| (\d+) \| ([\d,]+) \| .+ \| ([\d.]+) \|$", with_workers, re.M)
+    measured = {(workers, in_flight): (rate, cores) for workers, in_flight, rate, cores in rows}
+    table = re.findall(r"^\| (\d) \| (\d+) \| ([\d,]+) \| ([\d.]+) \| (\d+) \|$", sizing, re.M)
+    assert len(table) == 3
+    for workers, in_flight, rate, cores, for_each in table:
+        assert measured[workers, in_flight] == (rate, cores)
+        assert int(for_each) == round(number(rate) / float(cores))
+    # By h2load, 4 workers: HTTP, gRPC.
+    found = re.search(r"^\| 4 \| [\d,]+, [\d.]+ ms \| ([\d,]+), ([\d.]+) ms", with_workers, re.M)
+    assert found
+    rate, ms = found.groups()
+    assert f"gRPC | 240 | {rate} | {number(rate) * float(ms) / 1e3:.1f} |" in sizing
+    for_a_core = round(number(rate) / 16)
+    assert f"**{for_a_core} requests per second and core**" in sizing
     for network, rate, gateways in re.findall(
         r"^\| ([\w-]+) \| ([\d,]+) \| ([\d.]+) \|$", sizing, re.M
     ):
         of_network = PERFORMANCE.partition(f"| {network} | fp32 |")[2]
         fp16 = re.search(r"\| \| fp16 \|(.+)", of_network)
         assert fp16 and fp16[1].split("|")[2].strip() == rate
-        assert abs(float(gateways) - number(rate) / 352) < 0.5
+        assert abs(float(gateways) - number(rate) / (4 * for_a_core)) < 0.5
 
 
 def number(text: str) -> int:
