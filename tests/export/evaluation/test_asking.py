@@ -266,7 +266,8 @@ class Restartable:
     def start(self) -> RunningGateway:
         if self._running is None:
             options = [f"--repository={self.repository}", f"--grpc-address={self.address}"]
-            self._running = self._serve(*options, "--max-in-flight=4")
+            # Forked, it would be back before anybody had missed it.
+            self._running = self._serve(*options, "--max-in-flight=4", is_forked=False)
             self._running.wait_until_ready()
         return self._running
 
