@@ -11,7 +11,7 @@ from server.core.admission import Admission
 from server.core.service import Service
 from server.observability import logs
 from server.observability.metrics import Facts, describe_traffic
-from server.preprocessing.bilinear import describe_resizer
+from server.preprocessing.resizing import describe_resizer
 from server.versions.manager import VersionManager
 from server.versions.pool import Pool
 

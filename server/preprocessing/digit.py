@@ -19,6 +19,7 @@ from convoy.v1 import classifier_pb2 as pb
 from server.errors import ImageUnsuitable
 from server.preprocessing.connected_components import Components, dilate
 from server.preprocessing.paper import Bytes, Floats, Ink, Mask, noise_of, readings
+from server.preprocessing.resizing import resize
 
 LONG_SIDE = 128  # pixels, about, that a digit is looked for in; in more it is found no better
 SHORT_SIDE, LONGEST_SIDE = 48, 256  # of a long strip
@@ -144,7 +145,7 @@ def _cut_out(
         height, width = round((bottom - top) * more), round((right - left) * more)
         ends = min(right * factor, picture.width), min(bottom * factor, picture.height)
         box = (left * factor, top * factor, *ends)
-        fine = np.asarray(picture.resize((width, height), Image.Resampling.BOX, box))
+        fine = np.asarray(resize(picture, (width, height), Image.Resampling.BOX, box))
         rows = np.arange(height)[:, np.newaxis] * (bottom - top) // height
         columns = np.arange(width) * (right - left) // width
         sheet = fine - (grey[part] - sheet)[rows, columns]
@@ -171,7 +172,7 @@ def _fit(mark: Floats, box: int) -> Floats:
     height, width = mark.shape
     scale = box / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    fitted = np.asarray(Image.fromarray(mark).resize(size, Image.Resampling.BICUBIC))
+    fitted = np.asarray(resize(Image.fromarray(mark), size, Image.Resampling.BICUBIC))
     # Thin strokes fade as they shrink: most of what is ink at all becomes full ink.
     inked = np.sort(fitted[fitted > 0.1])
     full = max(0.2, float(inked[int(0.9 * (len(inked) - 1))])) if inked.size else 0.2

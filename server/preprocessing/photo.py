@@ -12,29 +12,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from convoy.v1 import classifier_pb2 as pb
-from server.preprocessing.bilinear import Region, resize_bilinear
+from server.preprocessing.resizing import REDUCING_GAP, Region, Size, is_elongated, resize
 from server.preprocessing.sampling import resize_by_area, sample
 
-Size = tuple[int, int]  # width, height
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 Extent = tuple[float, float]  # width and height, with fractions of pixels
 
 # Where a photo is antialiased. AREA is ours, since Pillow has none.
 FILTERS = {
+    pb.BILINEAR: Image.Resampling.BILINEAR,
     pb.BICUBIC: Image.Resampling.BICUBIC,
     pb.NEAREST: Image.Resampling.NEAREST,
     pb.BOX: Image.Resampling.BOX,
     pb.LANCZOS: Image.Resampling.LANCZOS,
 }
-
-# From this ratio of long to short side on, only the part inside the crop is resized: a 1×5,000
-# picture resized as a whole would take 256×1,280,000 pixels. Below it, the whole picture takes at
-# most 16 times 342×342 pixels.
-ELONGATED = 16
-# How many times as long as in the end a side of an elongated picture is, at the least, once whole
-# pixels have been averaged: the weights of a filter take many times the memory of a picture that is
-# one pixel wide. Pillow's documentation takes 3 to be as good as the filter alone.
-REDUCING_GAP = 3.0
 
 
 def prepare_photo(
@@ -102,24 +93,17 @@ def _resize_and_cut(
     image: Image.Image, extent: Extent, size: Size, box: Box, photo: pb.Photo
 ) -> Image.Image:
     """The pixels inside `box` of the picture resized to `size`, as RGB."""
-    is_elongated = max(image.size) >= ELONGATED * min(image.size)
     if photo.interpolation == pb.AREA:
-        is_reduced = is_elongated and photo.resize_mode != pb.SHORTER
+        is_reduced = is_elongated(*image.size) and photo.resize_mode != pb.SHORTER
         return resize_by_area(_reduced(image, size) if is_reduced else image, size, box)
     if photo.HasField("antialias") and not photo.antialias:
         return sample(image, size, box, photo.interpolation)
-    region = _region(extent, size, box)
-    cut_size = (box[2] - box[0], box[3] - box[1])
-    if photo.interpolation == pb.BILINEAR:
-        return resize_bilinear(image, region, cut_size).convert("RGB")
     resampling = FILTERS[photo.interpolation]
-    if is_elongated and photo.resize_mode != pb.SHORTER:
-        cut = image.resize(size, resampling, reducing_gap=REDUCING_GAP).crop(box)
-    elif is_elongated or extent != image.size:
-        cut = image.resize(cut_size, resampling, box=region)
-    else:
-        cut = image.resize(size, resampling).crop(box)
-    return cut.convert("RGB")
+    is_part = is_elongated(*image.size) or extent != image.size
+    if is_part or photo.interpolation == pb.BILINEAR:
+        cut_size = (box[2] - box[0], box[3] - box[1])
+        return resize(image, cut_size, resampling, _region(extent, size, box)).convert("RGB")
+    return resize(image, size, resampling).crop(box).convert("RGB")  # to the bit as Pillow
 
 
 def _reduced(image: Image.Image, size: Size) -> Image.Image:

@@ -22,7 +22,7 @@ from sklearn.datasets import load_sample_image
 
 from convoy.v1 import classifier_pb2 as pb
 from server.errors import ServingError
-from server.preprocessing import bilinear, detail, prepare
+from server.preprocessing import detail, prepare, resizing
 from server.preprocessing.decode import decode
 from server.preprocessing.photo import centre_offset, crop_box, prepare_photo, resized_size
 from server.preprocessing.sampling import resize_by_area
@@ -98,7 +98,7 @@ def test_pixels_equal_an_independent_reference(
     # Weights are integers: now and then a value that lies between two falls to the other. Pillow
     # takes the two passes in the other order, and rounds between them.
     assert difference.max() <= 1
-    assert difference.mean() < (0.02 if bilinear.HAS_SIMD else 0.3)
+    assert difference.mean() < (0.02 if resizing.HAS_SIMD else 0.3)
 
 
 def largest_difference(a: npt.NDArray[np.uint8], b: Image.Image | npt.NDArray[np.uint8]) -> int:
@@ -111,7 +111,7 @@ def largest_difference(a: npt.NDArray[np.uint8], b: Image.Image | npt.NDArray[np
 def test_pixels_are_those_of_pillows_resize_then_crop(
     has_simd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bilinear, "HAS_SIMD", has_simd)  # False on ARM
+    monkeypatch.setattr(resizing, "HAS_SIMD", has_simd)  # False on ARM
     prepared = prepare_photo(CHINA, pb.Photo(resize=256, crop=224))
     whole = CHINA.resize((383, 256), Image.Resampling.BILINEAR)
     left, top = 80, 16  # 79.5 goes to the even pixel
