@@ -547,6 +547,11 @@ def damaged() -> Iterator[Specimen]:
     checksum = bytearray(whole_files()["PNG"])
     checksum[-13] ^= 1  # of the pixels, whose stream is sound
     yield Specimen("PNG with a wrong checksum", bytes(checksum), (CORRUPT,))
+    for lace, data in enumerate((scanlines(sheet().rgb), adam7(sheet().rgb))):
+        stream = bytearray(zlib.compress(data))
+        stream[-1] ^= 1  # the checksum of its rows, in a chunk that fits its own
+        content = png(sheet().size, 8, 2, bytes(stream), lace=lace)
+        yield Specimen(f"PNG with a wrong checksum of its rows, {lace}", content, (CORRUPT,))
     jpeg = encoded(sheet().image, "JPEG")
     middle = len(jpeg) * 6 // 10
     zeros = jpeg[:middle] + bytes(200) + jpeg[middle + 200 :]
