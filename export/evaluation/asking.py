@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from convoy import (
     BadImage,
@@ -33,6 +34,8 @@ from export.evaluation.results import ResultsFile
 from export.evaluation.tally import REFUSED, TOP, UNKNOWN_LABEL, UNREADABLE, Result, Tally
 from export.evaluation.truth import Classes, Labelled, Truth, read_picture
 from export.progress import SILENT, Reporter
+
+T = TypeVar("T")
 
 WAITING_PER_REQUEST = 2  # pictures that wait or are asked about, for each request at once
 PATIENCE_S = 300.0  # how long one picture is asked about
@@ -157,7 +160,8 @@ class Asker:
             message = self._classes.explain(item.label)
             return Result(item.name, item.label, excluded=UNKNOWN_LABEL, message=message)
         try:
-            answer = self._insist(read_picture(item.path))
+            content = read_picture(item.path)
+            answer = self._insist(lambda: self._send(content))
         except OSError as error:
             message = error.strerror or str(error)
             return Result(item.name, item.label, truth, excluded=UNREADABLE, message=message)
@@ -169,13 +173,22 @@ class Asker:
         scores = tuple(class_.score for class_ in answer.classes)
         return Result(item.name, item.label, truth, best, scores)
 
-    def _insist(self, content: bytes) -> Classification:
+    def default_version(self) -> str:
+        """The version that the gateway gives to who asks for none.
+
+        Raises:
+            EvaluationError: nothing answers.
+            ConvoyError: the gateway cannot be asked.
+        """
+        return self._insist(lambda: self._client.model(self._model.name).version)
+
+    def _insist(self, ask: Callable[[], T]) -> T:
         """Asks until there is an answer, or an error that another request would not change."""
         began_s, faults, backoff_s = time.monotonic(), 0, INITIAL_BACKOFF_S
         with self._limiter.slot():
             while True:
                 try:
-                    return self._send(content)
+                    return ask()
                 except ServerFault:
                     faults += 1
                     if faults == MAX_FAULTS:
@@ -265,7 +278,7 @@ def evaluate(
                 results.append(result)
             evaluation.tally.add(result)
             reporter.progress("Asking the gateway", done, total, "pictures")
-    evaluation.default_version = client.model(model.name).version
+    evaluation.default_version = asker.default_version()
     return evaluation
 
 
@@ -295,6 +308,8 @@ def answers(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    finally:
+    except BaseException:  # what is asked meanwhile is not awaited for long
         asker.stop()
+        raise
+    finally:
         executor.shutdown(cancel_futures=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from convoy import Client, NotFound
+from convoy import Client, NotFound, ServerFault
 from convoy.v1 import classifier_pb2 as pb
 from export.errors import EvaluationError
 from export.evaluate import run as evaluate_from_shell
@@ -214,6 +215,71 @@ def test_few_pictures_wait_however_many_there_are(
     source = Counted(repeated(folder, tmp_path, 200))
     evaluate(client, client.model("lenet5"), source, concurrency=3, reporter=Answered())
     assert answered == 200 and most == 3 * asking.WAITING_PER_REQUEST
+
+
+def test_so_many_requests_are_sent_at_once_and_no_more(lenet_gateway: Any, folder: Path) -> None:
+    in_flight = most = 0
+    lock, together = threading.Lock(), threading.Barrier(3)
+
+    class Counted(Client):
+        def classify(self, *args: Any, **options: Any) -> Any:
+            nonlocal in_flight, most
+            with lock:
+                in_flight += 1
+                most = max(most, in_flight)
+            together.wait(30)  # until there are three, as there are each time: 24 are eight times 3
+            try:
+                return super().classify(*args, **options)
+            finally:
+                with lock:
+                    in_flight -= 1
+
+    with Counted(lenet_gateway.grpc) as client:
+        evaluation = evaluate(client, client.model("lenet5"), Truth(folder), concurrency=3)
+    assert evaluation.tally.total == COUNT and not evaluation.retries
+    assert most == 3
+
+
+def test_who_is_told_when_to_come_back_comes_back_then(
+    serve: Serve, shipped_lenet5: Path, folder: Path, tmp_path: Path
+) -> None:
+    """The first pauses of its own would be 0.1 and 0.2 s: five requests for each picture."""
+    keys = tmp_path / "keys.toml"
+    digest = hashlib.sha256(b"convoy_secret").hexdigest()
+    keys.write_text(f'[slow]\nsha256 = "{digest}"\nrequests_per_s = 0.5\nburst = 1\n')
+    gateway = serve(
+        f"--repository={shipped_lenet5.parent}", "--models=lenet5", f"--api-keys={keys}"
+    )
+    gateway.wait_until_ready()
+    with Client(gateway.grpc, api_key="convoy_secret") as client:
+        model = client.model("lenet5")
+        source = Truth(repeated(folder, tmp_path, 3))
+        evaluation = evaluate(client, model, source, concurrency=1)
+    assert evaluation.tally.total == 3
+    assert 3 <= evaluation.retries["Overloaded"] <= 6
+
+
+@pytest.mark.parametrize(("faults", "is_answered"), [(2, True), (3, False)])
+def test_a_picture_that_the_server_fails_at_is_asked_about_three_times(
+    lenet_gateway: Any, folder: Path, tmp_path: Path, faults: int, is_answered: bool
+) -> None:
+    asked = 0
+
+    class Faulty(Client):
+        """Its server fails so many times."""
+
+        def classify(self, *args: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked <= faults:
+                raise ServerFault("the network failed", "INFERENCE_FAILED")
+            return super().classify(*args, **options)
+
+    with Faulty(lenet_gateway.grpc) as client:
+        source = Truth(repeated(folder, tmp_path, 1))
+        evaluation = evaluate(client, client.model("lenet5"), source, concurrency=1)
+    assert asked == 3
+    assert evaluation.tally.excluded == ({} if is_answered else {"INFERENCE_FAILED": 1})
 
 
 def test_an_overload_halves_the_requests_that_are_sent_at_once() -> None:
