@@ -8,35 +8,27 @@ median CPU time per picture of both, and the wall time where two threads prepare
 
 from __future__ import annotations
 
-import importlib
 import io
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 import typer
 from PIL import Image
+
+from bench.checkouts import load
 
 ROOT = Path(__file__).resolve().parents[1]
 Prepare = Callable[[Image.Image], object]
 
 
 def load_server(checkout: Path) -> Prepare:
-    """Imports `server` of a checkout, beside any that was imported before."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == "server"]:
-        del sys.modules[name]
-    sys.path.insert(0, str(checkout))
-    try:
-        module: ModuleType = importlib.import_module("server.preprocessing")
-        errors = importlib.import_module("server.errors")
-    finally:
-        del sys.path[0]
+    """The preparation of a checkout."""
+    module, errors = load(checkout, "server.preprocessing", "server.errors")
     from convoy.v1 import classifier_pb2 as pb
 
     digit = pb.Preprocessing(digit=pb.Digit(size=32, box=20))
