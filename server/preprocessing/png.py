@@ -153,12 +153,7 @@ def load_png(image: PngImagePlugin.PngImageFile, png: Png) -> Image.Image:
         ValueError: rows are missing. The decoders raise other exceptions too.
     """
     if png.is_usual():
-        _check_rows(png.header, png.pixels)
-        mode = USUAL_COLOURS[png.header.colour]
-        pixels = decode_image_png_u8(png.pixels_alone(), image.size[::-1], mode)
-        loaded = Image.fromarray(pixels[..., 0] if mode == "mono" else pixels)
-        loaded.info = image.info
-        return loaded
+        return _load_usual(image, png)
     image.load()
     # Pillow accepts a stream that ends after any row; the pixels of missing rows are zero.
     box = image.getbbox(alpha_only=False)
@@ -168,6 +163,15 @@ def load_png(image: PngImagePlugin.PngImageFile, png: Png) -> Image.Image:
     if png.header.depth == 16 and "transparency" in image.info:  # Pillow has halved the pixels only
         image.info["transparency"] = _upper_bytes(image.info["transparency"])
     return image
+
+
+def _load_usual(image: PngImagePlugin.PngImageFile, png: Png) -> Image.Image:
+    _check_rows(png.header, png.pixels)
+    mode = USUAL_COLOURS[png.header.colour]
+    pixels = decode_image_png_u8(png.pixels_alone(), image.size[::-1], mode)
+    loaded = Image.fromarray(pixels[..., 0] if mode == "mono" else pixels)
+    loaded.info = image.info
+    return loaded
 
 
 def _upper_bytes(colour: int | tuple[int, ...]) -> int | tuple[int, ...]:
