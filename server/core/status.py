@@ -55,7 +55,6 @@ def describe_gateway(pool: Pool, admission: Admission, is_ready: bool, uptime_s:
         "in_flight_bytes": admission.in_flight_bytes,
         "log_lines_lost": logs.lost_lines(),
         "jpeg_decoder": "libjpeg-turbo",
-        "png_decoder": "kornia-rs",
         "resizer": describe_resizer(),
     }
 

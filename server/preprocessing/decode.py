@@ -176,8 +176,8 @@ def _read_png(content: bytes, max_pixels: int) -> Upright:
     image = PngImagePlugin.PngImageFile(io.BytesIO(png.without_metadata()))
     check_pixels(image.size, max_pixels)
     check_rows_size(png.header)
-    loaded = load_png(image, png)
-    return _turn(loaded, _orientation(loaded), loaded.size)
+    load_png(image, png)
+    return _turn(image, _orientation(image), image.size)
 
 
 def _read_webp(content: bytes, max_pixels: int) -> Upright:

@@ -3,9 +3,6 @@
 Pillow ignores the checksums of what follows the pixels, and rows that are missing. It is given the
 chunks that pixels and orientation depend on, and no others: it would inflate and keep every text.
 
-The usual kinds are decoded by kornia-rs, in half the time. It does not read the checksum of the
-rows, which ISA-L does while it counts them (RFC 1950).
-
 Source: RFC 2083.
 """
 
@@ -16,9 +13,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from isal import isal_zlib
-from kornia_rs.io import decode_image_png_u8
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
 from server.preprocessing.image_cost import PartCounter, too_large
 
@@ -48,7 +43,6 @@ class PngHeader(NamedTuple):
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PICTURE_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-PIXEL_CHUNKS = (b"IHDR", b"IDAT", b"IEND")
 # How the chunks begin that may say which way is up.
 ORIENTATION_CHUNKS = (
     b"eXIf",
@@ -69,9 +63,6 @@ ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-# What kornia-rs decodes, and its names, by colour type.
-USUAL_COLOURS = {0: "mono", 2: "rgb", 6: "rgba"}
-SMALL_BYTES = 10_000  # rows of fewer bytes, such as a digit's, are decoded sooner by Pillow
 
 
 @dataclass
@@ -84,17 +75,6 @@ class Png:
 
     def without_metadata(self) -> bytes:
         return b"".join([SIGNATURE, *self.chunks])
-
-    def pixels_alone(self) -> bytes:
-        """A file of what each pixel depends on, if there is neither palette nor clear colour."""
-        return b"".join([SIGNATURE, *(part for part in self.chunks if part[4:8] in PIXEL_CHUNKS)])
-
-    def is_usual(self) -> bool:
-        """Whether it is for kornia-rs: 8 bits per channel, row by row, and no colour is clear."""
-        header = self.header
-        is_plain = header.depth == 8 and header.colour in USUAL_COLOURS and not header.interlace
-        has_clear_colour = any(bytes(part[4:8]) == b"tRNS" for part in self.chunks)
-        return is_plain and not has_clear_colour and header.row_bytes() >= SMALL_BYTES
 
 
 def read_png(content: bytes) -> Png:
@@ -146,14 +126,11 @@ def check_rows_size(header: PngHeader) -> None:
         )
 
 
-def load_png(image: PngImagePlugin.PngImageFile, png: Png) -> Image.Image:
-    """The picture with its pixels, of a file whose header Pillow has read.
-
-    Raises:
-        ValueError: rows are missing. The decoders raise other exceptions too.
+def load_png(image: PngImagePlugin.PngImageFile, png: Png) -> None:
     """
-    if png.is_usual():
-        return _load_usual(image, png)
+    Raises:
+        ValueError: rows are missing. Pillow raises other exceptions too.
+    """
     image.load()
     # Pillow accepts a stream that ends after any row; the pixels of missing rows are zero.
     box = image.getbbox(alpha_only=False)
@@ -162,16 +139,6 @@ def load_png(image: PngImagePlugin.PngImageFile, png: Png) -> Image.Image:
         _check_rows(png.header, png.pixels)
     if png.header.depth == 16 and "transparency" in image.info:  # Pillow has halved the pixels only
         image.info["transparency"] = _upper_bytes(image.info["transparency"])
-    return image
-
-
-def _load_usual(image: PngImagePlugin.PngImageFile, png: Png) -> Image.Image:
-    _check_rows(png.header, png.pixels)
-    mode = USUAL_COLOURS[png.header.colour]
-    pixels = decode_image_png_u8(png.pixels_alone(), image.size[::-1], mode)
-    loaded = Image.fromarray(pixels[..., 0] if mode == "mono" else pixels)
-    loaded.info = image.info
-    return loaded
 
 
 def _upper_bytes(colour: int | tuple[int, ...]) -> int | tuple[int, ...]:
@@ -179,21 +146,18 @@ def _upper_bytes(colour: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 
 def _check_rows(header: PngHeader, parts: list[memoryview]) -> None:
-    """Check that the compressed pixels fill every row, and fit their checksum.
-
-    What follows the rows is not inflated.
+    """Check that the compressed pixels fill every row. What follows the rows is not inflated.
 
     Raises:
         ValueError: they inflate to fewer bytes than the header requires.
-        IsalError: they cannot be inflated, or do not fit the checksum.
     """
     missing = header.row_bytes()
-    stream = isal_zlib.decompressobj()
+    stream = zlib.decompressobj()
     for part in parts:
         rest: bytes | memoryview = part
         inflated = b"more"
-        while inflated and missing >= 0:  # one byte beyond the rows: else, the checksum is next
-            inflated = stream.decompress(rest, min(1 << 16, missing + 1))
+        while inflated and missing > 0:  # some may come when all of the part is read
+            inflated = stream.decompress(rest, min(1 << 16, missing))
             missing -= len(inflated)
             rest = stream.unconsumed_tail
     if missing > 0:

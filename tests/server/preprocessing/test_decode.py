@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -92,9 +93,9 @@ def test_mpo_of_a_phone_counts_as_jpeg() -> None:
 
 
 def test_rgb_and_grey_pixels_are_not_copied() -> None:
-    big = PHOTO.resize((500, 500))
+    big = PHOTO.resize((1000, 1000))
     for image in (big, big.convert("L")):
-        pixels = decoded(encoded(image, "BMP")).pixels
+        pixels = decoded(encoded(image, "PNG")).pixels
         assert isinstance(pixels, ImageFile.ImageFile)  # what Pillow decoded, itself
         assert pixels.mode == image.mode
 
@@ -498,6 +499,27 @@ def test_a_bomb_is_refused_from_its_header(side: int) -> None:
 def test_the_limit_is_the_callers_and_not_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert decoded(encoded(PHOTO, "PNG")).width == 160
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_other_threads_go_on_while_a_large_picture_is_decoded(file_format: str) -> None:
+    """No decoder keeps Python's lock, as one did that was tried, or the event loop stands still."""
+    content = encoded(PHOTO.resize((4000, 3000)), file_format)
+    assert any(  # other programs pause a thread too, but not each time
+        share_of_the_longest_pause(decoded, content, 1 << 26, 1 << 24) < 0.7 for _ in range(5)
+    )
+
+
+def share_of_the_longest_pause(work: Callable[..., object], *arguments: object) -> float:
+    """The longest time that this thread pauses while another one works, of what that takes."""
+    seen_s = [time.monotonic()]
+    with ThreadPoolExecutor(1) as threads:
+        worker = threads.submit(work, *arguments)
+        while not worker.done():
+            seen_s.append(time.monotonic())
+        seen_s.append(time.monotonic())
+        worker.result()
+    return float(np.diff(seen_s).max()) / (seen_s[-1] - seen_s[0])
 
 
 def test_threads_may_decode_at_the_same_time() -> None:
