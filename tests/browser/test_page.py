@@ -11,7 +11,7 @@ from typing import Any
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from convoy.v1 import classifier_pb2 as pb
 from server.page.routes import STATIC
@@ -197,6 +197,28 @@ def test_an_error_says_what_happened(visit: Visits, gateway: Any, tmp_path: Path
     broken.write_bytes(SEVEN.read_bytes()[:500])
     page.set_input_files("#file", broken)
     expect(page.get_by_role("alert").first).to_contain_text("IMAGE_DECODE_FAILED")
+
+
+def test_a_file_that_is_chosen_before_the_sample_has_come_stays(
+    visit: Visits, gateway: Any, tmp_path: Path
+) -> None:
+    page = visit(gateway.http, viewport={"width": 1280, "height": 800}).page
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/page/samples/seven.jpg", hold)
+    page.goto(f"{gateway.http}/#/classify")
+    chosen = tmp_path / "chosen.png"
+    chosen.write_bytes(SEVEN.read_bytes())
+    page.set_input_files("#file", chosen)
+    expect(page.locator(".result .best b").first).to_have_text("7")
+    with page.expect_event("requestfinished", lambda request: request.resource_type == "fetch"):
+        for route in held:
+            route.continue_()
+    page.evaluate("() => new Promise((done) => setTimeout(done, 500))")  # it would be shown by then
+    expect(page.locator(".preview")).to_have_attribute("alt", "chosen.png")
 
 
 def test_a_four_is_read_by_all_networks_while_it_is_drawn(visit: Visits, gateway: Any) -> None:

@@ -103,7 +103,7 @@ class Classify {
     const kept = fitting.filter(({ name }) => this.chosen.has(name));
     this.chosen = new Set((kept.length ? kept : fitting.slice(0, 1)).map(({ name }) => name));
     this.showChips();
-    await this.use(await fetchSample(sample));
+    await this.use(fetchSample(sample));
   }
 
   showChips() {
@@ -123,14 +123,19 @@ class Classify {
       ...group("classify.photos", this.models.filter((it) => !readsDigits(it))));
   }
 
-  async use(file) {
+  // A file, or a promise of one. What is chosen later counts, also where an earlier image arrives after it.
+  async use(image) {
+    const choice = (this.choices = (this.choices ?? 0) + 1);
+    const file = await image;
+    const picture = await createImageBitmap(file).catch(() => null);
+    if (choice !== this.choices) return;
     this.file = file;
+    this.picture = picture;
     if (this.preview.src) URL.revokeObjectURL(this.preview.src);
     this.preview.src = URL.createObjectURL(file);
     this.preview.alt = file.name;
     this.preview.hidden = false;
     this.preview.onerror = () => { this.preview.hidden = true; };
-    this.picture = await createImageBitmap(file).catch(() => null);
     await this.run();
   }
 
